@@ -1,0 +1,1 @@
+"""Lightning callbacks that watch routing form, epoch by epoch. The numbers are pure functions in `metrics`."""

@@ -1,0 +1,459 @@
+"""The `moe` command: one sub-app per package. No logic of its own; heavy imports happen inside the commands."""
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from moe.errors import UserError
+from sweeps.exit_codes import FAILURE, INTERRUPTED, USER_MISTAKE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sweeps.launch import LaunchedSweep, Trial
+
+app = typer.Typer(
+    help="Sweeps of sparse Mixture-of-Experts vision models, and probes that ask each expert what it encodes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+sweep_app = typer.Typer(help="Many runs: launch, watch, resume.", no_args_is_help=True)
+runs_app = typer.Typer(help="Finished and unfinished runs on this machine.", no_args_is_help=True)
+data_app = typer.Typer(help="Images: prepare known datasets, import your own.", no_args_is_help=True)
+app.add_typer(sweep_app, name="sweep")
+app.add_typer(runs_app, name="runs")
+app.add_typer(data_app, name="data")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a parameter.")]
+SweepName = Annotated[str, typer.Argument(help="Name of a launched sweep.")]
+AgentCount = Annotated[int, typer.Option(min=1, help="Trials that run at the same time.")]
+
+
+def _json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> "Iterator[Callable[[int, int], None]]":
+    """A progress bar in a terminal, one line at the end elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not err.is_terminal:
+        last = [0]
+        yield lambda done, _total: last.__setitem__(0, done)
+        err.print(f"{what}: {last[0]}")
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@app.callback()
+def _main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    if debug:
+        os.environ["MOE_DEBUG"] = "1"
+
+
+# --- sweeps ---------------------------------------------------------------------------------------------------------
+
+
+@sweep_app.command("launch")
+def sweep_launch(
+    spec: Annotated[str, typer.Argument(help="A sweep file, or a shipped one: paper.yaml, gating.yaml, ...")],
+    backend: Annotated[str, typer.Option(help="auto or local")] = "auto",
+    agents: AgentCount = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and start nothing.")] = False,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Run every cell of a sweep that is not finished yet."""
+    from moe.config import parse_assignments
+    from sweeps import launch
+
+    launch.check_backend(backend)
+    sweep, cells = launch.plan(spec, parse_assignments(assignments or [], "--set: "))
+    if dry_run:
+        _print_plan(sweep.name, list(sweep.swept), launch.preview(sweep, cells), as_json)
+        return
+    from moe.data.datasets import check_available
+
+    for data in {cell.config.data for cell in cells}:
+        check_available(data)
+    _run_sweep(launch.LaunchedSweep.register(sweep, cells), agents, as_json, retry_failed=False)
+
+
+def _print_plan(name: str, swept: list[str], trials: "list[dict[str, Any]]", as_json: bool) -> None:
+    if as_json:
+        _json({"sweep": name, "trials": trials})
+        return
+    table = Table(title=f"sweep {name}: {len(trials)} trials", title_justify="left")
+    for column in ("run", *swept, "state"):
+        table.add_column(column)
+    for trial in trials:
+        table.add_row(trial["run_id"], *(str(trial["values"][path]) for path in swept), trial["state"])
+    out.print(table)
+
+
+def _run_sweep(sweep: "LaunchedSweep", agents: int, as_json: bool, *, retry_failed: bool) -> None:
+    from sweeps import tracker
+    from sweeps.launch import Agents
+    from sweeps.live import watch
+
+    backend = sweep.backend()
+    backend.request_stop(stop=False)
+    backend.publish(sweep.jobs)
+    backend.recover(failed=retry_failed)
+    sweep.requeue_missing(backend)
+    trials = sweep.trials(backend)
+    done = sum(trial.state == "finished" for trial in trials)
+    err.print(f"sweep {sweep.name}: {done} of {len(trials)} already finished")
+    if done < len(trials):
+        mode, why = tracker.mode()
+        err.print(f"backend local, {agents} agent{'s' if agents > 1 else ''}; W&B {mode}: {why}")
+        pool = Agents.start(sweep, min(agents, len(trials) - done))
+        try:
+            watch(sweep, backend, pool.running, agents, err)
+        except KeyboardInterrupt:
+            err.print("stopping: running trials write a checkpoint and end")
+        finally:
+            pool.stop()
+            pool.close()
+    _print_status(sweep, as_json)
+    trials = sweep.trials(backend)
+    unfinished = sum(trial.state != "finished" for trial in trials)
+    if unfinished:
+        err.print(f"{unfinished} of {len(trials)} not finished; `moe sweep resume {sweep.name}` goes on")
+        raise typer.Exit(FAILURE)
+    if not as_json:
+        out.print(f"next: moe probe --sweep {sweep.name}; moe compare {sweep.name}")
+
+
+def _print_status(sweep: "LaunchedSweep", as_json: bool) -> None:
+    from sweeps.live import table
+
+    trials = sweep.trials(sweep.backend())
+    if as_json:
+        _json({"sweep": sweep.name, "trials": [_trial_json(trial) for trial in trials]})
+    else:
+        out.print(table(sweep, trials))
+
+
+def _trial_json(trial: "Trial") -> dict[str, Any]:
+    from sweeps.runs import read_json
+
+    return {
+        "run_id": trial.run.id,
+        "config": read_json(trial.run.config_file),
+        "values": trial.job.values,
+        "state": trial.state,
+        "attempts": trial.attempts,
+        "error": trial.error,
+    }
+
+
+@sweep_app.command("agent")
+def sweep_agent(
+    sweep: SweepName,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
+) -> None:
+    """Join a launched sweep: run waiting trials until none is left."""
+    from sweeps.agent import Agent, follow_stdin
+    from sweeps.launch import LaunchedSweep
+
+    if os.environ.pop("MOE_FOLLOW_STDIN", ""):
+        follow_stdin()
+    finished = Agent(LaunchedSweep(sweep), (lambda _line: None) if quiet else out.print).run()
+    if not quiet:
+        out.print(f"nothing waits any more; this agent finished {finished}")
+
+
+@sweep_app.command("status")
+def sweep_status(sweep: SweepName, as_json: Json = False) -> None:
+    """Show every trial: waiting, running, finished or failed."""
+    from sweeps.launch import LaunchedSweep
+
+    _print_status(LaunchedSweep(sweep), as_json)
+
+
+@sweep_app.command("resume")
+def sweep_resume(sweep: SweepName, agents: AgentCount = 1, as_json: Json = False) -> None:
+    """Finish what is missing: interrupted trials from their last checkpoint, failed ones anew."""
+    from sweeps.launch import LaunchedSweep
+
+    _run_sweep(LaunchedSweep(sweep), agents, as_json, retry_failed=True)
+
+
+@sweep_app.command("stop")
+def sweep_stop(sweep: SweepName) -> None:
+    """Let running trials write a checkpoint and end; `moe sweep resume` goes on."""
+    from sweeps.launch import LaunchedSweep
+
+    LaunchedSweep(sweep).backend().request_stop(stop=True)
+    out.print(f"sweep {sweep}: running trials checkpoint and end; `moe sweep resume {sweep}` goes on")
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+@app.command(
+    "train",
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+    },
+)
+def train_command(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="RunConfig as YAML or JSON.")] = None,
+    assignments: Set = None,
+) -> None:
+    """Train one run; parameters also as --model.experts=8, the way W&B passes them."""
+    from sweeps.agent import follow_stdin
+    from sweeps.config_files import run_config
+    from sweeps.trial import train
+
+    if os.environ.pop("MOE_FOLLOW_STDIN", ""):
+        follow_stdin()
+    resolved = run_config(config, [*(assignments or []), *_flags(context.args)])
+    train(resolved, group=os.environ.get("MOE_SWEEP"), report=out.print)
+
+
+def _flags(arguments: "Sequence[str]") -> list[str]:
+    """`--model.experts=8` as `model.experts=8`."""
+    for argument in arguments:
+        if not argument.startswith("--") or "=" not in argument:
+            raise UserError(f'"{argument}" is not understood; parameters look like --model.experts=8')
+    return [argument.removeprefix("--") for argument in arguments]
+
+
+@runs_app.command("list")
+def runs_list(as_json: Json = False) -> None:
+    """List every run on this machine."""
+    from sweeps.listing import listing
+
+    rows = listing()
+    if as_json:
+        _json({"runs": rows})
+        return
+    table = Table("run", "data", "E", "k", "seed", "state", "epochs", "val loss", "probes")
+    for row in rows:
+        table.add_row(*(str(row[key]) for key in ("id", "data", "experts", "top_k", "seed", "state", "epochs")),
+                      f"{row['val_loss']:.3f}" if row["val_loss"] is not None else "", " ".join(row["probes"]))  # fmt: skip
+    out.print(table)
+
+
+@runs_app.command("show")
+def runs_show(
+    run_id: Annotated[str, typer.Argument(help="A run's id or its beginning.")], as_json: Json = False
+) -> None:
+    """Show one run: configuration, state, last metrics, probes, files."""
+    from sweeps.listing import details
+
+    shown = details(run_id)
+    if as_json:
+        _json(shown)
+        return
+    for section, values in shown.items():
+        out.print(f"[bold]{section}[/bold]")
+        for key, value in values.items():
+            out.print(f"  {key}: {value}", markup=False)
+
+
+# --- probes and comparison ------------------------------------------------------------------------------------------
+
+
+@app.command("probe")
+def probe_command(
+    run: Annotated[str | None, typer.Option("--run", help="A run's id.")] = None,
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", help="Every run of a sweep, then the cross-run probes.")
+    ] = None,
+    probe: Annotated[list[str] | None, typer.Option("--probe", help="Only this probe; repeatable.")] = None,
+    images: Annotated[
+        list[str] | None, typer.Option("--images", help="Images to probe with; repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask each expert what it encodes; tables and figures go into the run, on disk and in the tracker."""
+    from probes import jobs
+
+    if (run is None) == (sweep is None):
+        raise UserError("say what to probe: --run ID or --sweep NAME")
+    report = (lambda _line: None) if as_json else (lambda line: out.print(line, soft_wrap=True))
+    results = (
+        jobs.probe_run(run, probe, images, report)
+        if run
+        else jobs.probe_sweep(str(sweep), probe, images, report)
+    )
+    if as_json:
+        _json(results)
+
+
+@app.command("compare")
+def compare_command(
+    sweep: SweepName,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Write the table as LaTeX.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a sweep's runs, grouped by what was swept: mean and sd over seeds."""
+    from sweeps import compare
+    from sweeps.launch import LaunchedSweep
+
+    comparison = compare.compare(LaunchedSweep(sweep))
+    if as_json:
+        _json(comparison.as_json())
+    else:
+        out.print(compare.terminal_table(comparison))
+    for path, render in ((html, compare.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(render(comparison), encoding="utf-8")
+            err.print(f"wrote {path}")
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """List known datasets and the images prepared on this machine."""
+    from moe.data.datasets import DATASETS
+    from moe.data.store import data_root, open_all
+
+    stores = [store.manifest for store in open_all()]
+    if as_json:
+        _json({"datasets": {name: dataset.about for name, dataset in DATASETS.items()},
+               "stores": [manifest.model_dump(mode="json") for manifest in stores]})  # fmt: skip
+        return
+    out.print("[bold]known datasets[/bold] (moe data prepare NAME)")
+    for name, dataset in DATASETS.items():
+        out.print(f"  {name}: {dataset.about}")
+    table = Table(
+        "name", "images", "size", "classes", "dimensions", "origin", title=f"prepared in {data_root()}"
+    )
+    for m in stores:
+        size = f"{m.width}x{m.height}"
+        table.add_row(m.name, f"{m.count:,}", size, str(len(m.classes)), str(len(m.factors)), m.source)
+    out.print(table)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="synthetic, stl10 or things")],
+    source: Annotated[
+        Path | None, typer.Option(help="Folder with the original files; default: download.")
+    ] = None,
+) -> None:
+    """Make the stores of a known dataset."""
+    from moe.data.datasets import DATASETS
+    from moe.data.store import data_root
+    from moe.errors import unknown
+
+    if name not in DATASETS:
+        raise unknown("dataset", name, DATASETS)
+    with _progress(f"preparing {name}") as progress:
+        stores = DATASETS[name].prepare(data_root(), source, progress)
+    for store in stores:
+        _describe(store.manifest)
+
+
+@data_app.command("import")
+def data_import(
+    name: Annotated[str, typer.Argument(help="Name for the images.")],
+    path: Annotated[Path, typer.Argument(help="A folder, a zip, a .npy/.npz array, or a THINGS folder.")],
+    labels: Annotated[Path | None, typer.Option(help="Labels: .csv, .tsv, .txt, .npy or .bin.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="Class names, one a line, in label order.")] = None,
+    size: Annotated[int | None, typer.Option(min=16, help="Pixels a side; default: the images' own.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace images of the same name.")] = False,
+) -> None:
+    """Make a store of your own images."""
+    from moe.data.datasets import import_images
+
+    with _progress(f"importing {name}") as progress:
+        store = import_images(
+            name, path, labels=labels, classes=classes, size=size, replace=force, progress=progress
+        )
+    _describe(store.manifest)
+
+
+def _describe(manifest: Any) -> None:
+    parts = [f"{manifest.name}: {manifest.count:,} images of {manifest.width}x{manifest.height}"]
+    if manifest.classes:
+        parts.append(f"{len(manifest.classes)} classes")
+    if manifest.factors:
+        parts.append(f"{len(manifest.factors)} dimensions")
+    out.print(", ".join([*parts, *manifest.notes]))
+
+
+@data_app.command("verify")
+def data_verify(name: Annotated[str, typer.Argument(help="Name of a store.")]) -> None:
+    """Compare a store's files with their checksums."""
+    from moe.data.store import ImageStore
+
+    ImageStore.open(name).verify()
+    out.print(f"{name}: every file matches its checksum")
+
+
+@app.command("doctor")
+def doctor_command(as_json: Json = False) -> None:
+    """What works here: devices, data, tracker, storage; what is missing and the command that mends it."""
+    from sweeps.doctor import examine
+
+    checks = examine()
+    if as_json:
+        _json({"checks": [check.as_json() for check in checks]})
+    else:
+        for check in checks:
+            mark = "[green]ok[/green]  " if check.ok else "[yellow]note[/yellow]"
+            out.print(
+                f"{mark} {check.name}: {check.found}" + (f"\n     -> {check.mend}" if check.mend else "")
+            )
+    if any(check.fatal for check in checks):
+        raise typer.Exit(FAILURE)
+
+
+def _fail(error: BaseException, code: int) -> NoReturn:
+    if os.environ.get("MOE_DEBUG"):
+        traceback.print_exception(error)
+    name = "" if code == USER_MISTAKE else f"{type(error).__name__}: "
+    err.print(f"error: {name}{error}", markup=False, soft_wrap=True)
+    if code == FAILURE and not os.environ.get("MOE_DEBUG"):
+        err.print("(`moe --debug ...` shows where)", markup=False)
+    raise SystemExit(code)
+
+
+def main() -> None:
+    """Run the command; mistakes end with one sentence and code 2, failures with code 1."""
+    try:
+        app()
+    except UserError as error:
+        _fail(error, USER_MISTAKE)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:  # noqa: BLE001 - the one place where a failure becomes a message
+        _fail(error, INTERRUPTED if type(error).__name__ == "InterruptedRunError" else FAILURE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One sparse Mixture-of-Experts vision model: configuration, data, network, losses and training."""

@@ -1,0 +1,71 @@
+"""ResNet-style blocks (He et al. 2015) and the channel arithmetic that keeps models of all E equally large.
+
+Axes: B images, C channels, H height, W width.
+"""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moe.config import ModelConfig
+
+BASE_CHANNELS = (64, 128, 256, 512, 1024)
+UNITS = (1, 1, 1, 2, 2)  # residual units a block: with the readout below, 45.8M to 46.1M parameters
+
+
+def scaled(base: int, config: ModelConfig, *, expert: bool) -> int:
+    """floor(base * width / sqrt(E)) for what the experts share out, floor(base * width) for the rest."""
+    divisor = math.sqrt(config.experts) if expert and config.constant_params else 1.0
+    return max(1, math.floor(base * config.width / divisor + 1e-9))
+
+
+def block_channels(config: ModelConfig) -> list[int]:
+    """Output channels of the five blocks; from the gate's input on they shrink with sqrt(E) (Appendix A.1)."""
+    return [
+        scaled(base, config, expert=number >= config.gate_after)
+        for number, base in enumerate(BASE_CHANNELS, 1)
+    ]
+
+
+class ResidualUnit(nn.Module):
+    """Two 3x3 convolutions with batch norm around a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride))."""
+        y = F.relu(self.norm1(self.conv1(x_BCHW)), inplace=True)
+        y = self.norm2(self.conv2(y))
+        return F.relu(y + self.shortcut(x_BCHW), inplace=True)
+
+
+def block(inputs: int, outputs: int, units: int) -> nn.Sequential:
+    """One of the five blocks: its first unit halves the resolution."""
+    rest = [ResidualUnit(outputs, outputs, stride=1) for _ in range(units - 1)]
+    return nn.Sequential(ResidualUnit(inputs, outputs, stride=2), *rest)
+
+
+def shared_blocks(config: ModelConfig) -> nn.Sequential:
+    """A 3x3 stem at full resolution, then the blocks before the gate."""
+    stem = scaled(BASE_CHANNELS[0], config, expert=False)
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, stem, 3, padding=1, bias=False),
+        nn.BatchNorm2d(stem),
+        nn.ReLU(inplace=True),
+    ]
+    inputs = stem
+    for outputs, units in zip(block_channels(config)[: config.gate_after], UNITS, strict=False):
+        layers.append(block(inputs, outputs, units))
+        inputs = outputs
+    return nn.Sequential(*layers)

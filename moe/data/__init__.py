@@ -1,0 +1,1 @@
+"""Images: stores on disk, datasets, augmentation on the device, and the loaders that feed training."""

@@ -1,0 +1,169 @@
+"""From stores to batches: images resized once, kept in memory as uint8, visited in an order that is a pure function
+of (seed, epoch).
+
+Axes: N images, B images of a batch, S image side.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from moe.config import RunConfig
+from moe.data.datasets import training_stores, validation_store
+from moe.data.store import ImageStore, chunks
+from moe.errors import UserError
+from moe.rng import key
+
+
+class Batch(NamedTuple):
+    """uint8 images (B, 3, S, S), their classes (B,) (-1 unknown) and places in the dataset (B,)."""
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """All images of one or several stores at one size.
+
+    Attributes:
+        images_NCSS: uint8.
+        labels_N: int64, -1 unknown.
+        mean, sd: channel statistics of the original images, scale 0..1.
+        digest: checksum of the stores.
+        classes: class names.
+    """
+
+    images_NCSS: Tensor
+    labels_N: Tensor
+    mean: tuple[float, float, float]
+    sd: tuple[float, float, float]
+    digest: str
+    classes: tuple[str, ...]
+
+
+def resized(store: ImageStore, size: int) -> Tensor:
+    """A store's images as uint8 (N, 3, size, size), scaled with antialiasing where sizes differ."""
+    result = torch.empty((len(store), 3, size, size), dtype=torch.uint8)
+    start = 0
+    for chunk in chunks(store.images_NHWC):
+        x = torch.from_numpy(np.array(chunk)).permute(0, 3, 1, 2)
+        if x.shape[-1] != size:
+            x = F.interpolate(x.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+            x = x.round_().clamp_(0, 255).to(torch.uint8)
+        result[start : start + len(x)] = x
+        start += len(x)
+    return result
+
+
+def load_pixels(stores: list[ImageStore], size: int) -> Pixels:
+    """Join stores. Class indices are kept only if all stores have the same classes."""
+    same = len({tuple(store.manifest.classes) for store in stores}) == 1
+    labels = [torch.from_numpy(store.labels_N.copy()) for store in stores]
+    counts = np.array([len(store) for store in stores], float)
+    means = np.array([store.manifest.mean for store in stores])
+    squares = np.array([store.manifest.sd for store in stores]) ** 2 + means**2
+    mean = np.average(means, axis=0, weights=counts)
+    sd = np.sqrt(np.average(squares, axis=0, weights=counts) - mean**2)
+    return Pixels(
+        images_NCSS=torch.cat([resized(store, size) for store in stores]),
+        labels_N=torch.cat(labels if same else [torch.full_like(part, -1) for part in labels]),
+        mean=tuple(mean.tolist()),
+        sd=tuple(sd.tolist()),
+        digest="+".join(store.digest() for store in stores),
+        classes=tuple(stores[0].manifest.classes) if same else (),
+    )
+
+
+class _Rows(Dataset[Batch]):
+    """Hands out whole batches: an item is a list of places."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+
+    def __getitem__(self, rows: list[int]) -> Batch:  # type: ignore[override]
+        index = torch.tensor(rows)
+        return Batch(self.pixels.images_NCSS[index], self.pixels.labels_N[index], index)
+
+    def __len__(self) -> int:
+        return len(self.pixels.images_NCSS)
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Batches of an epoch in an order that depends on (seed, epoch) alone; a last, smaller batch is left out.
+
+    Lightning calls `set_epoch` before each epoch, also when it resumes.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(key(self.seed, self.epoch, 2) % 2**63)
+        order = torch.randperm(self.count, generator=generator)
+        for number in range(len(self)):
+            yield order[number * self.batch_size : (number + 1) * self.batch_size].tolist()
+
+
+class InOrder(Sampler[list[int]]):
+    """All images in their order, in batches of nearly equal size.
+
+    A tiny last batch would have few negatives and so another loss level than the rest.
+    """
+
+    def __init__(self, count: int, batch_size: int) -> None:
+        parts = max(1, round(count / batch_size))
+        self.bounds = np.linspace(0, count, parts + 1).round().astype(int).tolist()
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start, stop in zip(self.bounds[:-1], self.bounds[1:], strict=True):
+            yield list(range(start, stop))
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Training and validation images of a run."""
+
+    train: Pixels
+    validation: Pixels
+
+    def loaders(self, config: RunConfig) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+        """Loaders of training and validation batches.
+
+        The images are in memory already, so there is nothing for worker processes to do.
+        """
+        size = config.train.batch_size
+        count = len(self.train.images_NCSS)
+        if count < size:
+            raise UserError(f"train.batch_size={size} exceeds the {count} images of {config.data.name}")
+        batches = EpochBatches(count, size, config.seed)
+        in_order = InOrder(len(self.validation.images_NCSS), size)
+        return (
+            DataLoader(_Rows(self.train), batch_size=None, sampler=batches),
+            DataLoader(_Rows(self.validation), batch_size=None, sampler=in_order),
+        )
+
+
+def load_run_data(config: RunConfig) -> RunData:
+    """Read a run's images at its size."""
+    size = config.data.image_size
+    return RunData(
+        load_pixels(training_stores(config.data), size), load_pixels([validation_store(config.data)], size)
+    )

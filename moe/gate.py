@@ -1,0 +1,78 @@
+"""The noisy top-k gate (Section 3, Equations 2 and 3; Shazeer et al. 2017).
+
+Axes: B images, C channels, H height, W width, E experts, K = top-k slots.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moe.config import GateConfig
+from moe.routing import Routing
+
+
+class Gate(Protocol):
+    """Decides which experts process an image. Names of gates live in GATES."""
+
+    def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: GateConfig) -> None: ...
+
+    def __call__(self, h_BCHW: Tensor) -> Routing:
+        """Routing of a batch of latents."""
+        ...
+
+
+def _branch(channels: int, hidden: int, experts: int) -> nn.Sequential:
+    """Phi of Equation 2: convolution 3x3, batch norm, ReLU, global average pooling, linear layer."""
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, kernel_size=3, padding=1, bias=False),
+        nn.BatchNorm2d(hidden),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(hidden, experts),
+    )
+
+
+def keep_top_k(scores_BE: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """Softmax(KeepTopK(H, k)) of Equation 3, sparse.
+
+    The softmax runs over the kept scores themselves, which equals a softmax over all with the others at
+    minus infinity.
+
+    Returns:
+        indices (B, K) int64, largest score first, and weights (B, K), each row summing to 1.
+    """
+    kept_BK, indices_BK = scores_BE.topk(top_k, dim=1)
+    return indices_BK, kept_BK.softmax(dim=1)
+
+
+class NoisyTopKGate(nn.Module):
+    """H = l_g + N(0, 1) * softplus(l_n) while training, H = l_g otherwise; then the top k of H.
+
+    Args:
+        channels: channels C of the latent.
+        hidden: channels of each branch's convolution.
+        experts: number of experts E.
+        top_k: experts chosen for each image.
+        config: `noisy: false` leaves the noise branch out altogether.
+    """
+
+    def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: GateConfig) -> None:
+        super().__init__()
+        self.top_k = top_k
+        self.logits = _branch(channels, hidden, experts)
+        self.noise = _branch(channels, hidden, experts) if config.noisy else None
+
+    def forward(self, h_BCHW: Tensor) -> Routing:
+        """Route a batch. Decisions are made in float32 whatever the autocast."""
+        logits_BE = self.logits(h_BCHW).float()
+        scores_BE = logits_BE
+        if self.noise is not None and self.training:
+            scale_BE = F.softplus(self.noise(h_BCHW).float())
+            scores_BE = logits_BE + torch.randn_like(logits_BE) * scale_BE
+        return Routing(logits_BE, *keep_top_k(scores_BE, self.top_k))
+
+
+GATES: dict[str, type[Gate]] = {"noisy_top_k": NoisyTopKGate}

@@ -1,0 +1,69 @@
+"""The sparse Mixture-of-Experts network (Section 3, Figure 1).
+
+Axes: B images, C channels, H height, W width, E experts, D embedding.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from moe.backbone import block_channels, scaled, shared_blocks
+from moe.config import GateConfig, ModelConfig
+from moe.experts import Expert, weighted_sum
+from moe.gate import GATES
+from moe.routing import Routing
+
+
+class Embedded(NamedTuple):
+    """Embedding z (B, D) float32 and the routing that made it."""
+
+    z: Tensor
+    routing: Routing
+
+
+class MoE(nn.Module):
+    """Shared blocks, a gate, E experts of which k process each image.
+
+    Attributes:
+        embedding: size D of z, floor(256 * width / sqrt(E)) by default.
+    """
+
+    def __init__(self, config: ModelConfig, gate: GateConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gate_config = gate
+        self.embedding = scaled(config.embedding, config, expert=True)
+        self.shared = shared_blocks(config)
+        channels = block_channels(config)[config.gate_after - 1]
+        hidden = scaled(config.gate_channels, config, expert=False)
+        self.gate = GATES[gate.kind](channels, hidden, config.experts, config.top_k, gate)
+        self.experts = nn.ModuleList(Expert(config) for _ in range(config.experts))
+
+    def embed(self, x_BCHW: Tensor) -> Embedded:
+        """Embedding and routing of normalised images (B, 3, H, W)."""
+        h = self.shared(x_BCHW)
+        routing = self.gate(h)
+        return Embedded(weighted_sum(self.experts, h, routing, self.embedding), routing)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Embedding z (B, D) float32 of normalised images (B, 3, H, W), Equation 1."""
+        return self.embed(x_BCHW).z
+
+    def route(self, x_BCHW: Tensor) -> Routing:
+        """Logits (B, E), chosen experts (B, K) and weights (B, K), without running any expert."""
+        return self.gate(self.shared(x_BCHW))
+
+    def all_readouts(self, x_BCHW: Tensor) -> Tensor:
+        """(E, B, D) float32: every image forced through every expert, the router bypassed (Section 4)."""
+        return self.route_and_readouts(x_BCHW)[1]
+
+    def route_and_readouts(self, x_BCHW: Tensor) -> tuple[Routing, Tensor]:
+        """`route` and `all_readouts` of the same images; the shared blocks run once."""
+        h = self.shared(x_BCHW)
+        return self.gate(h), torch.stack([expert(h).float() for expert in self.experts])
+
+
+def build_model(config: ModelConfig, gate: GateConfig | None = None) -> MoE:
+    """The network of a configuration; weights drawn from torch's global generator."""
+    return MoE(config, gate or GateConfig())

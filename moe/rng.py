@@ -1,0 +1,49 @@
+"""Random numbers that are a pure function of a counter.
+
+Draws for an image depend on (seed, epoch, image index) alone, never on batch order, workers, rank or on how
+often training was interrupted, so there is no generator state to save. The mixer is SplitMix64's finaliser
+(Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"), in wrapping 64-bit integers.
+
+Axes: B images, N draws.
+"""
+
+import torch
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    """A 64-bit pattern as the signed integer that torch holds."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+_GAMMA = _signed(0x9E3779B97F4A7C15)
+_MIX_1 = _signed(0xBF58476D1CE4E5B9)
+_MIX_2 = _signed(0x94D049BB133111EB)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift (torch's is arithmetic for signed integers)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def mix(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser: int64 -> int64, a bijection whose output bits look independent."""
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def key(*parts: int) -> int:
+    """One 64-bit key from several integers; their order matters."""
+    state = torch.zeros((), dtype=torch.int64)
+    for part in parts:
+        state = mix(state * 31 + _GAMMA + part)
+    return int(state)
+
+
+def uniform(stream: int, counter_B: Tensor, draws: int) -> Tensor:
+    """Uniform numbers in [0, 1), (B, draws) float64 on the CPU: row b depends on (stream, counter_B[b]) alone."""
+    rows_B1 = mix(mix(counter_B.to(torch.int64).cpu() * _GAMMA + stream)).unsqueeze(1)
+    columns_N = torch.arange(1, draws + 1, dtype=torch.int64) * _GAMMA
+    return _shift_right(mix(rows_B1 + columns_N), 11).to(torch.float64) * 2.0**-53

@@ -1,0 +1,50 @@
+"""What a gate decided, and the record of it that callbacks read.
+
+Axes: B images, E experts, K = top-k slots, C classes.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Routing(NamedTuple):
+    """The gate's decisions for a batch.
+
+    Attributes:
+        logits: (B, E) float32, the deterministic logits l_g of Equation 3, without noise.
+        indices: (B, K) int64, the chosen experts, largest gate first.
+        weights: (B, K) float32, softmax over the chosen ones; each row sums to 1.
+    """
+
+    logits: Tensor
+    indices: Tensor
+    weights: Tensor
+
+    def gates(self) -> Tensor:
+        """G(h) of Equation 3: (B, E) float32, zero for experts that were not chosen."""
+        return torch.zeros_like(self.logits).scatter(1, self.indices, self.weights)
+
+    def rows(self, start: int, stop: int) -> "Routing":
+        """The decisions for images start..stop-1."""
+        return Routing(self.logits[start:stop], self.indices[start:stop], self.weights[start:stop])
+
+
+@dataclass(frozen=True)
+class RoutingRecord:
+    """What a step shows to callbacks, under the key ``"routing"`` of its output dictionary.
+
+    Any Lightning module that returns it can be watched by the callbacks of this project.
+
+    Attributes:
+        view_a, view_b: routing of the two views of the same B images.
+        clean: routing of the B images without augmentation; None in training steps.
+        labels_B: int64 class of each image, negative where unknown; None in training steps.
+    """
+
+    view_a: Routing
+    view_b: Routing
+    clean: Routing | None = None
+    labels_B: Tensor | None = None

@@ -1,0 +1,1 @@
+"""What does each expert encode? From activations to result tables and figures."""

@@ -1,0 +1,96 @@
+"""What works on this machine, and the command that mends what does not."""
+
+import importlib.metadata
+import shutil
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from moe.data.store import data_root, open_all
+from sweeps import tracker
+from sweeps.runs import home
+
+_ROOM_GB = 5
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `mend` is what to do about it, empty if nothing; `fatal` stops all work."""
+
+    name: str
+    found: str
+    ok: bool = True
+    mend: str = ""
+    fatal: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def examine() -> list[Check]:
+    """Look at everything that a run needs."""
+    return [*_devices(), _tracker(), _data(), _storage(), *_conflicts()]
+
+
+def _devices() -> list[Check]:
+    import torch
+    import torchvision
+
+    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+        return [Check("device", f"{names} ({versions})")]
+    found = f"CPU, {torch.get_num_threads()} threads ({versions})"
+    return [
+        Check("device", found, ok=False, mend="no GPU: quickstart.yaml runs, paper.yaml would take weeks")
+    ]
+
+
+def _tracker() -> Check:
+    mode, why = tracker.mode()
+    mend = (
+        ""
+        if mode == "online"
+        else "`wandb login` to see runs in the dashboard; `wandb sync` uploads offline ones"
+    )
+    return Check("W&B", f"{mode}: {why}", ok=mode == "online", mend=mend)
+
+
+def _data() -> Check:
+    stores = open_all()
+    found = ", ".join(f"{store.name} ({len(store):,})" for store in stores) or "no images prepared"
+    mend = (
+        ""
+        if stores
+        else "`moe data prepare stl10` or `moe data import NAME PATH` (synthetic images make themselves)"
+    )
+    return Check(f"images in {data_root()}", found, ok=bool(stores), mend=mend)
+
+
+def _storage() -> Check:
+    root = home()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        (probe := root / ".writable").touch()
+        probe.unlink()
+    except OSError as error:
+        return Check(
+            f"runs in {root}", str(error), ok=False, mend="set MOE_HOME to a folder of yours", fatal=True
+        )
+    free = shutil.disk_usage(root).free / 1e9
+    mend = "" if free > _ROOM_GB else "free some space, or set MOE_HOME to another disk"
+    return Check(f"runs in {root}", f"writable, {free:.0f} GB free", ok=free > _ROOM_GB, mend=mend)
+
+
+def _conflicts() -> list[Check]:
+    """W&B's optional local sweep controller installs a package that is also called `sweeps`."""
+    try:
+        version = importlib.metadata.version("sweeps")
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    found = f"the package sweeps {version} (extra wandb[sweeps]) hides ours"
+    return [
+        Check(
+            "conflict", found, ok=False, mend="pip uninstall sweeps, then reinstall moe-experts", fatal=True
+        )
+    ]

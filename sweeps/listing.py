@@ -1,0 +1,39 @@
+"""What `moe runs` prints."""
+
+from typing import Any
+
+from sweeps.runs import Run, RunStore, read_json
+
+
+def listing(store: RunStore | None = None) -> list[dict[str, Any]]:
+    """One row for each run, oldest first."""
+    return [_row(run) for run in (store or RunStore()).all()]
+
+
+def _row(run: Run) -> dict[str, Any]:
+    config = read_json(run.config_file)
+    last = run.summary.get("last", {})
+    return {
+        "id": run.id,
+        "data": config["data"]["name"],
+        "experts": config["model"]["experts"],
+        "top_k": config["model"]["top_k"],
+        "seed": config["seed"],
+        "state": run.state.state,
+        "epochs": config["train"]["epochs"],
+        "val_loss": last.get("val/loss"),
+        "probes": sorted({probe for _, probe, _ in run.probe_results()}),
+    }
+
+
+def details(run_id: str, store: RunStore | None = None) -> dict[str, dict[str, Any]]:
+    """Everything about one run, by section."""
+    run = (store or RunStore()).find(run_id)
+    probes = {f"{probe} on {images}": result for images, probe, result in run.probe_results()}
+    return {
+        "run": {"id": run.id, "folder": str(run.path), **run.state.model_dump()},
+        "config": read_json(run.config_file),
+        "last epoch": run.summary.get("last", {}),
+        "provenance": read_json(run.provenance_file) or {},
+        "probes": probes,
+    }

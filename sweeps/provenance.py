@@ -1,0 +1,63 @@
+"""What produced a run: code, versions, device, data."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moe.config import RunConfig
+from moe.data.loading import RunData
+from sweeps.runs import now
+
+_PACKAGES = (
+    "moe-experts", "torch", "torchvision", "lightning", "numpy", "scipy", "scikit-learn", "optuna", "wandb", "pydantic",
+)  # fmt: skip
+
+
+def collect(config: RunConfig, data: RunData, device: torch.device, precision: str) -> dict[str, Any]:
+    """Everything needed to tell whether two runs were made alike; plain JSON types."""
+    return {
+        "run_id": config.identity(),
+        "seed": config.seed,
+        "time": now(),
+        "git": git_state(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "data": {"train": data.train.digest, "validation": data.validation.digest},
+        "images": {
+            "train": len(data.train.images_NCSS), "validation": len(data.validation.images_NCSS)
+        },
+    }  # fmt: skip
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and dirty flag of the code that runs; None when it is not in a git checkout."""
+    folder = Path(__file__).resolve().parent
+    commands = {
+        "sha": ["git", "rev-parse", "HEAD"],
+        "dirty": ["git", "status", "--porcelain", "--untracked-files=no"],
+    }
+    try:
+        sha, status = (
+            subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+            for command in commands.values()
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"sha": sha, "dirty": bool(status)}
