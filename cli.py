@@ -256,8 +256,9 @@ def runs_list(as_json: Json = False) -> None:
         return
     table = Table("run", "data", "E", "k", "seed", "state", "epochs", "val loss", "probes")
     for row in rows:
-        table.add_row(*(str(row[key]) for key in ("id", "data", "experts", "top_k", "seed", "state", "epochs")),
-                      f"{row['val_loss']:.3f}" if row["val_loss"] is not None else "", " ".join(row["probes"]))  # fmt: skip
+        cells = [str(row[key]) for key in ("id", "data", "experts", "top_k", "seed", "state", "epochs")]
+        loss = f"{row['val_loss']:.3f}" if row["val_loss"] is not None else ""
+        table.add_row(*cells, loss, " ".join(row["probes"]))
     out.print(table)
 
 
@@ -288,9 +289,7 @@ def probe_command(
         str | None, typer.Option("--sweep", help="Every run of a sweep, then the cross-run probes.")
     ] = None,
     probe: Annotated[list[str] | None, typer.Option("--probe", help="Only this probe; repeatable.")] = None,
-    images: Annotated[
-        list[str] | None, typer.Option("--images", help="Images to probe with; repeatable.")
-    ] = None,
+    images: Annotated[list[str] | None, typer.Option("--images", help="Images to probe with; repeatable.")] = None,
     as_json: Json = False,
 ) -> None:
     """Ask each expert what it encodes; tables and figures go into the run, on disk and in the tracker."""
@@ -299,11 +298,7 @@ def probe_command(
     if (run is None) == (sweep is None):
         raise UserError("say what to probe: --run ID or --sweep NAME")
     report = (lambda _line: None) if as_json else (lambda line: out.print(line, soft_wrap=True))
-    results = (
-        jobs.probe_run(run, probe, images, report)
-        if run
-        else jobs.probe_sweep(str(sweep), probe, images, report)
-    )
+    results = jobs.probe_run(run, probe, images, report) if run else jobs.probe_sweep(str(sweep), probe, images, report)
     if as_json:
         _json(results)
 
@@ -317,7 +312,7 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Compare a sweep's runs, grouped by what was swept: mean and sd over seeds."""
-    from sweeps import compare
+    from sweeps import compare, report
     from sweeps.launch import LaunchedSweep
 
     comparison = compare.compare(LaunchedSweep(sweep))
@@ -325,7 +320,7 @@ def compare_command(
         _json(comparison.as_json())
     else:
         out.print(compare.terminal_table(comparison))
-    for path, render in ((html, compare.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
+    for path, render in ((html, report.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(render(comparison), encoding="utf-8")
@@ -349,9 +344,7 @@ def data_list(as_json: Json = False) -> None:
     out.print("[bold]known datasets[/bold] (moe data prepare NAME)")
     for name, dataset in DATASETS.items():
         out.print(f"  {name}: {dataset.about}")
-    table = Table(
-        "name", "images", "size", "classes", "dimensions", "origin", title=f"prepared in {data_root()}"
-    )
+    table = Table("name", "images", "size", "classes", "dimensions", "origin", title=f"prepared in {data_root()}")
     for m in stores:
         size = f"{m.width}x{m.height}"
         table.add_row(m.name, f"{m.count:,}", size, str(len(m.classes)), str(len(m.factors)), m.source)
@@ -361,9 +354,7 @@ def data_list(as_json: Json = False) -> None:
 @data_app.command("prepare")
 def data_prepare(
     name: Annotated[str, typer.Argument(help="synthetic, stl10 or things")],
-    source: Annotated[
-        Path | None, typer.Option(help="Folder with the original files; default: download.")
-    ] = None,
+    source: Annotated[Path | None, typer.Option(help="Folder with the original files; default: download.")] = None,
 ) -> None:
     """Make the stores of a known dataset."""
     from moe.data.datasets import DATASETS
@@ -391,9 +382,7 @@ def data_import(
     from moe.data.datasets import import_images
 
     with _progress(f"importing {name}") as progress:
-        store = import_images(
-            name, path, labels=labels, classes=classes, size=size, replace=force, progress=progress
-        )
+        store = import_images(name, path, labels=labels, classes=classes, size=size, replace=force, progress=progress)
     _describe(store.manifest)
 
 
@@ -426,9 +415,7 @@ def doctor_command(as_json: Json = False) -> None:
     else:
         for check in checks:
             mark = "[green]ok[/green]  " if check.ok else "[yellow]note[/yellow]"
-            out.print(
-                f"{mark} {check.name}: {check.found}" + (f"\n     -> {check.mend}" if check.mend else "")
-            )
+            out.print(f"{mark} {check.name}: {check.found}" + (f"\n     -> {check.mend}" if check.mend else ""))
     if any(check.fatal for check in checks):
         raise typer.Exit(FAILURE)
 

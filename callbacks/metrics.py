@@ -66,7 +66,8 @@ def view_agreement(idx_a: ArrayLike, idx_b: ArrayLike) -> float:
     """Fraction of images whose two views are routed to the same SET of experts (Appendix B.1).
 
     Args:
-        idx_a, idx_b: (B, K) chosen experts of the two views, in any order within a row.
+        idx_a: (B, K) chosen experts of the first view, in any order within a row.
+        idx_b: the same for the second view.
 
     Raises:
         ValueError: shapes differ or there is no image.
@@ -93,15 +94,11 @@ def observed_chance(idx_a: ArrayLike, idx_b: ArrayLike) -> float:
         raise ValueError("no images")
     sets, inverse = np.unique(np.concatenate([a, b]), axis=0, return_inverse=True)
     inverse = inverse.ravel()
-    p_a, p_b = (
-        np.bincount(part, minlength=len(sets)) / len(part) for part in (inverse[: len(a)], inverse[len(a) :])
-    )
+    p_a, p_b = (np.bincount(part, minlength=len(sets)) / len(part) for part in (inverse[: len(a)], inverse[len(a) :]))
     return float(p_a @ p_b)
 
 
-def routing_heatmap(
-    indices_BK: ArrayLike, labels_B: ArrayLike, classes: int, experts: int
-) -> NDArray[np.float64]:
+def routing_heatmap(indices_BK: ArrayLike, labels_B: ArrayLike, classes: int, experts: int) -> NDArray[np.float64]:
     """(C, E) proportion of each class's images routed to each expert (Figure 2b); a row sums to K.
 
     Images with a negative label are left out; a class without images gives a row of NaN.
@@ -113,4 +110,4 @@ def routing_heatmap(
         np.add.at(counts, (labels[known], indices[known, slot]), 1)
     per_class = np.bincount(labels[known], minlength=classes).astype(float)[:, None]
     with np.errstate(invalid="ignore"):
-        return counts / per_class
+        return np.asarray(counts / per_class)

@@ -109,9 +109,7 @@ class LoadBalanceMonitor(RoutingMonitor):
         if new and epochs_done(trainer) > 0:
             self._announced |= new
             names = ", ".join(str(expert) for expert in sorted(new))
-            rank_zero_warn(
-                f"no validation image is routed to expert {names} after epoch {epochs_done(trainer)}"
-            )
+            rank_zero_warn(f"no validation image is routed to expert {names} after epoch {epochs_done(trainer)}")
 
 
 class ViewAgreementMonitor(RoutingMonitor):

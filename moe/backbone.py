@@ -22,10 +22,7 @@ def scaled(base: int, config: ModelConfig, *, expert: bool) -> int:
 
 def block_channels(config: ModelConfig) -> list[int]:
     """Output channels of the five blocks; from the gate's input on they shrink with sqrt(E) (Appendix A.1)."""
-    return [
-        scaled(base, config, expert=number >= config.gate_after)
-        for number, base in enumerate(BASE_CHANNELS, 1)
-    ]
+    return [scaled(base, config, expert=number >= config.gate_after) for number, base in enumerate(BASE_CHANNELS, 1)]
 
 
 class ResidualUnit(nn.Module):
@@ -39,9 +36,7 @@ class ResidualUnit(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride))."""

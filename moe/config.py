@@ -100,9 +100,7 @@ class DataConfig(Section):
     """Which images (`moe data list`)."""
 
     name: str = Field("stl10", min_length=1, description="training images; `a+b` joins two stores")
-    validation: str | None = Field(
-        None, min_length=1, description="labelled store; default: the dataset's own"
-    )
+    validation: str | None = Field(None, min_length=1, description="labelled store; default: the dataset's own")
     image_size: int = Field(96, ge=16, le=512, description="pixels a side")
 
 
@@ -254,6 +252,7 @@ def parse_assignments(pairs: list[str], where: str = "") -> dict[str, Any]:
         path, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f'{where}"{pair}" is not KEY=VALUE, for example model.experts=8')
-        values[path] = yaml.safe_load(text) if text else ""
+        # W&B hands a null over as the text None
+        values[path] = None if text == "None" else yaml.safe_load(text) if text else ""
     check_paths(values, where)
     return values

@@ -3,6 +3,9 @@
 Axes: B images of a batch, R images routed to one expert, C channels, H height, W width, D embedding.
 """
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +69,7 @@ def weighted_sum(experts: nn.ModuleList, h_BCHW: Tensor, routing: Routing, embed
     Each expert computes the images routed to it and no others.
     """
     z_BD = h_BCHW.new_zeros((len(h_BCHW), embedding), dtype=torch.float32)
-    for number, expert in enumerate(experts):
+    for number, expert in enumerate(cast("Iterable[Expert]", experts)):
         rows_R, slots_R = (routing.indices == number).nonzero(as_tuple=True)
         if len(rows_R):
             weights_R = routing.weights[rows_R, slots_R]

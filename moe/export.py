@@ -49,9 +49,7 @@ def export_model(model: MoE, folder: Path, **card: Any) -> ModelCard:
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / WEIGHTS
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, weights
-    )
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, weights)
     written = ModelCard(model=model.config, gate=model.gate_config, sha256=sha256(weights), **card)
     (folder / CARD).write_text(json.dumps(written.model_dump(mode="json"), indent=2) + "\n")
     return written

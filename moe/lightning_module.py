@@ -35,7 +35,8 @@ class MoEModule(L.LightningModule):
 
     Logged, once an epoch: ``train/loss`` and ``val/loss`` (objective + weighted importance loss, nats),
     ``train/objective`` and ``val/objective`` (NT-Xent, nats), ``train/importance_cv2`` and ``val/importance_cv2``
-    (Equation 4 without its weight, mean over batches), ``lr`` (the epoch's learning rate), and ``epoch``, the number of epochs done.
+    (Equation 4 without its weight, mean over batches), ``lr`` (the epoch's learning rate), and ``epoch``, the number
+    of epochs done.
 
     Args:
         config: the run.
@@ -72,7 +73,7 @@ class MoEModule(L.LightningModule):
         return {"loss": loss, "routing": record}
 
     def _two_view_step(self, batch: Batch, epoch: int, stage: str) -> tuple[Tensor, RoutingRecord]:
-        views = two_views(self.config.augment, batch.images, batch.index, seed=self.config.seed, epoch=epoch)
+        views = two_views(self.config.augment, batch.images, batch.places, seed=self.config.seed, epoch=epoch)
         z, routing = self.model.embed(self._normalised(torch.cat(views)))
         z_a, z_b = z.chunk(2)
         objective = self.objective(z_a, z_b, batch.labels)

@@ -15,7 +15,8 @@ def nt_xent(a_BD: Tensor, b_BD: Tensor, temperature: float) -> Tensor:
     its negatives. Mean over all 2B anchors, natural logarithm. Untrained level: about log(2B - 1).
 
     Args:
-        a_BD, b_BD: projections v of the two views, any scale.
+        a_BD: projections v of the first view, any scale.
+        b_BD: projections v of the second view.
         temperature: tau, 0.5 in the paper.
 
     Returns:

@@ -1,1 +1,1 @@
-"""What does each expert encode? From activations to result tables and figures."""
+"""What does each expert encode? Activations in, tables and figures out, back into the run."""

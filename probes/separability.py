@@ -130,9 +130,7 @@ def _check(
     folds: int,
 ) -> None:
     if labels_n.ndim != 1 or Z_nd.shape[:-1] != labels_n.shape:
-        raise ValueError(
-            f"activations (n, d) and labels (n,) do not match: {Z_nd.shape} and {labels_n.shape}"
-        )
+        raise ValueError(f"activations (n, d) and labels (n,) do not match: {Z_nd.shape} and {labels_n.shape}")
     if groups is not None and groups.shape != labels_n.shape:
         raise ValueError(f"groups must be (n,) like the labels {labels_n.shape}, got {groups.shape}")
     if not np.issubdtype(labels_n.dtype, np.integer):

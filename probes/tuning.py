@@ -243,9 +243,7 @@ def _dead(Y_nt: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
 
 def _check_data(X_np: NDArray[np.floating[Any]], Y_nt: NDArray[np.floating[Any]]) -> None:
     if (X_np.ndim, Y_nt.ndim) != (2, 2) or X_np.shape[0] != Y_nt.shape[0]:
-        raise ValueError(
-            f"X (n, p) and Y (n, t) must be matrices of the same rows, not {X_np.shape} and {Y_nt.shape}"
-        )
+        raise ValueError(f"X (n, p) and Y (n, t) must be matrices of the same rows, not {X_np.shape} and {Y_nt.shape}")
     if X_np.shape[1] == 0:
         raise ValueError("X has no predictors")
     for A_nk, name, column in ((X_np, "X", "predictor"), (Y_nt, "Y", "target")):
@@ -257,9 +255,7 @@ def _check_data(X_np: NDArray[np.floating[Any]], Y_nt: NDArray[np.floating[Any]]
 
 def _check_folds(n: int, folds: int, inner_folds: int) -> None:
     if min(folds, inner_folds) < _MIN_FOLDS:
-        raise ValueError(
-            f"at least {_MIN_FOLDS} folds are needed, got folds={folds} and inner_folds={inner_folds}"
-        )
+        raise ValueError(f"at least {_MIN_FOLDS} folds are needed, got folds={folds} and inner_folds={inner_folds}")
     training = n - -(-n // folds)  # rows left by the largest held-out fold
     if n < _MIN_HELD_OUT * folds or training < _MIN_HELD_OUT * inner_folds:
         raise ValueError(

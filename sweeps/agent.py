@@ -62,7 +62,7 @@ class Agent:
             return True
         self.report(f"{run.id} started (attempt {claim.attempt})")
         code = self._work(run)
-        if code == 0 and run.finished:
+        if code == 0 and self.sweep.store.run(run.id).finished:
             self.backend.finish(claim, _metric(run))
             self.report(f"{run.id} finished")
             return True
@@ -73,14 +73,12 @@ class Agent:
         reason = failure(run, code)
         retry = claim.attempt < ATTEMPTS and code != USER_MISTAKE
         self.backend.fail(claim, reason, retry=retry)
-        self.report(
-            f"{run.id} failed ({reason}); {'trying again' if retry else 'giving up'}; see {run.log_file}"
-        )
+        self.report(f"{run.id} failed ({reason}); {'trying again' if retry else 'giving up'}; see {run.log_file}")
         return False
 
     def _work(self, run: Run) -> int:
         """Train in a worker process; returns its exit code."""
-        command = [sys.executable, "-m", "cli", "train", "--config", str(run.config_file)]
+        command = [sys.executable, "-P", "-m", "cli", "train", "--config", str(run.config_file)]
         environment = os.environ | {
             "MOE_HOME": str(self.sweep.root.absolute()), "MOE_SWEEP": self.sweep.name, "MOE_FOLLOW_STDIN": "1",
             "PYTHONUNBUFFERED": "1",

@@ -25,6 +25,4 @@ def run_config(file: Path | None, assignments: list[str]) -> RunConfig:
             raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
         if not isinstance(base, dict):
             raise UserError(f"{file} must hold settings by section, like `model: {{experts: 8}}`")
-    return from_flat(
-        parse_assignments(assignments), base, where=f"{file}: " if file and not assignments else ""
-    )
+    return from_flat(parse_assignments(assignments), base, where=f"{file}: " if file and not assignments else "")

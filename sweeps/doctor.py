@@ -41,18 +41,12 @@ def _devices() -> list[Check]:
         names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
         return [Check("device", f"{names} ({versions})")]
     found = f"CPU, {torch.get_num_threads()} threads ({versions})"
-    return [
-        Check("device", found, ok=False, mend="no GPU: quickstart.yaml runs, paper.yaml would take weeks")
-    ]
+    return [Check("device", found, ok=False, mend="no GPU: quickstart.yaml runs, paper.yaml would take weeks")]
 
 
 def _tracker() -> Check:
     mode, why = tracker.mode()
-    mend = (
-        ""
-        if mode == "online"
-        else "`wandb login` to see runs in the dashboard; `wandb sync` uploads offline ones"
-    )
+    mend = "" if mode == "online" else "`wandb login` to see runs in the dashboard; `wandb sync` uploads offline ones"
     return Check("W&B", f"{mode}: {why}", ok=mode == "online", mend=mend)
 
 
@@ -60,9 +54,7 @@ def _data() -> Check:
     stores = open_all()
     found = ", ".join(f"{store.name} ({len(store):,})" for store in stores) or "no images prepared"
     mend = (
-        ""
-        if stores
-        else "`moe data prepare stl10` or `moe data import NAME PATH` (synthetic images make themselves)"
+        "" if stores else "`moe data prepare stl10` or `moe data import NAME PATH` (synthetic images make themselves)"
     )
     return Check(f"images in {data_root()}", found, ok=bool(stores), mend=mend)
 
@@ -74,9 +66,7 @@ def _storage() -> Check:
         (probe := root / ".writable").touch()
         probe.unlink()
     except OSError as error:
-        return Check(
-            f"runs in {root}", str(error), ok=False, mend="set MOE_HOME to a folder of yours", fatal=True
-        )
+        return Check(f"runs in {root}", str(error), ok=False, mend="set MOE_HOME to a folder of yours", fatal=True)
     free = shutil.disk_usage(root).free / 1e9
     mend = "" if free > _ROOM_GB else "free some space, or set MOE_HOME to another disk"
     return Check(f"runs in {root}", f"writable, {free:.0f} GB free", ok=free > _ROOM_GB, mend=mend)
@@ -89,8 +79,4 @@ def _conflicts() -> list[Check]:
     except importlib.metadata.PackageNotFoundError:
         return []
     found = f"the package sweeps {version} (extra wandb[sweeps]) hides ours"
-    return [
-        Check(
-            "conflict", found, ok=False, mend="pip uninstall sweeps, then reinstall moe-experts", fatal=True
-        )
-    ]
+    return [Check("conflict", found, ok=False, mend="pip uninstall sweeps, then reinstall moe-experts", fatal=True)]

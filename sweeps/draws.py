@@ -49,9 +49,7 @@ def _q_uniform(parameter: Parameter, u: float) -> float:
     low, high = _bounds(parameter)
     q = parameter.q
     steps: int = round(_uniform(parameter, u) / q)
-    steps = min(
-        max(steps, math.ceil(low / q)), math.floor(high / q)
-    )  # W&B may step outside; a bound is a bound
+    steps = min(max(steps, math.ceil(low / q)), math.floor(high / q))  # W&B may step outside; a bound is a bound
     return steps * q if isinstance(q, int) else float(f"{steps * q:.12g}")  # 0.3, not 0.30000000000000004
 
 

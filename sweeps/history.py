@@ -1,6 +1,4 @@
-"""The run's own record of its metrics: a Lightning logger that appends JSON lines, and callbacks that say where
-training is.
-"""
+"""The run's own record of its metrics (a Lightning logger that appends JSON lines) and of where training is."""
 
 import json
 import math
@@ -10,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe.lightning_module import epochs_done
@@ -50,12 +48,6 @@ class HistoryLogger(Logger):
     def version(self) -> str:
         """Lightning wants one."""
         return ""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Path:
-        """The file."""
-        return self.path
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -116,9 +108,7 @@ class Progress(L.Callback):
         done = epochs_done(trainer)
         self._write(trainer, done)
         seconds = time.monotonic() - self._epoch_started
-        self.report(
-            f"epoch {done}/{trainer.max_epochs}  {describe(trainer.callback_metrics)}  {seconds:.1f} s"
-        )
+        self.report(f"epoch {done}/{trainer.max_epochs}  {describe(trainer.callback_metrics)}  {seconds:.1f} s")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """The untrained model is worth a line too."""

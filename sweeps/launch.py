@@ -16,7 +16,7 @@ from moe.errors import UserError, suggest, unknown
 from sweeps.backend import Job, JobState, SweepBackend
 from sweeps.local import LocalBackend
 from sweeps.runs import Run, RunStore, State, home, read_json, write_json
-from sweeps.spec import Cell, Sweep, expand, load_sweep
+from sweeps.spec import Cell, Sweep, expand, load_sweep, with_overrides
 
 BACKENDS: dict[str, type[SweepBackend]] = {"local": LocalBackend}
 
@@ -50,6 +50,11 @@ class LaunchedSweep:
         self.swept: list[str] = stored["swept"]
         self.jobs = [Job(cell["run_id"], cell["values"]) for cell in stored["cells"]]
         self.store = RunStore(self.root)
+
+    @property
+    def folder(self) -> Path:
+        """Where the sweep itself and what concerns all its runs lies."""
+        return self.root / "sweeps" / self.name
 
     @staticmethod
     def _file(root: Path, name: str) -> Path:
@@ -87,9 +92,7 @@ class LaunchedSweep:
             state = "finished" if run.finished else known.state
             if state == "finished" and not run.finished:
                 state = "waiting"  # the queue says done, but its results were deleted
-            result.append(
-                Trial(job, state, known.attempts, known.error if state != "finished" else None, run)
-            )
+            result.append(Trial(job, state, known.attempts, known.error if state != "finished" else None, run))
         return result
 
     def requeue_missing(self, backend: SweepBackend) -> None:
@@ -119,8 +122,8 @@ def check_backend(name: str) -> str:
 
 def plan(spec: str, overrides: Mapping[str, Any]) -> tuple[Sweep, list[Cell]]:
     """Read and expand a sweep file; everything in it is checked."""
-    sweep = load_sweep(spec)
-    return sweep, expand(sweep, overrides)
+    sweep = with_overrides(load_sweep(spec), overrides)
+    return sweep, expand(sweep)
 
 
 def preview(sweep: Sweep, cells: list[Cell], root: Path | None = None) -> list[dict[str, Any]]:
@@ -152,7 +155,7 @@ class Agents:
         environment = os.environ | {"MOE_HOME": str(sweep.root.absolute()), "MOE_FOLLOW_STDIN": "1"}
         if count > 1:
             environment.setdefault("OMP_NUM_THREADS", threads)
-        command = [sys.executable, "-m", "cli", "sweep", "agent", sweep.name, "--quiet"]
+        command = [sys.executable, "-P", "-m", "cli", "sweep", "agent", sweep.name, "--quiet"]
         return cls([_follower(command, environment) for _ in range(count)])
 
     def running(self) -> bool:

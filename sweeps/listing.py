@@ -34,6 +34,6 @@ def details(run_id: str, store: RunStore | None = None) -> dict[str, dict[str, A
         "run": {"id": run.id, "folder": str(run.path), **run.state.model_dump()},
         "config": read_json(run.config_file),
         "last epoch": run.summary.get("last", {}),
-        "provenance": read_json(run.provenance_file) or {},
+        "provenance": run.provenance,
         "probes": probes,
     }

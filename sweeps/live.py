@@ -98,9 +98,7 @@ def _watch_lines(
             where = trial.run.progress if trial.state in ("running", "finished") else {}
             now = (trial.state, int(where.get("epoch", 0)))
             if seen.get(trial.run.id, ("waiting", 0)) != now:
-                console.print(
-                    _line(trial, sweep.swept, _remaining(trials, agents)), highlight=False, soft_wrap=True
-                )
+                console.print(_line(trial, sweep.swept, _remaining(trials, agents)), highlight=False, soft_wrap=True)
             seen[trial.run.id] = now
         if not going:
             return
@@ -115,9 +113,7 @@ def _line(trial: Trial, swept: list[str], remaining: str) -> str:
         labels = {"train_loss": "loss", "val_loss": "val"}
         parts += [f"{label} {where[key]:.3f}" for key, label in labels.items() if key in where]
         if "agreement" in where:
-            parts.append(
-                f"agreement {where['agreement']:.2f} (chance {where['chance']:.2f}) CV2 {where['cv2']:.2f}"
-            )
+            parts.append(f"agreement {where['agreement']:.2f} (chance {where['chance']:.2f}) CV2 {where['cv2']:.2f}")
     if trial.error:
         parts.append(trial.error)
     return "  ".join(part for part in [*parts, remaining] if part)

@@ -123,15 +123,14 @@ def read_parameter(path: str, at: Keys, entry: Any, method: str, source: Source)
     if members:
         named = [known for known in members if isinstance(entry, dict) and known[len(path) + 1 :] in entry]
         example = (named or members)[0]
-        raise source.error(
-            at, f'"{path}" is a group of parameters; write {example}: {{value: ..}} with the dot'
-        )
+        raise source.error(at, f'"{path}" is a group of parameters; write {example}: {{value: ..}} with the dot')
     check_paths({path: entry}, source.where(at))
+    if entry is None:
+        raise source.error(at, f"{path} is empty; write {path}: {{value: ..}}")
     if not isinstance(entry, dict):
         key = "values" if isinstance(entry, list) else "value"
-        shown = ".." if entry is None else as_yaml(entry)
         raise source.error(
-            at, f"{path}: {as_yaml(entry)} stands without {key}:; write {path}: {{{key}: {shown}}}"
+            at, f"{path}: {as_yaml(entry)} stands without {key}:; write {path}: {{{key}: {as_yaml(entry)}}}"
         )
     for key in entry:
         if key not in _KEYS:
@@ -198,21 +197,15 @@ def _categorical(path: str, at: Keys, entry: dict[str, Any], distribution: str, 
             raise source.error(here, f"{path}: {as_yaml(value)} is listed twice; keep one")
     if "probabilities" not in entry:
         return Parameter(distribution, tuple(values), at=at)
-    probabilities = _check_probabilities(
-        path, (*at, "probabilities"), entry["probabilities"], len(values), source
-    )
+    probabilities = _check_probabilities(path, (*at, "probabilities"), entry["probabilities"], len(values), source)
     return Parameter(distribution, tuple(values), probabilities, at=at)
 
 
 def _check_probabilities(path: str, at: Keys, given: Any, count: int, source: Source) -> tuple[float, ...]:
     if not (isinstance(given, list) and all(_is_finite(item) and item >= 0 for item in given)):
-        raise source.error(
-            at, f"{path}: probabilities needs a list of numbers from 0 to 1; write one for each value"
-        )
+        raise source.error(at, f"{path}: probabilities needs a list of numbers from 0 to 1; write one for each value")
     if len(given) != count:
-        raise source.error(
-            at, f"{path}: {len(given)} probabilities for {count} values; write one for each value"
-        )
+        raise source.error(at, f"{path}: {len(given)} probabilities for {count} values; write one for each value")
     if not math.isclose(total := math.fsum(given), 1, abs_tol=1e-6):
         raise source.error(at, f"{path}: the probabilities sum to {total:g}; make them sum to 1")
     return tuple(item / total for item in given)
@@ -222,11 +215,9 @@ def _continuous(path: str, at: Keys, entry: dict[str, Any], distribution: str, s
     numbers = {key: value for key, value in entry.items() if key != "distribution"}
     for key, value in numbers.items():
         if isinstance(value, str):
-            raise source.error((*at, key), f"{_text_problem(path, value)} ({key})")
+            raise source.error((*at, key), _text_problem(path, value))
         if not _is_finite(value):
-            raise source.error(
-                (*at, key), f"{path}: {key} needs a number, not {as_yaml(value)}; write the number"
-            )
+            raise source.error((*at, key), f"{path}: {key} needs a number, not {as_yaml(value)}; write the number")
     annotation = parameter_types()[path]
     if not is_number(annotation):
         raise source.error(at, f"{path} takes no numbers, so no {distribution}; write values: [..]")
@@ -245,19 +236,13 @@ def _check_shape(path: str, at: Keys, numbers: dict[str, float], distribution: s
     if low > high:
         raise source.error((*at, "min"), f"{path}: min {low} is above max {high}; swap them")
     if distribution.endswith("_values") and low <= 0:
-        raise source.error(
-            (*at, "min"), f"{path}: {distribution} needs min above 0, not {low}; write min: 1.0e-6, say"
-        )
+        raise source.error((*at, "min"), f"{path}: {distribution} needs min above 0, not {low}; write min: 1.0e-6, say")
     if numbers.get("sigma", 0) < 0:
-        raise source.error(
-            (*at, "sigma"), f"{path}: sigma {numbers['sigma']} is negative; write a number from 0"
-        )
+        raise source.error((*at, "sigma"), f"{path}: sigma {numbers['sigma']} is negative; write a number from 0")
     if q <= 0:
         raise source.error((*at, "q"), f"{path}: q {q} is not above 0; write the step between values")
     if distribution == "q_uniform" and math.ceil(low / q) > math.floor(high / q):
-        raise source.error(
-            (*at, "q"), f"{path}: no multiple of q {q} lies between {low} and {high}; make q smaller"
-        )
+        raise source.error((*at, "q"), f"{path}: no multiple of q {q} lies between {low} and {high}; make q smaller")
 
 
 def _check_wholeness(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> None:
@@ -269,14 +254,10 @@ def _check_wholeness(path: str, at: Keys, entry: dict[str, Any], distribution: s
             raise source.error(at, f"{path} takes whole numbers, which {distribution} does not give; {fix}")
     elif distribution == "int_uniform":
         if not all(isinstance(entry[key], int) for key in _RANGE):
-            raise source.error(
-                at, f"{path}: int_uniform needs whole min and max; write distribution: uniform"
-            )
+            raise source.error(at, f"{path}: int_uniform needs whole min and max; write distribution: uniform")
         if "distribution" not in entry:
             low, high = (f"{key}: {float(entry[key])}" for key in _RANGE)
-            raise source.error(
-                at, f"{path}: whole min and max would give whole numbers only; write {{{low}, {high}}}"
-            )
+            raise source.error(at, f"{path}: whole min and max would give whole numbers only; write {{{low}, {high}}}")
 
 
 def _check_value(path: str, value: Any, at: Keys, source: Source) -> None:

@@ -201,13 +201,18 @@ class Run:
         return read_json(self.summary_file) or {}
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """What made the run; empty before it starts."""
+        return read_json(self.provenance_file) or {}
+
+    @property
     def progress(self) -> dict[str, Any]:
         """Where training is; empty before it starts."""
         return read_json(self.progress_file) or {}
 
-    def history(self) -> list[dict[str, float]]:
+    def history(self) -> list[dict[str, float | None]]:
         """One dict of metrics for each number of epochs done, 0 (untrained) first."""
-        by_epoch: dict[int, dict[str, float]] = {}
+        by_epoch: dict[int, dict[str, float | None]] = {}
         if self.history_file.exists():
             for line in self.history_file.read_text().splitlines():
                 try:
@@ -252,9 +257,7 @@ class RunStore:
             UserError: there is none, or several.
         """
         ids = [run.id for run in self.all()]
-        matches = [known for known in ids if known == run_id] or [
-            k for k in ids if run_id and k.startswith(run_id)
-        ]
+        matches = [known for known in ids if known == run_id] or [k for k in ids if run_id and k.startswith(run_id)]
         if not matches:
             raise UserError(f'no run "{run_id}" in {self.root}: {suggest(run_id, ids)}')
         if len(matches) > 1:

@@ -33,7 +33,7 @@ class Source:
 
 def shipped() -> list[str]:
     """Names of the sweep files that come with the package."""
-    folder = resources.files("sweeps").joinpath("specs")
+    folder = resources.files("sweeps")
     return sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
@@ -49,10 +49,10 @@ def find(spec: str) -> tuple[str, str]:
     names = shipped()
     name = spec.removesuffix(".yaml") + ".yaml"
     if name in names:
-        return name, resources.files("sweeps").joinpath("specs", name).read_text(encoding="utf-8")
+        return name, resources.files("sweeps").joinpath(name).read_text(encoding="utf-8")
     hint = suggest(PurePath(spec).stem, [PurePath(known).stem for known in names])
-    near = hint if hint.startswith("did you mean") else "check the path"
-    raise UserError(f'no sweep file "{spec}": {near}; shipped sweeps are {", ".join(names)}')
+    fix = hint if hint.startswith("did you mean") else "check the path"
+    raise UserError(f'no sweep file "{spec}" (shipped are {", ".join(names)}); {fix}')
 
 
 def read(file: str, text: str) -> tuple[Any, Source]:
@@ -68,12 +68,22 @@ def read(file: str, text: str) -> tuple[Any, Source]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         lines[()] = mark.line + 1 if mark else 1
-        problem = str(error.problem or error.context).replace("\t", "\\t")
-        fix = "indent with spaces, not tabs" if "\\t" in problem else "check indentation, colons and brackets"
-        raise source.error((), f"not valid YAML: {problem}; {fix} here") from None
+        raise source.error((), _syntax(error)) from None
     except yaml.reader.ReaderError as error:
         lines[()] = text.count("\n", 0, error.position) + 1
         raise source.error((), "not valid YAML: an unprintable character; remove it") from None
+
+
+def _syntax(error: yaml.MarkedYAMLError) -> str:
+    problem = str(error.problem or error.context)
+    if problem.startswith("but "):
+        problem = f"{error.context}, {problem}"
+    fix = "check indentation, colons and brackets here"
+    if "\\t" in problem:
+        fix = "indent with spaces, not tabs"
+    elif "tag" in problem:
+        fix = "remove the tag"
+    return f"not valid YAML: {problem}; {fix}"
 
 
 class _Reader:
@@ -93,9 +103,7 @@ class _Reader:
                 problem = f"{node.value} is no valid value; put it in quotes if text is meant"
                 raise self.source.error(at, problem) from None
         if id(node) in self.open:
-            raise self.source.error(
-                at, "an alias refers to the mapping or list it stands in; write the values out"
-            )
+            raise self.source.error(at, "an alias refers to the mapping or list it stands in; write the values out")
         self.open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -121,7 +129,5 @@ class _Reader:
             if not isinstance(key, yaml.ScalarNode):
                 raise UserError(f"{where}a key must be plain text; check the brackets and the indentation")
             if key.value in first:
-                raise UserError(
-                    f'{where}"{key.value}" is given twice, first in line {first[key.value]}; keep one'
-                )
+                raise UserError(f'{where}"{key.value}" is given twice, first in line {first[key.value]}; keep one')
             first[key.value] = line

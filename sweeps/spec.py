@@ -135,9 +135,7 @@ def with_overrides(sweep: Sweep, overrides: Mapping[str, Any]) -> Sweep:
         if problem := value_problem(path, fixed[path]):
             raise UserError(f"--set: {problem}")
     parameters = dict(sweep.parameters) | {path: Parameter("constant", (v,)) for path, v in fixed.items()}
-    raw = sweep.raw | {
-        "parameters": sweep.raw["parameters"] | {path: {"value": v} for path, v in fixed.items()}
-    }
+    raw = sweep.raw | {"parameters": sweep.raw["parameters"] | {path: {"value": v} for path, v in fixed.items()}}
     return dataclasses.replace(sweep, parameters=parameters, raw=raw)
 
 
@@ -180,12 +178,8 @@ def _draws(sweep: Sweep) -> Iterator[dict[str, Any]]:
     for path, parameter in sweep.parameters.items():
         quantile = QUANTILES.get(parameter.distribution)
         if quantile is None:
-            problem = (
-                f"{path}: {parameter.distribution} is not supported by the local backend in this version"
-            )
-            raise sweep.source.error(
-                (*parameter.at, "distribution"), f"{problem}; use one of {', '.join(QUANTILES)}"
-            )
+            problem = f"{path}: {parameter.distribution} is not supported by the local backend in this version"
+            raise sweep.source.error((*parameter.at, "distribution"), f"{problem}; use one of {', '.join(QUANTILES)}")
         seed = hashlib.sha256(f"{sweep.digest}/{path}".encode()).digest()
         uniform = np.random.default_rng(int.from_bytes(seed)).random(sweep.run_cap).tolist()
         columns.append([quantile(parameter, u) for u in uniform])
@@ -195,9 +189,7 @@ def _draws(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 def _check_size(sweep: Sweep, runs: int) -> None:
     if min(runs, sweep.run_cap or runs) > MAX_RUNS:
-        problem = (
-            f"the sweep asks for {runs:,} runs, more than {MAX_RUNS:,}; list fewer values or lower run_cap"
-        )
+        problem = f"the sweep asks for {runs:,} runs, more than {MAX_RUNS:,}; list fewer values or lower run_cap"
         raise sweep.source.error(("run_cap",) if sweep.run_cap else ("parameters",), problem)
 
 
@@ -234,14 +226,10 @@ def _check_top(tree: Any, source: Source) -> None:
             ("method",), f"unknown method {as_yaml(tree['method'])}; {suggest(str(tree['method']), METHODS)}"
         )
     if not (isinstance(tree["parameters"], dict) and tree["parameters"]):
-        raise source.error(
-            ("parameters",), "parameters has no entries; write for example seed: {values: [0, 1]}"
-        )
+        raise source.error(("parameters",), "parameters has no entries; write for example seed: {values: [0, 1]}")
     cap = tree.get("run_cap", 1)
     if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
-        raise source.error(
-            ("run_cap",), f"run_cap={as_yaml(cap)} is no number of runs; write a whole number from 1"
-        )
+        raise source.error(("run_cap",), f"run_cap={as_yaml(cap)} is no number of runs; write a whole number from 1")
     if not re.fullmatch(r"\w[\w .+-]*", tree.get("name", "x")):
         problem = f"name {as_yaml(tree['name'])} cannot name a folder; use letters, digits, dots and hyphens"
         raise source.error(("name",), problem)
@@ -273,9 +261,7 @@ def _check_stopping(tree: dict[str, Any], source: Source) -> None:
             problem = f'unknown key "{key}" in early_terminate; {suggest(key, STOP_KEYS)}'
             raise source.error(("early_terminate", key), problem)
     if stop and "min_iter" not in stop and not {"max_iter", "s"} <= set(stop):
-        raise source.error(
-            ("early_terminate",), "hyperband lacks its first check; add min_iter, or max_iter and s"
-        )
+        raise source.error(("early_terminate",), "hyperband lacks its first check; add min_iter, or max_iter and s")
 
 
 def _check_metric(tree: dict[str, Any], source: Source) -> None:
@@ -293,9 +279,7 @@ def _check_metric(tree: dict[str, Any], source: Source) -> None:
         if key not in METRIC_KEYS:
             raise source.error(("metric", key), f'unknown key "{key}" in metric; {suggest(key, METRIC_KEYS)}')
     if metric.get("goal", "minimize") not in ("minimize", "maximize"):
-        raise source.error(
-            ("metric", "goal"), f"unknown goal {as_yaml(metric['goal'])}; write minimize or maximize"
-        )
+        raise source.error(("metric", "goal"), f"unknown goal {as_yaml(metric['goal'])}; write minimize or maximize")
 
 
 def _check_command(command: Any, source: Source) -> None:
@@ -303,6 +287,4 @@ def _check_command(command: Any, source: Source) -> None:
     names = [PurePath(word).name for word in words]
     launches = "moe" in names and "train" in names[names.index("moe") :]
     if not (launches and words[-1] == "${args}"):
-        raise source.error(
-            ("command",), f"command does not launch moe train; write command: {json.dumps(COMMAND)}"
-        )
+        raise source.error(("command",), f"command does not launch moe train; write command: {json.dumps(COMMAND)}")

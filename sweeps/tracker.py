@@ -88,7 +88,7 @@ def log_files(tracker: Any, prefix: str, folder: Path) -> None:
             with path.open(newline="") as file:
                 header, *rows = list(csv.reader(file))
             media[f"{prefix}/{path.stem}_table"] = wandb.Table(
-                columns=header, data=[_numbers(row) for row in rows]
+                columns=list[str | int](header), data=[_numbers(row) for row in rows]
             )
     tracker.log(media)
 

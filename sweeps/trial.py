@@ -67,16 +67,17 @@ def _attempt(run: Run, config: RunConfig, group: str | None, report: Callable[[s
         state="running", attempts=before.attempts + 1, error=None, started=before.started or now(), ended=None
     )
     started = time.monotonic()
-    seconds = lambda: round(before.seconds + time.monotonic() - started, 1)  # noqa: E731
+
+    def seconds() -> float:
+        return round(before.seconds + time.monotonic() - started, 1)
+
     try:
         _train(run, config, group, report)
     except InterruptedRunError:
         run.set_state(state="waiting", error="interrupted", ended=now(), seconds=seconds())
         raise
     except BaseException as error:
-        run.set_state(
-            state="failed", error=f"{type(error).__name__}: {error}", ended=now(), seconds=seconds()
-        )
+        run.set_state(state="failed", error=f"{type(error).__name__}: {error}", ended=now(), seconds=seconds())
         raise
     run.set_state(state="finished", ended=now(), seconds=seconds())
 
@@ -198,7 +199,7 @@ def _finish(run: Run, config: RunConfig, module: MoEModule, data: RunData, track
     )
     rows = run.history()
     trained = rows[1:]
-    best = min(trained, key=lambda row: row["val/loss"] if row["val/loss"] is not None else float("inf"))
+    best = min(trained, key=lambda row: float("inf") if row["val/loss"] is None else row["val/loss"])
     write_json(run.summary_file, {"untrained": rows[0], "last": trained[-1], "best": best})
     if tracker.mode()[0] != "disabled":
         tracker.log_model(tracked, run)
@@ -206,7 +207,7 @@ def _finish(run: Run, config: RunConfig, module: MoEModule, data: RunData, track
 
 @contextlib.contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advice to itself: what it suggests (worker processes, ...) does not apply to images in memory."""
+    """Silence Lightning's advice that does not apply here, such as worker processes for images in memory."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():

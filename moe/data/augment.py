@@ -130,9 +130,7 @@ def _crop_and_flip(x_BCSS: Tensor, p: ViewParameters) -> Tensor:
     grid_BSS2 = torch.stack(
         [column_BS.unsqueeze(1).expand(-1, size, -1), row_BS.unsqueeze(2).expand(-1, -1, size)], dim=3
     )
-    return F.grid_sample(
-        x_BCSS, grid_BSS2.to(x_BCSS), mode="bilinear", padding_mode="border", align_corners=False
-    )
+    return F.grid_sample(x_BCSS, grid_BSS2.to(x_BCSS), mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _source(centre: Tensor, start_B: Tensor, length_B: Tensor, size: int) -> Tensor:
@@ -150,9 +148,7 @@ def _jitter(x_BCSS: Tensor, p: ViewParameters) -> Tensor:
             x_BCSS = _on_rows(
                 x_BCSS,
                 chosen_B,
-                lambda rows, pick, f=operation, n=number: f(
-                    rows, p.factor_B4[pick, n].to(rows).view(-1, 1, 1, 1)
-                ),
+                lambda rows, pick, f=operation, n=number: f(rows, p.factor_B4[pick, n].to(rows).view(-1, 1, 1, 1)),
             )
     return x_BCSS
 
@@ -169,9 +165,7 @@ def adjust_brightness(x_BCSS: Tensor, factor_B: Tensor) -> Tensor:
 
 def adjust_contrast(x_BCSS: Tensor, factor_B: Tensor) -> Tensor:
     """Scale around each image's mean luma; clipped to 0..1."""
-    return torch.lerp(
-        _luma(x_BCSS).mean(dim=(2, 3), keepdim=True).expand_as(x_BCSS), x_BCSS, factor_B
-    ).clamp_(0, 1)
+    return torch.lerp(_luma(x_BCSS).mean(dim=(2, 3), keepdim=True).expand_as(x_BCSS), x_BCSS, factor_B).clamp_(0, 1)
 
 
 def adjust_saturation(x_BCSS: Tensor, factor_B: Tensor) -> Tensor:
@@ -183,7 +177,7 @@ def adjust_hue(x_BCSS: Tensor, turns_B: Tensor) -> Tensor:
     """Rotate the hue of HSV by a fraction of the circle, keeping saturation and value."""
     value, _ = x_BCSS.max(dim=1, keepdim=True)
     chroma = value - x_BCSS.amin(dim=1, keepdim=True)
-    red, green, blue = x_BCSS.split(1, dim=1)
+    red, green, blue = x_BCSS.chunk(3, dim=1)
     safe = chroma.clamp_min(1e-12)
     sextant = torch.where(
         value == red,

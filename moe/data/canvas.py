@@ -175,6 +175,7 @@ def blend(below: Array, above: Array | float, alpha_HW: Array) -> Array:
 
 
 def length(u_HW: Array, v_HW: Array) -> Array:
+    """Distance of each pixel from the origin."""
     return np.asarray(np.sqrt(u_HW * u_HW + v_HW * v_HW))  # several times faster than np.hypot
 
 

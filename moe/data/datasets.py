@@ -16,20 +16,32 @@ from moe.errors import UserError, suggest
 
 
 class Dataset(Protocol):
-    """A named dataset.
+    """A named dataset."""
 
-    Attributes:
-        about: one line for `moe data list`.
-        train, validation: stores used for training and for watching routing.
-        probes: stores that probes use by default.
-        builtin: needs no file from outside, so it is made on first use.
-    """
+    @property
+    def about(self) -> str:
+        """One line for `moe data list`."""
+        ...
 
-    about: str
-    train: str
-    validation: str
-    probes: tuple[str, ...]
-    builtin: bool
+    @property
+    def train(self) -> str:
+        """Store used for training."""
+        ...
+
+    @property
+    def validation(self) -> str:
+        """Labelled store on which routing is watched."""
+        ...
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """Stores that probes use by default."""
+        ...
+
+    @property
+    def builtin(self) -> bool:
+        """Whether it needs no file from outside, so that it is made on first use."""
+        ...
 
     def prepare(self, root: Path, source: Path | None, progress: Progress) -> list[ImageStore]:
         """Make the stores, from files at `source` or (None) by download or computation."""
@@ -218,9 +230,7 @@ def check_available(config: DataConfig) -> None:
     Raises:
         UserError: names the images and the command that makes them.
     """
-    known = (
-        set(store_names()) | {s for d in DATASETS.values() for s in (d.train, d.validation)} | set(DATASETS)
-    )
+    known = set(store_names()) | {s for d in DATASETS.values() for s in (d.train, d.validation)} | set(DATASETS)
     for name in [*config.name.split("+"), *([config.validation] if config.validation else [])]:
         if name not in known:
             raise UserError(

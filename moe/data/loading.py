@@ -1,5 +1,6 @@
-"""From stores to batches: images resized once, kept in memory as uint8, visited in an order that is a pure function
-of (seed, epoch).
+"""From stores to batches: images resized once, kept in memory as uint8, visited in a reproducible order.
+
+The order is a pure function of (seed, epoch).
 
 Axes: N images, B images of a batch, S image side.
 """
@@ -26,7 +27,7 @@ class Batch(NamedTuple):
 
     images: Tensor
     labels: Tensor
-    index: Tensor
+    places: Tensor
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class _Rows(Dataset[Batch]):
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
 
-    def __getitem__(self, rows: list[int]) -> Batch:  # type: ignore[override]
+    def __getitem__(self, rows: list[int]) -> Batch:
         index = torch.tensor(rows)
         return Batch(self.pixels.images_NCSS[index], self.pixels.labels_N[index], index)
 
@@ -164,6 +165,4 @@ class RunData:
 def load_run_data(config: RunConfig) -> RunData:
     """Read a run's images at its size."""
     size = config.data.image_size
-    return RunData(
-        load_pixels(training_stores(config.data), size), load_pixels([validation_store(config.data)], size)
-    )
+    return RunData(load_pixels(training_stores(config.data), size), load_pixels([validation_store(config.data)], size))

@@ -160,9 +160,7 @@ def _read_array(path: Path) -> NDArray[np.uint8]:
     if loaded.dtype != np.uint8 or loaded.ndim != 4 or loaded.shape[3] != 3:  # noqa: PLR2004
         raise UserError(f"{path} holds {loaded.dtype} {loaded.shape}; images must be uint8 (N, H, W, 3)")
     if loaded.shape[1] != loaded.shape[2]:
-        raise UserError(
-            f"{path} holds images of {loaded.shape[1]}x{loaded.shape[2]} pixels; make them square"
-        )
+        raise UserError(f"{path} holds images of {loaded.shape[1]}x{loaded.shape[2]} pixels; make them square")
     return loaded  # type: ignore[no-any-return]
 
 

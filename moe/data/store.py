@@ -91,9 +91,7 @@ class ImageStore:
         except FileNotFoundError:
             raise UserError(f"{path} is no image store (it has no manifest.json)") from None
         except ValueError as error:
-            raise UserError(
-                f"{path / 'manifest.json'} is damaged: {error}; import the images again"
-            ) from None
+            raise UserError(f"{path / 'manifest.json'} is damaged: {error}; import the images again") from None
 
     @classmethod
     def open(cls, name: str, root: Path | None = None) -> "ImageStore":

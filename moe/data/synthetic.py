@@ -84,9 +84,7 @@ def generate(count: int, size: int = 64, seed: int = 0) -> SyntheticImages:
         ValueError: count or seed is negative, or size is below 32 pixels, too few to measure fine pattern.
     """
     if count < 0 or seed < 0 or size < _SMALLEST:
-        raise ValueError(
-            f"need count >= 0, seed >= 0 and size >= {_SMALLEST}; got {count=}, {seed=}, {size=}"
-        )
+        raise ValueError(f"need count >= 0, seed >= 0 and size >= {_SMALLEST}; got {count=}, {seed=}, {size=}")
     labels_N = np.arange(count, dtype=np.int64) % len(CLASSES)
     images_NHWC = np.empty((count, size, size, 3), dtype=np.uint8)
     factors_NF = np.empty((count, len(FACTORS)), dtype=np.float32)
@@ -123,9 +121,7 @@ def _paint(rng: Rng, canvas: Canvas, label: int) -> tuple[NDArray[np.uint8], dic
     layer = _PAINTERS[CLASSES[label]](rng, _warp(rng, canvas, recipe.waver), palette)
     relief_HW = even_fractal(rng, len(canvas.x_HW), rng.uniform(3.0, 7.0), 0.8)
     figure_CHW = layer.rgb_CHW * (1.0 + 0.22 * recipe.texture * relief_HW)
-    image_CHW = _expose(
-        rng, canvas, blend(_background(rng, canvas, palette, recipe), figure_CHW, layer.alpha_HW)
-    )
+    image_CHW = _expose(rng, canvas, blend(_background(rng, canvas, palette, recipe), figure_CHW, layer.alpha_HW))
     pixels_CHW = (np.clip(image_CHW, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
     return pixels_CHW, _drawn_factors(layer, recipe)
 

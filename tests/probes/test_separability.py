@@ -89,9 +89,7 @@ def test_planted_distances_order_the_pairs() -> None:
     # The best boundary between unit Gaussians 2, 6 and 4 apart is right with probability Phi(distance / 2).
     Z_nd, labels_n = blobs([400, 400, 400], [0.0, 2.0, 6.0], d=3, seed=4)
     accuracy = pairwise_separability(Z_nd, labels_n).accuracy
-    np.testing.assert_allclose(
-        [accuracy[0, 1], accuracy[0, 2], accuracy[1, 2]], [0.8413, 0.9987, 0.9772], atol=0.02
-    )
+    np.testing.assert_allclose([accuracy[0, 1], accuracy[0, 2], accuracy[1, 2]], [0.8413, 0.9987, 0.9772], atol=0.02)
 
 
 def test_separated_classes_are_perfect_and_identical_ones_at_chance() -> None:

@@ -61,9 +61,7 @@ def test_rdm_rejects_what_is_no_set_of_images() -> None:
 def test_second_order_agrees_with_spearmanr_of_every_pair() -> None:
     rng = np.random.default_rng(1)
     # Small integers, so that many distances are tied; widths differ.
-    readouts = [rng.integers(0, 3, size=(15, d)).astype(float) for d in (2, 3, 7)] + [
-        rng.normal(size=(15, 4))
-    ]
+    readouts = [rng.integers(0, 3, size=(15, d)).astype(float) for d in (2, 3, 7)] + [rng.normal(size=(15, 4))]
     found = second_order(readouts)
     for i, j in combinations(range(4), 2):
         expected = spearmanr(pdist(readouts[i]), pdist(readouts[j])).statistic

@@ -27,9 +27,7 @@ def exact_lasso(alpha: float) -> Lasso:
     return Lasso(alpha=alpha, positive=True, tol=1e-13, max_iter=100_000)
 
 
-def slow_reference(
-    X_np: Matrix, Y_nt: Matrix, *, alphas: Matrix, folds: int, inner: int, seed: int
-) -> Tuning:
+def slow_reference(X_np: Matrix, Y_nt: Matrix, *, alphas: Matrix, folds: int, inner: int, seed: int) -> Tuning:
     """Appendix A.2 spelled out: a grid search inside each outer fold, then one on all rows."""
     t, p = Y_nt.shape[1], X_np.shape[1]
     r2, fold_alpha = np.empty((t, folds)), np.empty((t, folds))
