@@ -1,0 +1,61 @@
+"""Every test has its own home, its own image folder, no tracker and no network."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from moe.config import RunConfig, from_flat
+from moe.data.store import Images, write_store
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Temporary MOE_HOME and MOE_DATA; W&B off unless a test turns it on."""
+    monkeypatch.setenv("MOE_HOME", str(tmp_path / "runs"))
+    monkeypatch.setenv("MOE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    for name in ("WANDB_API_KEY", "WANDB_PROJECT", "MOE_SWEEP", "MOE_FOLLOW_STDIN", "MOE_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real images and ratings to test on, where they exist."""
+    path = Path(os.environ.get("MOE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"the real images are not at {path} (MOE_SHARED_DATA names another place)")
+    return path
+
+
+def tiny_store(name: str = "tiny", count: int = 48, size: int = 16, classes: int = 3, seed: int = 0):
+    """Random images whose class shows in their brightness, with two known factors."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    light = 40 + 60 * labels[:, None, None, None]
+    images = np.clip(rng.normal(light, 30, (count, size, size, 3)), 0, 255).astype(np.uint8)
+    factors = np.stack([labels / classes, rng.random(count)], axis=1).astype(np.float32)
+    names = tuple(f"class {number}" for number in range(classes))
+    ids = [f"{name}-{number:03d}" for number in range(count)]
+    return write_store(name, Images(images, ids, "random", labels, names, factors, ("light", "chance")))
+
+
+TINY = {
+    "data.name": "tiny",
+    "data.image_size": 16,
+    "model.width": 0.0625,
+    "train.epochs": 2,
+    "train.batch_size": 16,
+    "train.precision": "32-true",
+    "train.lr": 1e-3,
+}
+
+
+def tiny_config(**changes: object) -> RunConfig:
+    """A run of seconds; changes by dotted path with `__` for the dot."""
+    return from_flat(TINY | {path.replace("__", "."): value for path, value in changes.items()})

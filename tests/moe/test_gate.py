@@ -1,0 +1,98 @@
+"""The gate against Equations 2 and 3."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from moe.config import GateConfig
+from moe.gate import GATES, NoisyTopKGate, keep_top_k
+
+
+def latents(count=6, channels=5, seed=0):
+    return torch.randn(count, channels, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def test_keep_top_k_equals_softmax_with_minus_infinity():
+    scores = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    for top_k in range(1, 6):
+        indices, weights = keep_top_k(scores, top_k)
+        masked = torch.full_like(scores, float("-inf"))
+        for row in range(7):
+            for expert in sorted(range(5), key=lambda e: -scores[row, e])[:top_k]:  # noqa: B023
+                masked[row, expert] = scores[row, expert]
+        dense = torch.zeros_like(scores).scatter(1, indices, weights)
+        torch.testing.assert_close(dense, masked.softmax(dim=1))
+
+
+def test_keep_top_k_by_hand():
+    indices, weights = keep_top_k(torch.tensor([[0.0, 2.0, 1.0]]), 2)
+    assert indices.tolist() == [[1, 2]]
+    torch.testing.assert_close(weights, torch.tensor([[0.7310586, 0.2689414]]))  # 1 / (1 + exp(-1))
+
+
+def test_evaluation_has_no_noise():
+    gate = NoisyTopKGate(5, 3, 4, 2, GateConfig()).eval()
+    first, second = gate(latents()), gate(latents())
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+    torch.testing.assert_close(first.gates().sum(dim=1), torch.ones(6))
+    assert ((first.gates() > 0).sum(dim=1) == 2).all()
+    torch.testing.assert_close(first.indices, first.logits.topk(2).indices)
+
+
+def test_noise_has_the_scale_of_equation_3():
+    gate = NoisyTopKGate(5, 3, 4, 4, GateConfig()).train()
+    h = latents(4000)
+    torch.manual_seed(0)
+    routing = gate(h)
+    # with k = E the weights are a softmax of all noisy scores, which gives the scores back up to a constant
+    noisy = routing.gates().log()
+    noisy = noisy - noisy.mean(dim=1, keepdim=True)
+    clean = routing.logits - routing.logits.mean(dim=1, keepdim=True)
+    with torch.no_grad():
+        scale = F.softplus(gate.noise(h))
+    # centring over E experts leaves the variance of each noise e_i - mean(e)
+    expected = scale.square() * (1 - 2 / 4) + scale.square().sum(dim=1, keepdim=True) / 16
+    ratio = (noisy - clean).square().mean(dim=0) / expected.mean(dim=0)
+    torch.testing.assert_close(ratio, torch.ones(4), atol=0.1, rtol=0)
+
+
+def test_without_noise_training_is_deterministic_and_has_no_noise_branch():
+    gate = NoisyTopKGate(5, 3, 4, 2, GateConfig(noisy=False)).train()
+    assert gate.noise is None
+    assert torch.equal(gate(latents()).indices, gate(latents()).indices)
+
+
+def test_logits_equal_equation_2_written_out():
+    gate = NoisyTopKGate(5, 3, 4, 2, GateConfig()).eval()
+    convolution, norm, _, _, _, linear = gate.logits
+    h = latents()
+    y = F.conv2d(h, convolution.weight, padding=1)
+    y = (y - norm.running_mean.view(1, -1, 1, 1)) / (norm.running_var.view(1, -1, 1, 1) + norm.eps).sqrt()
+    y = y * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+    expected = y.clamp_min(0).mean(dim=(2, 3)) @ linear.weight.T + linear.bias
+    torch.testing.assert_close(gate(h).logits, expected)
+
+
+@pytest.mark.parametrize("name", GATES)
+class TestGateContract:
+    """Any gate in GATES keeps these promises."""
+
+    def test_shapes_and_sums(self, name):
+        gate = GATES[name](5, 3, 4, 2, GateConfig(kind=name))
+        routing = gate(latents())
+        assert routing.logits.shape == (6, 4)
+        assert routing.indices.shape == routing.weights.shape == (6, 2)
+        assert (routing.indices[:, 0] != routing.indices[:, 1]).all()
+        torch.testing.assert_close(routing.weights.sum(dim=1), torch.ones(6))
+
+    def test_decisions_are_float32_under_autocast(self, name):
+        gate = GATES[name](5, 3, 4, 2, GateConfig(kind=name))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            routing = gate(latents())
+        assert routing.logits.dtype == routing.weights.dtype == torch.float32
+
+    def test_gradients_reach_every_parameter_of_the_logits(self, name):
+        gate = GATES[name](5, 3, 4, 2, GateConfig(kind=name))
+        gate(latents()).weights[:, 0].sum().backward()
+        assert all(parameter.grad is not None for parameter in gate.parameters())
