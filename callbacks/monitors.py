@@ -8,6 +8,7 @@ Axes: B images, E experts, K = top-k slots.
 """
 
 import csv
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from callbacks import figures, metrics
 from moe.lightning_module import epochs_done
 from moe.routing import Routing, RoutingRecord
+
+_log = logging.getLogger(__name__)
 
 
 def _join(parts: Sequence[Routing]) -> Routing:
@@ -106,10 +108,10 @@ class LoadBalanceMonitor(RoutingMonitor):
             values[f"balance/load_{expert}"] = float(load / len(gates))
         module.log_dict(values)
         new = set(np.flatnonzero(balance.load == 0).tolist()) - self._announced
-        if new and epochs_done(trainer) > 0:
+        if new and epochs_done(trainer) > 0 and trainer.is_global_zero:
             self._announced |= new
             names = ", ".join(str(expert) for expert in sorted(new))
-            rank_zero_warn(f"no validation image is routed to expert {names} after epoch {epochs_done(trainer)}")
+            _log.warning("no validation image is routed to expert %s after epoch %d", names, epochs_done(trainer))
 
 
 class ViewAgreementMonitor(RoutingMonitor):

@@ -83,3 +83,7 @@ class SweepBackend(Protocol):
     def stop_requested(self) -> bool:
         """Whether agents shall end."""
         ...
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        ...

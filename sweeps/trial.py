@@ -48,14 +48,17 @@ def train(
         UserError: images are missing, or another process trains this run.
         InterruptedRunError: SIGTERM or Ctrl-C came.
     """
+    store = store or RunStore()
+    run = store.run(config.identity())
+    if run.finished:
+        report(f"run {run.id} is finished already: {run.path}")
+        return run
     check_available(config.data)
-    run = (store or RunStore()).create(config)
+    store.create(config)
     try:
         with locked(run.lock_file):
-            if run.finished:
-                report(f"run {run.id} is finished already: {run.path}")
-                return run
-            _attempt(run, config, group, report)
+            if not run.finished:  # by the process that held the lock until now
+                _attempt(run, config, group, report)
     except LockedError:
         raise UserError(f"run {run.id} is being trained by another process") from None
     return run
@@ -167,7 +170,7 @@ def _fit(
             ckpt_path=checkpoint["path"] if checkpoint else None,
             weights_only=False,  # our own file, written by this run on this machine
         )
-    except (SIGTERMException, KeyboardInterrupt) as error:
+    except (SIGTERMException, KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C into an exit
         raise InterruptedRunError(f"run {run.id} was told to stop") from error
     if trainer.interrupted or trainer.current_epoch < module.config.train.epochs:
         raise InterruptedRunError(f"run {run.id} was told to stop")
@@ -214,6 +217,7 @@ def _quiet_lightning() -> Iterator[None]:
         for text in (
             ".*does not have many workers.*",
             ".*Checkpoint directory .* exists and is not empty.*",
+            ".*The dirpath has changed.*",
             ".*lr_scheduler.step\\(\\).*",
             ".*treespec.*",
             ".*LeafSpec.*",

@@ -10,7 +10,8 @@ import torch
 from moe.config import RunConfig, from_flat
 from moe.data.store import Images, write_store
 
-torch.set_num_threads(2)
+# the models are tiny: threads would spend their time waiting for each other, above all beside another process
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +20,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MOE_HOME", str(tmp_path / "runs"))
     monkeypatch.setenv("MOE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in ("WANDB_API_KEY", "WANDB_PROJECT", "MOE_SWEEP", "MOE_FOLLOW_STDIN", "MOE_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

@@ -129,6 +129,8 @@ def read_stl10(folder: Path, split: str) -> Images:
     label_file = folder / f"{split}_y.bin"
     if not label_file.exists():
         return Images(images_NHWC, ids, f"STL-10 {split}")
+    if not (folder / "class_names.txt").exists():
+        raise UserError(f"{folder} holds {label_file.name} but no class_names.txt; fetch it from the same archive")
     names = (folder / "class_names.txt").read_text().split()
     labels_N = np.fromfile(label_file, np.uint8).astype(np.int64) - 1
     return Images(images_NHWC, ids, f"STL-10 {split}", labels_N, tuple(names))
@@ -210,8 +212,8 @@ def validation_store(config: DataConfig) -> ImageStore:
 def probe_stores(names: list[str], config: DataConfig) -> list[ImageStore]:
     """The stores that probes use: those named (datasets or stores), else what is at hand for the run.
 
-    That is: the dataset's own probe images where they are prepared, otherwise the validation images, and THINGS
-    where it is prepared.
+    That is: the dataset's own probe images where they are prepared, otherwise the validation images; for STL-10,
+    the paper's training set, THINGS too where it is prepared.
     """
     if names:
         chosen = [part for name in names for part in (DATASETS[name].probes if name in DATASETS else (name,))]

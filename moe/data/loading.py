@@ -72,7 +72,7 @@ def load_pixels(stores: list[ImageStore], size: int) -> Pixels:
     means = np.array([store.manifest.mean for store in stores])
     squares = np.array([store.manifest.sd for store in stores]) ** 2 + means**2
     mean = np.average(means, axis=0, weights=counts)
-    sd = np.sqrt(np.average(squares, axis=0, weights=counts) - mean**2)
+    sd = np.sqrt(np.maximum(np.average(squares, axis=0, weights=counts) - mean**2, 0.0))
     return Pixels(
         images_NCSS=torch.cat([resized(store, size) for store in stores]),
         labels_N=torch.cat(labels if same else [torch.full_like(part, -1) for part in labels]),

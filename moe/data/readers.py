@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,8 @@ def _natural(path: PurePosixPath) -> list[tuple[int, int, str]]:
 
 def _folder(path: Path) -> Iterator[ImageFile]:
     for file in path.rglob("*"):
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
+        hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+        if file.suffix.lower() in SUFFIXES and not hidden:
             yield ImageFile(PurePosixPath(file.relative_to(path).as_posix()), file.read_bytes)
 
 
@@ -84,19 +86,34 @@ def _common_size(files: Sequence[ImageFile]) -> int:
 def _opened(file: ImageFile) -> Image.Image:
     try:
         return Image.open(io.BytesIO(file.read()))
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{file.path} is not a readable image ({error}); mend or remove it") from None
 
 
 def _decode_one(file: ImageFile, side: int) -> NDArray[np.uint8]:
     with _opened(file) as image:
         try:
-            picture = ImageOps.exif_transpose(image).convert("RGB")
+            picture = _rgb(ImageOps.exif_transpose(image))
         except OSError as error:
             raise UserError(f"{file.path} is a damaged image ({error}); mend or remove it") from None
+    return _fitted(picture, side)
+
+
+def _fitted(picture: Image.Image, side: int) -> NDArray[np.uint8]:
     if picture.size != (side, side):
         picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
     return np.asarray(picture)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any image as 8-bit colour; 16-bit grey is scaled, which Pillow's own conversion would clip to white."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise OSError(f"32-bit pixels of no known range, mode {image.mode}")
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def read_images(
@@ -124,7 +141,7 @@ def read_images(
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if path.suffix in (".npy", ".npz"):
-        array = _read_array(path)
+        array = _read_array(path, size, progress)
         names = [PurePosixPath(f"{number:06d}") for number in range(len(array))]
     elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -148,29 +165,41 @@ def _read_files(
     return [file.path for file in found], decode(found, size, progress)
 
 
-def _read_array(path: Path) -> NDArray[np.uint8]:
+def _plain_array(path: Path) -> NDArray[Any]:
+    """The array of a .npy file, or the one named "images" (or the only one) of a .npz file."""
     try:
-        loaded = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
-    except ValueError as error:
+        if path.suffix == ".npy":
+            return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        with np.load(path, allow_pickle=False) as archive:
+            if len(archive.files) != 1 and "images" not in archive.files:
+                raise UserError(f'{path} holds {", ".join(archive.files)}; name the one with the images "images"')
+            return np.asarray(archive["images" if "images" in archive.files else archive.files[0]])
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a plain array ({error})") from None
-    if path.suffix == ".npz":
-        if len(loaded.files) != 1 and "images" not in loaded.files:
-            raise UserError(f'{path} holds {", ".join(loaded.files)}; name the one with the images "images"')
-        loaded = loaded["images" if "images" in loaded.files else loaded.files[0]]
+
+
+def _read_array(path: Path, size: int | None, progress: Progress) -> NDArray[np.uint8]:
+    loaded = _plain_array(path)
     if loaded.dtype != np.uint8 or loaded.ndim != 4 or loaded.shape[3] != 3:  # noqa: PLR2004
         raise UserError(f"{path} holds {loaded.dtype} {loaded.shape}; images must be uint8 (N, H, W, 3)")
     if loaded.shape[1] != loaded.shape[2]:
         raise UserError(f"{path} holds images of {loaded.shape[1]}x{loaded.shape[2]} pixels; make them square")
-    return loaded  # type: ignore[no-any-return]
+    if size is None or loaded.shape[1] == size:
+        return loaded
+    result = np.empty((len(loaded), size, size, 3), np.uint8)
+    for number, picture in enumerate(loaded):
+        result[number] = _fitted(Image.fromarray(picture), size)
+        progress(number + 1, len(loaded))
+    return result
 
 
 def _folder_labels(names: Sequence[PurePosixPath]) -> list[str] | None:
     parents = [name.parent.name for name in names]
-    return parents if len(set(parents)) > 1 else None
+    return parents if len(set(parents) - {""}) > 1 else None
 
 
 def read_labels(path: Path, ids: Sequence[str]) -> list[str]:
-    """One label for each image; an empty string where unknown.
+    """One label for each image; an empty string or -1 where unknown.
 
     - .csv/.tsv with a header: the first column is an image's name (with or without folder and suffix), the second
       its label; images that are not listed stay unlabelled;
@@ -189,7 +218,7 @@ def read_labels(path: Path, ids: Sequence[str]) -> list[str]:
         case ".txt":
             values = [line.strip() for line in path.read_text().splitlines()]
         case ".npy":
-            values = [str(value) for value in np.load(path, allow_pickle=False).ravel().tolist()]
+            values = [str(value) for value in _plain_array(path).ravel().tolist()]
         case ".bin":
             values = [str(value) for value in path.read_bytes()]
         case other:
@@ -199,13 +228,18 @@ def read_labels(path: Path, ids: Sequence[str]) -> list[str]:
     return values
 
 
+def _without_image_suffix(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else name
+
+
 def _joined(path: Path, ids: Sequence[str]) -> list[str]:
     with path.open(newline="") as file:
-        rows = list(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","))[1:]
-    short = any(len(row) < 2 for row in rows)  # noqa: PLR2004
+        rows = [row for row in csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",") if row][1:]
+    short = any(len(row) < 2 or not row[0] for row in rows)  # noqa: PLR2004
     if short or not rows:
         raise UserError(f"{path} needs a header and two columns: image name, label")
-    table = {str(PurePosixPath(row[0]).with_suffix("")): row[1] for row in rows}
+    table = {_without_image_suffix(row[0]): row[1] for row in rows}
     labels = [table.get(name, table.get(PurePosixPath(name).name, "")) for name in ids]
     if not any(labels):
         raise UserError(f'{path} names no image that was imported (it has "{rows[0][0]}", images "{ids[0]}")')
@@ -214,9 +248,11 @@ def _joined(path: Path, ids: Sequence[str]) -> list[str]:
 
 def _indexed(values: Sequence[str], classes: Path | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Label values to class indices in sorted order (numbers by value)."""
-    known = set(values) - {""}
+    known = set(values) - {"", "-1"}
     numeric = all(value.lstrip("-").isdigit() for value in known)
     order = sorted(known, key=int) if numeric else sorted(known)
+    if classes and not classes.exists():
+        raise UserError(f"the class file {classes} does not exist")
     names = [line.strip() for line in classes.read_text().splitlines() if line.strip()] if classes else order
     if len(names) != len(order):
         raise UserError(f"{classes} has {len(names)} class names for {len(order)} different labels")

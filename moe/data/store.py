@@ -13,6 +13,7 @@ Axes: N images, H height, W width, F factors.
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -182,8 +183,8 @@ def write_store(name: str, content: Images, root: Path | None = None, *, replace
     """
     root = root or data_root()
     target = root / name
-    if not name or name != Path(name).name or name.startswith(".") or "+" in name:
-        raise UserError(f'"{name}" cannot name a store: use letters, digits, "-" and "_"')
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise UserError(f'"{name}" cannot name a store: use letters, digits, ".", "-" and "_"')
     if target.exists() and not replace:
         raise UserError(f"{target} exists already; pass --force to replace it")
     _check(content)
@@ -191,13 +192,24 @@ def write_store(name: str, content: Images, root: Path | None = None, *, replace
     partial.mkdir(parents=True)
     try:
         _write_files(partial, name, content)
-        if target.exists():
-            target.rename(root / f"{partial.name}-old")
-        partial.rename(target)
+        _move_into_place(partial, target)
     finally:
-        for leftover in (partial, root / f"{partial.name}-old"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     return ImageStore(target)
+
+
+def _move_into_place(partial: Path, target: Path) -> None:
+    """Rename, setting an older store aside and putting it back if that fails."""
+    aside = partial.with_name(f"{partial.name}-old")
+    if target.exists():
+        target.rename(aside)
+    try:
+        partial.rename(target)
+    except BaseException:
+        if aside.exists():
+            aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _check(content: Images) -> None:
@@ -214,6 +226,9 @@ def _check(content: Images) -> None:
     ):
         if values is not None and len(values) != count:
             raise UserError(f"{count} ids but {len(values)} {what}")
+    columns = 0 if content.factors_NF is None else content.factors_NF.shape[1]
+    if columns != len(content.factors):
+        raise UserError(f"{columns} factor columns but {len(content.factors)} factor names")
     if len(set(content.ids)) != count:
         raise UserError("two images have the same id")
     if content.labels_N is not None and content.labels_N.max(initial=-1) >= len(content.classes):

@@ -61,7 +61,10 @@ def read_things(path: Path, *, size: int | None = None, progress: Progress = no_
 
 def _embedding(path: Path) -> tuple[dict[str, int], NDArray[np.float64], tuple[str, ...], list[str]]:
     ids = _lines(path / "unique_id.txt")
-    embedding = np.loadtxt(path / EMBEDDING)
+    try:
+        embedding = np.loadtxt(path / EMBEDDING, ndmin=2)
+    except ValueError as error:
+        raise UserError(f"{path / EMBEDDING} is damaged: {error}") from None
     label_file = next((path / n for n in ("labels_66.txt", "labels_short.txt") if (path / n).exists()), None)
     names = _lines(label_file) if label_file else [f"dimension {n}" for n in range(embedding.shape[1])]
     if embedding.shape != (len(ids), len(names)):
@@ -85,7 +88,10 @@ def _categories(path: Path, concepts: list[str]) -> tuple[NDArray[np.int64] | No
     if not table.exists():
         return None, ()
     with table.open(newline="", encoding="utf-8") as file:
-        category = {row["uniqueID"]: row[_CATEGORY].strip() for row in csv.DictReader(file, delimiter="\t")}
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    if not rows or {"uniqueID", _CATEGORY} - set(rows[0]):
+        raise UserError(f'{table} needs the columns "uniqueID" and "{_CATEGORY}"')
+    category = {row["uniqueID"]: row[_CATEGORY].strip() for row in rows}
     single = {concept: name for concept, name in category.items() if name and "," not in name}
     classes = sorted(set(single.values()))
     index = {name: number for number, name in enumerate(classes)}

@@ -18,7 +18,7 @@ def test_keep_top_k_equals_softmax_with_minus_infinity():
         indices, weights = keep_top_k(scores, top_k)
         masked = torch.full_like(scores, float("-inf"))
         for row in range(7):
-            for expert in sorted(range(5), key=lambda e: -scores[row, e])[:top_k]:  # noqa: B023
+            for expert in sorted(range(5), key=lambda e: -scores[row, e])[:top_k]:
                 masked[row, expert] = scores[row, expert]
         dense = torch.zeros_like(scores).scatter(1, indices, weights)
         torch.testing.assert_close(dense, masked.softmax(dim=1))

@@ -28,12 +28,15 @@ def count_by_hand(experts):
     def s(base):
         return math.floor(base / math.sqrt(experts))
 
-    def unit(i, o):  # two 3x3 convolutions, a 1x1 shortcut where the width changes, a batch norm behind each
-        return 9 * i * o + 9 * o * o + 4 * o + (i * o + 2 * o if i != o else 0)
+    def unit(i, o):  # two 3x3 convolutions with batch norm
+        return 9 * i * o + 9 * o * o + 4 * o
 
-    shared = 27 * 64 + 128 + unit(64, 64) + 64 * 64 + 128 + unit(64, 128) + unit(128, s(256))  # block 1 halves: shortcut
+    def halving(i, o):  # with a 1x1 convolution and batch norm around it
+        return unit(i, o) + i * o + 2 * o
+
+    shared = 27 * 64 + 128 + halving(64, 64) + halving(64, 128) + halving(128, s(256))
     gate = 2 * (9 * s(256) * 64 + 128 + 64 * experts + experts)
-    blocks = unit(s(256), s(512)) + unit(s(512), s(512)) + unit(s(512), s(1024)) + unit(s(1024), s(1024))
+    blocks = halving(s(256), s(512)) + unit(s(512), s(512)) + halving(s(512), s(1024)) + unit(s(1024), s(1024))
     readout = s(1024) * s(2048) + 2 * s(2048) + s(2048) * s(512) + 2 * s(512) + s(512) * s(256) + s(256)
     head = s(256) ** 2 + 2 * s(256) + s(256) * 128 + 128
     return shared + gate + experts * (blocks + readout), head

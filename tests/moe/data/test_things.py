@@ -1,0 +1,202 @@
+"""THINGS: photographs joined to their concepts' dimensions and categories by id."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moe.data.store import Images, write_store
+from moe.data.things import EMBEDDING, is_things, read_things
+from moe.errors import UserError
+
+CONCEPTS = ["zebra", "apple", "drum", "robin"]  # row order of the embedding, not of the alphabet
+RATINGS = np.array([[0.5, 0.0, 1.5], [0.25, 2.0, -0.0003], [0.0, 1.0, 0.125], [3.0, 0.75, -0.0001]])
+PHOTOS = ("apple/apple_10.png", "apple/apple_9.png", "robin/robin_01.png", "zebra/zebra_01.png", "zebra/zebra_02.png")
+CATEGORIES = {"zebra": "animal", "apple": "fruit, food", "drum": "toy", "robin": "animal"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four concepts, three with photographs, three dimensions; the apple has two categories."""
+    path = tmp_path / "THINGS"
+    for number, photo in enumerate(PHOTOS):
+        (path / "images" / photo).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(path / "images" / photo)
+    (path / "unique_id.txt").write_text("\n".join(CONCEPTS) + "\n")
+    np.savetxt(path / EMBEDDING, RATINGS)
+    (path / "labels_66.txt").write_text("striped\nedible\nalive \n")
+    write_table(path, CATEGORIES)
+    return path
+
+
+def write_table(path: Path, categories: dict[str, str]) -> None:
+    rows = [f"{concept}\t{concept.title()}\t{name}" for concept, name in categories.items()]
+    header = "uniqueID\tWord\tBottom-up Category (Human Raters)"
+    (path / "things_concepts.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
+def rated(read: Images) -> list[str]:
+    assert read.factors_NF is not None
+    return [name for name, row in zip(read.ids, read.factors_NF, strict=True) if not np.isnan(row).any()]
+
+
+class TestJoin:
+    def test_the_first_image_of_a_concept_carries_its_ratings(self, folder: Path) -> None:
+        read = read_things(folder)
+        assert read.ids == [
+            "apple/apple_9", "apple/apple_10", "robin/robin_01", "zebra/zebra_01", "zebra/zebra_02"
+        ]  # fmt: skip
+        assert rated(read) == ["apple/apple_9", "robin/robin_01", "zebra/zebra_01"]
+        assert read.factors_NF is not None
+        assert np.isnan(read.factors_NF[[1, 4]]).all()
+        assert read.factors_NF.dtype == np.float32
+
+    def test_rows_are_found_by_id_not_by_order(self, folder: Path) -> None:
+        read = read_things(folder)
+        assert read.factors_NF is not None
+        expected = [[0.25, 2.0, 0.0], [3.0, 0.75, 0.0], [0.5, 0.0, 1.5]]  # apple, robin, zebra
+        np.testing.assert_array_equal(read.factors_NF[[0, 2, 3]], np.array(expected, np.float32))
+        assert read.factors == ("striped", "edible", "alive")
+
+    def test_negative_entries_are_set_to_0_and_noted(self, folder: Path) -> None:
+        read = read_things(folder)
+        assert np.nanmin(read.factors_NF) == 0
+        assert read.notes == (
+            "2 negative embedding entries (lowest -3.0e-04) set to 0",
+            "3 of 4 concepts have images",
+        )
+
+    def test_nothing_negative_nothing_noted(self, folder: Path) -> None:
+        np.savetxt(folder / EMBEDDING, np.abs(RATINGS))
+        assert read_things(folder).notes == ("3 of 4 concepts have images",)
+
+    def test_groups_are_concepts(self, folder: Path) -> None:
+        read = read_things(folder)
+        assert read.groups == ["apple", "apple", "robin", "zebra", "zebra"]
+        assert read.source == "THINGS, 3 concepts"
+
+    def test_pixels_travel_with_their_names(self, folder: Path) -> None:
+        read = read_things(folder)
+        assert [int(image[0, 0, 0]) for image in read.images_NHWC] == [1, 0, 2, 3, 4]
+        assert read.images_NHWC.shape == (5, 20, 20, 3)
+        assert read_things(folder, size=16).images_NHWC.shape == (5, 16, 16, 3)
+
+    def test_survives_a_store(self, folder: Path) -> None:
+        read = read_things(folder)
+        kept = write_store("things", read)
+        np.testing.assert_array_equal(kept.factors_NF, read.factors_NF)
+        assert (kept.ids, kept.groups, tuple(kept.manifest.notes)) == (read.ids, read.groups, read.notes)
+
+    def test_the_other_names_of_folder_and_labels(self, folder: Path) -> None:
+        (folder / "images").rename(folder / "object_images")
+        (folder / "labels_66.txt").rename(folder / "labels_short.txt")
+        read = read_things(folder)
+        assert len(read.ids) == 5
+        assert read.factors == ("striped", "edible", "alive")
+
+    def test_dimensions_without_names_are_numbered(self, folder: Path) -> None:
+        (folder / "labels_66.txt").unlink()
+        assert read_things(folder).factors == ("dimension 0", "dimension 1", "dimension 2")
+
+    def test_layout_is_recognised(self, folder: Path) -> None:
+        assert is_things(folder)
+        assert not is_things(folder / "images")
+
+
+class TestCategories:
+    @pytest.mark.parametrize(
+        ("change", "classes", "labels"),
+        [
+            ({}, ("animal", "toy"), [-1, -1, 0, 0, 0]),  # two categories: none
+            ({"robin": ""}, ("animal", "toy"), [-1, -1, -1, 0, 0]),
+            ({"apple": "fruit"}, ("animal", "fruit", "toy"), [1, 1, 0, 0, 0]),
+            ({"zebra": " animal "}, ("animal", "toy"), [-1, -1, 0, 0, 0]),
+        ],
+        ids=["two", "empty", "one", "spaces"],
+    )
+    def test_one_each_or_unknown(
+        self, folder: Path, change: dict[str, str], classes: tuple[str, ...], labels: list[int]
+    ) -> None:
+        write_table(folder, CATEGORIES | change)
+        read = read_things(folder)
+        assert read.classes == classes
+        assert read.labels_N is not None
+        assert read.labels_N.tolist() == labels
+
+    def test_a_concept_missing_from_the_table_is_unknown(self, folder: Path) -> None:
+        write_table(folder, {"zebra": "animal"})
+        read = read_things(folder)
+        assert read.labels_N is not None
+        assert read.labels_N.tolist() == [-1, -1, -1, 0, 0]
+
+    def test_no_table_no_labels(self, folder: Path) -> None:
+        (folder / "things_concepts.tsv").unlink()
+        read = read_things(folder)
+        assert read.labels_N is None
+        assert read.classes == ()
+
+
+class TestMessages:
+    def test_a_concept_folder_without_a_row(self, folder: Path) -> None:
+        (folder / "images" / "robin").rename(folder / "images" / "unicorn")
+        with pytest.raises(UserError, match=r"1 concept folders are not in unique_id\.txt, first: unicorn"):
+            read_things(folder)
+
+    def test_no_image_folder(self, folder: Path) -> None:
+        (folder / "images").rename(folder / "photos")
+        with pytest.raises(UserError, match=r"no folder images/ or object_images/"):
+            read_things(folder)
+
+    def test_no_ids(self, folder: Path) -> None:
+        (folder / "unique_id.txt").unlink()
+        with pytest.raises(UserError, match=r"unique_id\.txt is missing"):
+            read_things(folder)
+
+    @pytest.mark.parametrize(
+        ("file", "text"), [("unique_id.txt", "zebra\napple\ndrum\n"), ("labels_66.txt", "striped\nedible\n")]
+    )
+    def test_lengths_that_contradict_each_other(self, folder: Path, file: str, text: str) -> None:
+        (folder / file).write_text(text)
+        with pytest.raises(UserError, match=rf"{EMBEDDING} is \(4, 3\), but \d ids and \d names exist"):
+            read_things(folder)
+
+    @pytest.mark.parametrize(
+        ("file", "text"),
+        [(EMBEDDING, "0.5 0.1 many\n"), ("things_concepts.tsv", "uniqueID\tCategory\nzebra\tanimal\n")],
+        ids=["words for numbers", "no category column"],
+    )
+    def test_a_damaged_file_is_named(self, folder: Path, file: str, text: str) -> None:
+        (folder / file).write_text(text)
+        with pytest.raises(UserError, match=file):
+            read_things(folder)
+
+
+@pytest.mark.slow
+def test_real_files(shared_data: Path) -> None:
+    things = shared_data / "things"
+    read = read_things(things, size=16)
+    assert len(read.ids) == 1372
+    assert read.images_NHWC.shape == (1372, 16, 16, 3)
+    assert read.groups is not None
+    assert len(set(read.groups)) == len(rated(read)) == 586
+    assert len(read.classes) == 27
+    assert len(read.factors) == 66
+    assert read.factors[0] == (things / "labels_66.txt").read_text().splitlines()[0].strip()
+    assert read.notes[0].startswith("46 negative embedding entries (lowest -")
+    assert read.notes[1] == "586 of 1854 concepts have images"
+
+    raw = (things / EMBEDDING).read_text().splitlines()
+    concepts = (things / "unique_id.txt").read_text().split()
+    assert read.factors_NF is not None
+    for concept in ("abacus", "acorn", read.groups[-1]):
+        numbers = [max(float(text), 0) for text in raw[concepts.index(concept)].split()]
+        np.testing.assert_allclose(read.factors_NF[read.groups.index(concept)], numbers, rtol=1e-6)
+
+    header, *rows = [line.split("\t") for line in (things / "things_concepts.tsv").read_text("utf-8").splitlines()]
+    column = header.index("Bottom-up Category (Human Raters)")
+    category = {row[header.index("uniqueID")]: row[column] for row in rows}
+    assert read.labels_N is not None
+    for concept, label in zip(read.groups, read.labels_N, strict=True):
+        assert label == (read.classes.index(category[concept]) if category[concept] in read.classes else -1)
+    assert set(np.unique(read.labels_N)) <= set(range(-1, 27))

@@ -1,0 +1,176 @@
+"""Real training of tiny models: same bits, resume, skip, failure."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from moe.errors import UserError
+from sweeps import trial
+from sweeps.runs import RunStore, locked
+from sweeps.trial import train
+from tests.conftest import tiny_config, tiny_store
+
+
+def silent(_line):
+    return None
+
+
+def weights(run):
+    return load_file(run.model / "model.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def without_clock(history):
+    return [{key: value for key, value in row.items() if key != "step"} for row in history]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run in a home of its own."""
+    root = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOE_DATA", str(root / "data"))
+        patch.setenv("WANDB_MODE", "disabled")
+        tiny_store()
+        yield train(tiny_config(), RunStore(root / "runs"), report=silent)
+
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_run_leaves_everything_behind(finished):
+    assert finished.finished
+    assert finished.state.attempts == 1
+    assert [row["epoch"] for row in finished.history()] == [0, 1, 2]
+    keys = {
+        "val/loss",
+        "train/loss",
+        "balance/cv2",
+        "balance/dead",
+        "agreement/top_k",
+        "agreement/chance_observed",
+        "lr",
+    }
+    assert keys <= set(finished.history()[-1])
+    assert finished.summary["last"] == finished.history()[-1]
+    assert finished.summary["untrained"] == finished.history()[0]
+    facts = finished.provenance
+    assert facts["seed"] == 0
+    assert facts["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert facts["images"] == {"train": 48, "validation": 48}
+    assert {file.name for file in finished.routing.glob("*.csv")} == {f"heatmap_{n:04d}.csv" for n in range(3)}
+    assert (finished.checkpoints / "last.ckpt").exists()
+    assert finished.progress["epoch"] == 2
+
+
+def test_the_learning_rate_follows_the_cosine(finished):
+    rates = [row["lr"] for row in finished.history()[1:]]
+    assert rates == pytest.approx([1e-3, (1e-3 + 1e-6) / 2], rel=1e-6)
+
+
+def test_same_config_same_bits_and_another_seed_others(finished, tmp_path):
+    tiny_store()
+    again = train(tiny_config(), RunStore(tmp_path / "again"), report=silent)
+    assert same(weights(again), weights(finished))
+    assert again.history() == finished.history()
+    other = train(tiny_config(seed=1), RunStore(tmp_path / "again"), report=silent)
+    assert not same(weights(other), weights(finished))
+
+
+def test_a_resumed_run_ends_with_the_same_bits(finished, tmp_path, monkeypatch):
+    """Stopped after its first epoch, in the middle of the second, and continued."""
+    tiny_store()
+    store = RunStore(tmp_path / "resumed")
+    real = trial.MoEModule.training_step
+
+    def stop_in_second_epoch(self, batch, batch_idx):
+        if self.current_epoch == 1 and batch_idx == 1:
+            raise KeyboardInterrupt
+        return real(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial.MoEModule, "training_step", stop_in_second_epoch)
+        with pytest.raises(trial.InterruptedRunError):
+            train(tiny_config(), store, report=silent)
+    run = store.create(tiny_config())
+    assert run.state.state == "waiting"
+    assert not run.finished
+    lines = []
+    train(tiny_config(), store, report=lines.append)
+    assert "resuming after epoch 1" in lines[1]
+    assert run.finished
+    assert run.state.attempts == 2
+    assert same(weights(run), weights(finished))
+    assert run.history() == finished.history()
+
+
+def test_a_checkpoint_cut_off_while_written_is_passed_over(finished, tmp_path):
+    tiny_store()
+    store = RunStore(tmp_path / "cut")
+    run = store.create(tiny_config())
+    shutil.copytree(finished.checkpoints, run.checkpoints)
+    shutil.copy(finished.history_file, run.history_file)
+    for file in (run.checkpoints / "last.ckpt", run.checkpoints / "epoch0001.ckpt"):
+        file.write_bytes(file.read_bytes()[:1000])
+    lines = []
+    train(tiny_config(), store, report=lines.append)
+    assert any("last.ckpt cannot be read" in line for line in lines)
+    assert any("resuming after epoch 1" in line for line in lines)
+    assert same(weights(run), weights(finished))
+    assert run.history() == finished.history()
+
+
+def test_a_finished_run_is_skipped(finished):
+    before = finished.history_file.stat().st_mtime_ns
+    lines = []
+    train(tiny_config(), RunStore(finished.path.parent), report=lines.append)
+    assert "finished already" in lines[0]
+    assert finished.history_file.stat().st_mtime_ns == before
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path):
+    tiny_store()
+    store = RunStore(tmp_path / "runs")
+    run = store.create(tiny_config())
+    with locked(run.lock_file), pytest.raises(UserError, match="another process"):
+        train(tiny_config(), store, report=silent)
+
+
+def test_a_failure_is_recorded_with_its_reason(tmp_path, monkeypatch):
+    tiny_store()
+
+    def broken(self, batch, batch_idx):
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr(trial.MoEModule, "training_step", broken)
+    store = RunStore(tmp_path / "runs")
+    with pytest.raises(RuntimeError, match="no memory"):
+        train(tiny_config(), store, report=silent)
+    state = store.create(tiny_config()).state
+    assert (state.state, state.error) == ("failed", "RuntimeError: no memory left")
+
+
+def test_too_large_a_batch_is_a_users_mistake(tmp_path):
+    tiny_store()
+    with pytest.raises(UserError, match=r"train.batch_size=64 exceeds the 48 images"):
+        train(tiny_config(train__batch_size=64), RunStore(tmp_path / "runs"), report=silent)
+
+
+def test_an_offline_tracker_gets_the_run_without_asking_for_a_key(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny_store()
+    run = train(tiny_config(train__epochs=1), RunStore(tmp_path / "runs"), group="a-sweep", report=silent)
+    (folder,) = (run.path / "wandb").glob("offline-run-*")
+    assert folder.name.endswith(run.id)
+    binary = next(folder.glob("run-*.wandb")).read_bytes()
+    for word in (b"val/loss", b"balance/cv2", b"agreement/top_k", b"routing/heatmap", b"a-sweep"):
+        assert word in binary
+    assert json.loads(run.summary_file.read_text())["last"]["epoch"] == 1
