@@ -85,11 +85,12 @@ def activations(run: Run, store: ImageStore, progress: Callable[[int, int], None
 
 def _cached(path: Path, key: str) -> Activations | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # opened here because numpy leaves a file open that turns out not to be an archive
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
             return Activations(stored["logits_nE"], stored["indices_nK"], stored["readouts_EnD"])
-    except (FileNotFoundError, zipfile.BadZipFile, EOFError, KeyError):  # absent, or cut off by a crash
+    except (FileNotFoundError, zipfile.BadZipFile, EOFError, KeyError, ValueError):  # absent, or cut off by a crash
         return None
 
 

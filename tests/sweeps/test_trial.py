@@ -1,17 +1,19 @@
 """Real training of tiny models: same bits, resume, skip, failure."""
 
-import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from moe.config import flat
 from moe.errors import UserError
 from sweeps import trial
 from sweeps.runs import RunStore, locked
 from sweeps.trial import train
-from tests.conftest import tiny_config, tiny_store
+from tests.conftest import TINY, tiny_config, tiny_store
 
 
 def silent(_line):
@@ -24,10 +26,6 @@ def weights(run):
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def without_clock(history):
-    return [{key: value for key, value in row.items() if key != "step"} for row in history]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +114,7 @@ def test_a_checkpoint_cut_off_while_written_is_passed_over(finished, tmp_path):
     run = store.create(tiny_config())
     shutil.copytree(finished.checkpoints, run.checkpoints)
     shutil.copy(finished.history_file, run.history_file)
-    for file in (run.checkpoints / "last.ckpt", run.checkpoints / "epoch0001.ckpt"):
+    for file in (run.checkpoints / "last.ckpt", run.checkpoints / "epoch0002.ckpt"):
         file.write_bytes(file.read_bytes()[:1000])
     lines = []
     train(tiny_config(), store, report=lines.append)
@@ -162,15 +160,21 @@ def test_too_large_a_batch_is_a_users_mistake(tmp_path):
         train(tiny_config(train__batch_size=64), RunStore(tmp_path / "runs"), report=silent)
 
 
-def test_an_offline_tracker_gets_the_run_without_asking_for_a_key(tmp_path, monkeypatch):
+def test_moe_train_writes_an_offline_tracker_run_without_asking_for_a_key(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MOE_SWEEP", "a-sweep")
     tiny_store()
-    run = train(tiny_config(train__epochs=1), RunStore(tmp_path / "runs"), group="a-sweep", report=silent)
+    config = tiny_config(train__epochs=1)
+    flags = [f"--{path}={value}" for path, value in flat(config).items() if path in TINY]
+    command = [sys.executable, "-P", "-m", "cli", "train", *flags]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    assert f"run {config.identity()}: tiny, 48 images at 16 px, E = 4, k = 2, seed 0" in said.stdout
+    assert "epoch 1/1" in said.stdout
+    run = RunStore().find(config.identity())
+    assert run.finished
     (folder,) = (run.path / "wandb").glob("offline-run-*")
     assert folder.name.endswith(run.id)
     binary = next(folder.glob("run-*.wandb")).read_bytes()
     for word in (b"val/loss", b"balance/cv2", b"agreement/top_k", b"routing/heatmap", b"a-sweep"):
         assert word in binary
-    assert json.loads(run.summary_file.read_text())["last"]["epoch"] == 1
