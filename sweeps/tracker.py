@@ -34,7 +34,8 @@ def mode() -> tuple[Mode, str]:
 def _key_in_netrc() -> bool:
     import wandb
 
-    host = urlparse(wandb.Settings().base_url).hostname or ""
+    server = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url  # the latter reads W&B's files
+    host = urlparse(server).hostname or ""
     try:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):

@@ -1,0 +1,117 @@
+"""Real sweeps of tiny models through the command line: launch, kill, resume, relaunch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sweeps.launch import LaunchedSweep, plan
+from sweeps.runs import RunStore
+from tests.conftest import TINY, tiny_store
+
+pytestmark = pytest.mark.slow
+
+MOE = [sys.executable, "-P", "-m", "cli"]
+DEADLINE = 120
+
+
+def write_spec(tmp_path, epochs, seeds=2):
+    lines = ["name: little", "method: grid", "parameters:", f"  seed: {{values: {list(range(seeds))}}}"]
+    values = TINY | {"train.epochs": epochs}
+    lines += [f"  {path}: {{value: {value!r}}}" for path, value in values.items()]
+    path = tmp_path / "little.yaml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def moe(*words, code=0):
+    done = subprocess.run([*MOE, *map(str, words)], capture_output=True, text=True, check=False, timeout=DEADLINE)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def wait_until(holds):
+    """Wait for something that other processes do."""
+    end = time.monotonic() + DEADLINE
+    while not holds():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def children(pid):
+    return [
+        int(child) for task in Path(f"/proc/{pid}/task").glob("*") for child in (task / "children").read_text().split()
+    ]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def epochs_of(run):
+    return [json.loads(line)["epoch"] for line in run.history_file.read_text().splitlines() if "val/loss" in line]
+
+
+def test_launch_finishes_every_cell_and_a_second_launch_runs_nothing(tmp_path):
+    tiny_store()
+    spec = write_spec(tmp_path, epochs=2)
+    first = json.loads(moe("sweep", "launch", spec, "--agents", 2, "--json").stdout)
+    assert first["sweep"] == "little"
+    assert [(t["state"], t["attempts"]) for t in first["trials"]] == [("finished", 1)] * 2
+    histories = [run.history_file.stat().st_mtime_ns for run in RunStore().all()]
+    second = moe("sweep", "launch", spec)
+    assert "2 of 2 already finished" in second.stderr
+    assert [run.history_file.stat().st_mtime_ns for run in RunStore().all()] == histories
+    assert json.loads(moe("sweep", "status", "little", "--json").stdout) == first
+    wider = moe("sweep", "launch", write_spec(tmp_path, epochs=2, seeds=3), "--dry-run", "--json")
+    assert [t["state"] for t in json.loads(wider.stdout)["trials"]] == ["finished", "finished", "waiting"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes through /proc")
+def test_an_agent_killed_in_mid_trial_loses_nothing(tmp_path):
+    """kill -9 of the agent: its worker ends by itself, and resume finishes every cell once."""
+    tiny_store()
+    spec = write_spec(tmp_path, epochs=15)
+    launcher = subprocess.Popen([*MOE, "sweep", "launch", str(spec)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        wait_until(lambda: any(run.history_file.exists() and len(epochs_of(run)) > 2 for run in RunStore().all()))
+        (agent,) = children(launcher.pid)
+        (worker,) = children(agent)
+        os.kill(agent, signal.SIGKILL)
+        launcher.communicate(timeout=DEADLINE)
+        wait_until(lambda: not alive(worker))
+    finally:
+        launcher.kill()
+        launcher.wait()
+    assert launcher.returncode == 1
+    sweep = LaunchedSweep("little")
+    backend = sweep.backend()
+    assert [trial.state for trial in sweep.trials(backend)] == ["waiting", "waiting"]
+    backend.close()
+    done = json.loads(moe("sweep", "resume", "little", "--json").stdout)
+    assert [trial["state"] for trial in done["trials"]] == ["finished", "finished"]
+    for run in RunStore().all():
+        assert epochs_of(run) == list(range(16))
+    assert [run.state.attempts for run in (RunStore().run(t["run_id"]) for t in done["trials"])] == [2, 1]
+
+
+def test_a_failing_cell_is_given_up_with_its_reason_and_resumes_once_mended(tmp_path):
+    store = tiny_store()
+    LaunchedSweep.register(*plan(str(write_spec(tmp_path, epochs=2, seeds=1)), {}))
+    (store.path / "images.npy").rename(tmp_path / "kept.npy")
+    broken = moe("sweep", "resume", "little", "--json", code=1)
+    (trial,) = json.loads(broken.stdout)["trials"]
+    assert trial["state"] == "failed"
+    assert trial["attempts"] == 3
+    assert "images.npy" in trial["error"]
+    (tmp_path / "kept.npy").rename(store.path / "images.npy")
+    mended = json.loads(moe("sweep", "resume", "little", "--json").stdout)
+    assert mended["trials"][0]["state"] == "finished"

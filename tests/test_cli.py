@@ -1,0 +1,166 @@
+"""The command line as a user meets it: exit codes, one sentence for a mistake, JSON and nothing else."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import cli
+from sweeps.runs import RunStore, home
+from tests.conftest import tiny_config, tiny_store
+
+
+@pytest.fixture
+def moe(monkeypatch, capsys):
+    """Runs a command; returns (exit code, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["moe", *map(str, words)])
+        for console in (cli.out, cli.err):
+            monkeypatch.setattr(console, "_width", 200)
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+SPEC = """name: small
+method: grid
+parameters:
+  model.experts: {values: [4, 8]}
+  seed: {values: [0, 1]}
+  data.name: {value: tiny}
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["sweep"], ["runs"], ["data"], ["train"], ["probe"], ["compare"], ["doctor"], ["sweep", "launch"],
+     ["sweep", "agent"], ["sweep", "status"], ["sweep", "resume"], ["sweep", "stop"], ["runs", "list"],
+     ["runs", "show"], ["data", "list"], ["data", "prepare"], ["data", "import"], ["data", "verify"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_everything_has_help(moe, words):
+    code, out, _ = moe(*words, "--help")
+    assert code == 0
+    assert "Usage: moe" in out
+
+
+def test_paper_lists_30_trials_with_30_ids(moe):
+    code, out, err = moe("sweep", "launch", "paper.yaml", "--dry-run", "--json")
+    plan = json.loads(out)
+    assert (code, err, plan["sweep"]) == (0, "", "paper")
+    assert len(plan["trials"]) == len({trial["run_id"] for trial in plan["trials"]}) == 30
+    assert {trial["state"] for trial in plan["trials"]} == {"waiting"}
+    cells = {(trial["config"]["model"]["experts"], trial["config"]["seed"]) for trial in plan["trials"]}
+    assert cells == {(experts, seed) for experts in (4, 8, 16) for seed in range(10)}
+    assert not home().exists()  # a dry run writes nothing
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (SPEC.replace("model.experts:", "model.expert:"), 4, ["model.expert", 'did you mean "model.experts"']),
+        (SPEC.replace("seed: {values: [0, 1]}", "seed: 3"), 5, ["seed", "{value: 3}"]),
+        (SPEC.replace("{values: [0, 1]}", "{min: 0, max: 3}"), 5, ["grid", "values"]),
+        (SPEC + "  train.lr: {value: 1e-4}\n", 7, ["1e-4", "1.0e-4"]),
+    ],
+    ids=["unknown parameter", "value missing", "grid over a range", "number read as text"],
+)
+def test_a_mistake_in_a_sweep_file_is_one_message_with_file_and_line(moe, tmp_path, text, line, words):
+    path = write(tmp_path / "sweep.yaml", text)
+    code, out, err = moe("sweep", "launch", path, "--dry-run")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {path}:{line}: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep", "launch", "papper"], "paper"),
+        (["sweep", "launch", "paper", "--backend", "wandbb", "--dry-run"], "unknown backend"),
+        (["sweep", "launch", "paper", "--set", "seeds=3", "--dry-run"], 'did you mean "seed"?'),
+        (["sweep", "status", "nothing"], 'no sweep "nothing"'),
+        (["runs", "show", "nothing"], 'no run "nothing"'),
+        (["probe"], "--run ID or --sweep NAME"),
+        (["probe", "--run", "nothing"], 'no run "nothing"'),
+        (["compare", "nothing"], 'no sweep "nothing"'),
+        (["data", "prepare", "stl"], 'did you mean "stl10"?'),
+        (["data", "import", "mine", "/nowhere"], "/nowhere does not exist"),
+        (["data", "verify", "mine"], "moe data import mine PATH"),
+        (["train", "--model.experts", "8"], "--model.experts=8"),
+        (["train", "--set", "data.name=absent"], "moe data import absent PATH"),
+        (["train", "--config", "absent.yaml"], "absent.yaml does not exist"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_gets_one_sentence_and_code_2(moe, words, message):
+    code, out, err = moe(*words)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_sweep_on_absent_images_starts_nothing(moe, tmp_path):
+    code, _, err = moe("sweep", "launch", write(tmp_path / "sweep.yaml", SPEC))
+    assert code == 2
+    assert 'unknown images "tiny"' in err
+    assert not home().exists()
+
+
+def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr("sweeps.listing.listing", broken)
+    code, _, err = moe("runs", "list")
+    assert code == 1
+    assert "error: RuntimeError: the disk is full" in err
+    assert "Traceback" not in err
+    assert "Traceback" in moe("--debug", "runs", "list")[2]
+
+
+def test_images_are_imported_listed_and_verified(moe, tmp_path):
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 255, (9, 16, 16, 3), dtype=np.uint8))
+    (tmp_path / "labels.txt").write_text("\n".join("abc" * 3))
+    code, out, _ = moe("data", "import", "mine", tmp_path / "images.npy", "--labels", tmp_path / "labels.txt")
+    assert (code, out) == (0, "mine: 9 images of 16x16, 3 classes\n")
+    assert moe("data", "verify", "mine")[0] == 0
+    listed = json.loads(moe("data", "list", "--json")[1])
+    assert [store["name"] for store in listed["stores"]] == ["mine"]
+    assert set(listed["datasets"]) == {"synthetic", "stl10", "things"}
+    assert moe("data", "import", "mine", tmp_path / "images.npy")[0] == 2
+
+
+def test_runs_are_listed_and_shown(moe):
+    run = RunStore().create(tiny_config(seed=3))
+    rows = json.loads(moe("runs", "list", "--json")[1])["runs"]
+    assert [(row["id"], row["seed"], row["state"]) for row in rows] == [(run.id, 3, "waiting")]
+    assert run.id[:8] in moe("runs", "list")[1]
+    shown = json.loads(moe("runs", "show", run.id[:6], "--json")[1])
+    assert shown["config"]["seed"] == 3
+
+
+def test_doctor_says_what_works_and_how_to_mend_the_rest(moe):
+    tiny_store()
+    code, out, _ = moe("doctor", "--json")
+    checks = {check["name"].split()[0]: check for check in json.loads(out)["checks"]}
+    assert code == 0
+    assert {"device", "W&B", "images", "runs"} <= set(checks)
+    assert "tiny (48)" in checks["images"]["found"]
+    assert checks["W&B"]["found"] == "disabled: WANDB_MODE=disabled"
+    assert "ok" in moe("doctor")[1]
