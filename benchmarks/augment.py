@@ -69,10 +69,9 @@ def main() -> None:
     for name, side in (("ours, in batches", 0), ("torchvision, image by image", 1)):
         seconds = [pair[side][0] for pair in pairs]
         pixels = torch.stack([pair[side][1] for pair in pairs])
-        print(
-            f"{name:28} {views / statistics.median(seconds):8.0f} views/s (median of {len(seconds)}, "
-            f"{views / max(seconds):.0f} to {views / min(seconds):.0f}); pixels {pixels.mean():.3f} +- {pixels.std():.3f}"
-        )
+        speed = views / statistics.median(seconds)
+        spread = f"{views / max(seconds):.0f} to {views / min(seconds):.0f}"
+        print(f"{name:28} {speed:8.0f} views/s (median; {spread}); pixels {pixels.mean():.3f} +- {pixels.std():.3f}")
     ratios = [pair[1][0] / pair[0][0] for pair in pairs]
     print(f"ratio: {statistics.median(ratios):.1f} (pairs {min(ratios):.1f} to {max(ratios):.1f})")
     difference = torch.stack([a[1].mean() - b[1].mean() for a, b in pairs]).mean().abs().item()
