@@ -92,7 +92,12 @@ def _one(subject: Subject, name: str, tracked: Any, report: Report) -> Numbers:
 
 def words(numbers: Numbers) -> str:
     """Headline numbers in one line."""
-    return ", ".join(f"{key} {value:.3g}" for key, value in numbers.items() if value is not None)
+    shown = {
+        key: f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+        for key, value in numbers.items()
+        if value is not None
+    }
+    return ", ".join(f"{key} {text}" for key, text in shown.items())
 
 
 def probe_sweep(name: str, names: Sequence[str] | None, images: Sequence[str] | None, report: Report) -> dict[str, Any]:
