@@ -117,6 +117,7 @@ def _run_sweep(sweep: "LaunchedSweep", agents: int, as_json: bool, *, retry_fail
     from sweeps.launch import Agents
     from sweeps.live import watch
 
+    sweep.restore_configs()
     backend = sweep.backend()
     backend.request_stop(stop=False)
     backend.publish(sweep.jobs)
@@ -180,7 +181,10 @@ def sweep_agent(
 
     if os.environ.pop("MOE_FOLLOW_STDIN", ""):
         follow_stdin()
-    finished = Agent(LaunchedSweep(sweep), (lambda _line: None) if quiet else out.print).run()
+    agent = Agent(LaunchedSweep(sweep), (lambda _line: None) if quiet else out.print)
+    if agent.backend.stop_requested():
+        raise UserError(f"sweep {sweep} was told to stop; `moe sweep resume {sweep}` withdraws that and goes on")
+    finished = agent.run()
     if not quiet:
         out.print(f"nothing waits any more; this agent finished {finished}")
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from callbacks import figures, metrics
+from moe.errors import UserError
 from moe.lightning_module import epochs_done
 from moe.routing import Routing, RoutingRecord
 
@@ -96,6 +97,8 @@ class LoadBalanceMonitor(RoutingMonitor):
         """Log the balance of this epoch."""
         routing = record.clean if record.clean is not None else record.view_a
         gates = _numpy(routing.gates())
+        if not np.isfinite(gates).all():
+            raise UserError("the gate's output is not finite: training diverged; lower train.lr")
         balance = metrics.load_balance(gates)
         values = {
             "balance/cv2": balance.cv2,

@@ -252,7 +252,9 @@ def parse_assignments(pairs: list[str], where: str = "") -> dict[str, Any]:
         path, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f'{where}"{pair}" is not KEY=VALUE, for example model.experts=8')
-        # W&B hands a null over as the text None
-        values[path] = None if text == "None" else yaml.safe_load(text) if text else ""
+        try:  # W&B hands a null over as the text None
+            values[path] = None if text == "None" else yaml.safe_load(text) if text else ""
+        except yaml.YAMLError:
+            raise UserError(f'{where}"{pair}": {text} is not a value in YAML; check its brackets and quotes') from None
     check_paths(values, where)
     return values

@@ -3,6 +3,7 @@
 Axes: n images, E experts, K = top-k slots, D embedding.
 """
 
+import uuid
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def _cached(path: Path, key: str) -> Activations | None:
 
 def _save(path: Path, key: str, result: Activations) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
+    partial = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
     with partial.open("wb") as file:
         np.savez(
             file,

@@ -107,7 +107,7 @@ def probe_sweep(name: str, names: Sequence[str] | None, images: Sequence[str] | 
         ``{"sweep": ..., "runs": [...], "similarity": {store: numbers}}``.
 
     Raises:
-        UserError: no such sweep, or none of its runs is finished.
+        UserError: no such sweep, none of its runs is finished, or (after all others) some could not be probed.
     """
     sweep = LaunchedSweep(name)
     chosen = chosen_probes(names)
@@ -117,16 +117,25 @@ def probe_sweep(name: str, names: Sequence[str] | None, images: Sequence[str] | 
         raise UserError(f"no run of sweep {name} is finished; `moe sweep resume {name}` goes on")
     if len(finished) < len(runs):
         report(f"{len(runs) - len(finished)} of {len(runs)} runs are not finished and are left out")
-    results = []
+    results: list[dict[str, Any]] = []
+    failures: list[str] = []
     for number, run in enumerate(finished, 1):
         report(f"[{number}/{len(finished)}]")
-        results.append(_probe(run, chosen, images, report))
+        try:
+            results.append(_probe(run, chosen, images, report))
+        except UserError as error:
+            failures.append(f"{run.id}: {error}")
+            report(f"  {error}")
+    probed = {result["run_id"] for result in results}
+    finished = [run for run in finished if run.id in probed]
     across = _across(sweep, finished, images, report) if CROSS_RUN in chosen and len(finished) > 1 else {}
+    if failures:
+        raise UserError(f"{len(failures)} of {len(failures) + len(results)} runs could not be probed: {failures[0]}")
     return {"sweep": name, "runs": results, CROSS_RUN: across}
 
 
 def _across(sweep: LaunchedSweep, runs: list[Run], images: Sequence[str] | None, report: Report) -> dict[str, Numbers]:
-    """Similarity over all runs; only the images that it uses are kept in memory."""
+    """Similarity over all runs."""
     result: dict[str, Numbers] = {}
     for store in probe_stores(list(images or []), runs[0].config.data):
         subjects = []

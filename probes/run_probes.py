@@ -18,6 +18,7 @@ from probes.subject import Numbers, Subject, number, rated_rows, write_table
 from probes.tuning import fit_tuning
 
 _MIN_RATED = 50  # below, ten or fewer images are held out in each of five folds
+_MAX_CLASSES = 60
 _TOP_DIMENSIONS, _TOP_IMAGES = 5, 8
 
 
@@ -110,8 +111,11 @@ class SeparabilityProbe:
     about = "separability: pairwise logistic regression between classes on each expert's readout"
 
     def skip(self, store: ImageStore) -> str | None:
-        """Needs two labelled classes."""
-        return None if len(store.manifest.classes) > 1 else "these images have fewer than two classes"
+        """Needs two labelled classes, and not so many that their pairs run into thousands."""
+        count = len(store.manifest.classes)
+        if count > _MAX_CLASSES:
+            return f"{count} classes make {count * (count - 1) // 2:,} pairs; import them with coarser labels"
+        return None if count > 1 else "these images have fewer than two classes"
 
     def run(self, subject: Subject, folder: Path) -> Numbers:
         """Balanced accuracy of every pair for every expert, with heatmaps."""

@@ -61,6 +61,7 @@ class Agent:
             self.report(f"{run.id} was finished already")
             return True
         self.report(f"{run.id} started (attempt {claim.attempt})")
+        logged = run.log_file.stat().st_size if run.log_file.exists() else 0
         code = self._work(run)
         if code == 0 and self.sweep.store.run(run.id).finished:
             self.backend.finish(claim, _metric(run))
@@ -70,7 +71,7 @@ class Agent:
             self.backend.release(claim)
             self.report(f"{run.id} handed back")
             return False
-        reason = failure(run, code)
+        reason = failure(run, code, logged)
         retry = claim.attempt < ATTEMPTS and code != USER_MISTAKE
         self.backend.fail(claim, reason, retry=retry)
         self.report(f"{run.id} failed ({reason}); {'trying again' if retry else 'giving up'}; see {run.log_file}")
@@ -119,13 +120,20 @@ def _metric(run: Run) -> float | None:
     return float(value) if value is not None else None
 
 
-def failure(run: Run, code: int) -> str:
-    """Why a worker ended, in one line."""
+def failure(run: Run, code: int, logged: int = 0) -> str:
+    """Why a worker ended, in one line.
+
+    Args:
+        run: what it trained.
+        code: its exit code.
+        logged: size of the run's log, in bytes, before it started.
+    """
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
-    lines = run.log_file.read_text(errors="replace").splitlines() if run.log_file.exists() else []
-    said = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
-    return run.state.error or said
+    text = run.log_file.read_bytes()[logged:].decode(errors="replace") if run.log_file.exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return next(reversed(errors or lines), "it printed nothing")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """What hands out the trials of a sweep: a small protocol and the names of those that implement it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,7 +42,9 @@ class JobState:
 class SweepBackend(Protocol):
     """Hands out each cell of one sweep until it is finished, never to two agents at a time."""
 
-    def __init__(self, sweep: str, root: Path) -> None: ...
+    def __init__(self, sweep: str, root: Path, cells: Collection[str] | None = None) -> None:
+        """Open a sweep's queue; with `cells`, run ids outside them (of an earlier version of it) are let be."""
+        ...
 
     def publish(self, jobs: Sequence[Job]) -> None:
         """Add the cells that are not known yet."""

@@ -37,7 +37,9 @@ class HistoryLogger(Logger):
                 continue  # cut off when its process was killed
             if row["epoch"] <= epoch:
                 kept.append(line)
-        self.path.write_text("".join(line + "\n" for line in kept))
+        partial = self.path.with_name(f".{self.path.name}")
+        partial.write_text("".join(line + "\n" for line in kept))
+        partial.replace(self.path)
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moe.config import from_flat
 from moe.errors import UserError, suggest, unknown
 from sweeps.backend import Job, JobState, SweepBackend
 from sweeps.local import LocalBackend
@@ -80,7 +81,13 @@ class LaunchedSweep:
 
     def backend(self) -> LocalBackend:
         """The backend that hands out this sweep's cells."""
-        return LocalBackend(self.name, self.root)
+        return LocalBackend(self.name, self.root, [job.run_id for job in self.jobs])
+
+    def restore_configs(self) -> None:
+        """Write again the configuration of runs whose directory was deleted."""
+        for job in self.jobs:
+            if not self.store.run(job.run_id).config_file.exists():
+                self.store.create(from_flat(job.values))
 
     def trials(self, backend: SweepBackend) -> list[Trial]:
         """Every cell and how it stands. A finished run counts, whichever sweep finished it."""

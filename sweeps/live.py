@@ -44,9 +44,9 @@ def table(sweep: LaunchedSweep, trials: list[Trial], footer: str = "") -> Table:
 
 def _row(trial: Trial, swept: list[str]) -> list[Text | ProgressBar | str]:
     where = trial.run.progress
-    bar: ProgressBar | str = ProgressBar(where["epochs"], where["epoch"], width=16) if where else ""
+    bar: ProgressBar | Text | str = ProgressBar(where["epochs"], where["epoch"], width=16) if where else ""
     if trial.error:
-        bar = trial.error[:60]
+        bar = Text(trial.error[:60])
     chance = f" ({where['chance']:.2f})" if "chance" in where else ""
     return [
         trial.run.id,
@@ -98,7 +98,9 @@ def _watch_lines(
             where = trial.run.progress if trial.state in ("running", "finished") else {}
             now = (trial.state, int(where.get("epoch", 0)))
             if seen.get(trial.run.id, ("waiting", 0)) != now:
-                console.print(_line(trial, sweep.swept, _remaining(trials, agents)), highlight=False, soft_wrap=True)
+                console.print(
+                    _line(trial, sweep.swept, _remaining(trials, agents)), markup=False, highlight=False, soft_wrap=True
+                )
             seen[trial.run.id] = now
         if not going:
             return

@@ -8,7 +8,8 @@ when the agent dies. RUNNING without a held lock is therefore a cell whose agent
 
 import contextlib
 import fcntl
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +28,7 @@ _STATES: dict[TrialState, State] = {
     TrialState.FAIL: "failed",
     TrialState.PRUNED: "failed",
 }
+_TRIES, _PAUSE = 5, 0.01
 _RUN, _VALUES, _ATTEMPT, _ERROR, _STOP = "run_id", "values", "attempt", "error", "stop"
 
 
@@ -58,9 +60,11 @@ class LocalBackend:
     Args:
         sweep: name of the sweep, also of the Optuna study.
         root: `MOE_HOME`.
+        cells: run ids that belong to the sweep now; cells of an earlier version of its file are let be.
     """
 
-    def __init__(self, sweep: str, root: Path) -> None:
+    def __init__(self, sweep: str, root: Path, cells: Collection[str] | None = None) -> None:
+        self.cells = None if cells is None else frozenset(cells)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.locks = root / "sweeps" / sweep / "locks"
         self.storage = sqlite_storage(root / "studies.db")
@@ -82,7 +86,8 @@ class LocalBackend:
             self._enqueue(job, attempt=1)
 
     def _trials(self) -> list[FrozenTrial]:
-        return [t for t in self.study.get_trials(deepcopy=False) if _RUN in t.user_attrs]
+        trials = (t for t in self.study.get_trials(deepcopy=False) if _RUN in t.user_attrs)
+        return [t for t in trials if self.cells is None or t.user_attrs[_RUN] in self.cells]
 
     def _enqueue(self, job: Job, attempt: int) -> None:
         attributes = {_RUN: job.run_id, _VALUES: job.values, _ATTEMPT: attempt}
@@ -111,13 +116,16 @@ class LocalBackend:
         path = self._lock_file(run_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return False
-        self._held[run_id] = file
-        return True
+        for _ in range(_TRIES):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_PAUSE)  # `is_locked` takes a lock for an instant to look at it
+            else:
+                self._held[run_id] = file
+                return True
+        file.close()
+        return False
 
     def _let_go(self, run_id: str) -> None:
         self._held.pop(run_id).close()

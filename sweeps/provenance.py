@@ -53,7 +53,9 @@ def git_state() -> dict[str, Any] | None:
         "sha": ["git", "rev-parse", "HEAD"],
         "dirty": ["git", "status", "--porcelain", "--untracked-files=no"],
     }
+    ours = ["git", "ls-files", "--error-unmatch", Path(__file__).name]  # not a project that merely contains our wheel
     try:
+        subprocess.run(ours, cwd=folder, capture_output=True, check=True)
         sha, status = (
             subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
             for command in commands.values()

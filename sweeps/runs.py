@@ -5,6 +5,7 @@ import datetime as dt
 import fcntl
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,18 +50,27 @@ class LockedError(Exception):
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, patience: float = 0.0) -> Iterator[None]:
     """Hold a lock file; the operating system frees it when this process ends, however it ends.
 
+    Args:
+        path: the lock file.
+        patience: seconds to wait for another process to let go.
+
     Raises:
-        LockedError: another process holds it.
+        LockedError: another process still holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + patience
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError(str(path)) from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise LockedError(str(path)) from None
+                time.sleep(0.1)
         yield
 
 
@@ -180,9 +190,12 @@ class Run:
 
     @property
     def state(self) -> RunState:
-        """The run's state as last written."""
+        """The run's state; one that was running when its process was killed is waiting."""
         stored = read_json(self.state_file)
-        return RunState() if stored is None else RunState.model_validate(stored)
+        state = RunState() if stored is None else RunState.model_validate(stored)
+        if state.state == "running" and not is_locked(self.lock_file):
+            return state.model_copy(update={"state": "waiting", "error": "its process was killed"})
+        return state
 
     def set_state(self, **changes: Any) -> RunState:
         """Change some fields of the state."""
@@ -241,8 +254,10 @@ class RunStore:
     def create(self, config: RunConfig) -> Run:
         """The run of a configuration; its directory and config file are made if absent."""
         run = self.run(config.identity())
-        if not run.config_file.exists():
-            write_json(run.config_file, config.model_dump(mode="json"))
+        content = config.model_dump(mode="json")
+        # machine settings are no part of the identity, so an unfinished run may go on with other ones
+        if not run.finished and read_json(run.config_file) != content:
+            write_json(run.config_file, content)
         return run
 
     def all(self) -> list[Run]:

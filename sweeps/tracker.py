@@ -7,7 +7,7 @@ import contextlib
 import logging
 import netrc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -88,22 +88,27 @@ def log_files(tracker: Any, prefix: str, folder: Path) -> None:
         elif path.suffix == ".csv":
             with path.open(newline="") as file:
                 header, *rows = list(csv.reader(file))
-            media[f"{prefix}/{path.stem}_table"] = wandb.Table(
-                columns=list[str | int](header), data=[_numbers(row) for row in rows]
-            )
+            media[f"{prefix}/{path.stem}_table"] = wandb.Table(columns=list[str | int](header), data=_typed(rows))
     tracker.log(media)
 
 
-def _numbers(row: list[str]) -> list[Any]:
-    """A CSV row with its numbers as numbers; a column that mixes both is text to W&B."""
-    return [_number(cell) for cell in row]
+def _typed(rows: list[list[str]]) -> list[Iterable[Any]]:
+    """CSV cells with a column's numbers as numbers, if it holds nothing else: W&B refuses a mixture."""
+    columns = [[_number(cell) for cell in column] for column in zip(*rows, strict=True)]
+    texts = [any(isinstance(cell, str) for cell in column) for column in columns]
+    return [
+        [cell if text else number for cell, text, number in zip(row, texts, numbers, strict=True)]
+        for row, numbers in zip(rows, zip(*columns, strict=True), strict=True)
+    ]
 
 
-def _number(cell: str) -> Any:
+def _number(cell: str) -> float | str | None:
+    if not cell:
+        return None
     try:
         return float(cell)
     except ValueError:
-        return cell or None
+        return cell
 
 
 def log_numbers(tracker: Any, values: Mapping[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,7 +12,6 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.monitors import LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
 from moe.config import RunConfig
@@ -23,6 +23,9 @@ from moe.lightning_module import MoEModule
 from sweeps import provenance, tracker
 from sweeps.history import HistoryLogger, Progress
 from sweeps.runs import LockedError, Run, RunStore, locked, now, write_json
+
+# a worker whose agent was killed needs a while to write its checkpoint and end
+_PATIENCE = 90.0
 
 
 class InterruptedRunError(Exception):
@@ -56,10 +59,12 @@ def train(
     check_available(config.data)
     store.create(config)
     try:
-        with locked(run.lock_file):
+        with locked(run.lock_file, _PATIENCE if group else 0.0):
             if not run.finished:  # by the process that held the lock until now
                 _attempt(run, config, group, report)
     except LockedError:
+        if group:  # an agent hands the cell back and comes again
+            raise InterruptedRunError(f"run {run.id} is still held by another process") from None
         raise UserError(f"run {run.id} is being trained by another process") from None
     return run
 
@@ -76,9 +81,9 @@ def _attempt(run: Run, config: RunConfig, group: str | None, report: Callable[[s
 
     try:
         _train(run, config, group, report)
-    except InterruptedRunError:
+    except (InterruptedRunError, KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C into an exit
         run.set_state(state="waiting", error="interrupted", ended=now(), seconds=seconds())
-        raise
+        raise InterruptedRunError(f"run {run.id} was told to stop") from error
     except BaseException as error:
         run.set_state(state="failed", error=f"{type(error).__name__}: {error}", ended=now(), seconds=seconds())
         raise
@@ -162,16 +167,13 @@ def _fit(
         report(f"resuming after epoch {checkpoint['epoch'] + 1}")
     else:
         trainer.validate(module, validation_loader, verbose=False)
-    try:
-        trainer.fit(
-            module,
-            train_loader,
-            validation_loader,
-            ckpt_path=checkpoint["path"] if checkpoint else None,
-            weights_only=False,  # our own file, written by this run on this machine
-        )
-    except (SIGTERMException, KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C into an exit
-        raise InterruptedRunError(f"run {run.id} was told to stop") from error
+    trainer.fit(
+        module,
+        train_loader,
+        validation_loader,
+        ckpt_path=checkpoint["path"] if checkpoint else None,
+        weights_only=False,  # our own file, written by this run on this machine
+    )
     if trainer.interrupted or trainer.current_epoch < module.config.train.epochs:
         raise InterruptedRunError(f"run {run.id} was told to stop")
 
@@ -181,7 +183,7 @@ def _usable_checkpoint(run: Run, report: Callable[[str], None]) -> dict[str, Any
     for file in run.checkpoint_files():
         try:
             epoch = torch.load(file, map_location="cpu", weights_only=False)["epoch"]
-        except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
             report(f"{file.name} cannot be read ({type(error).__name__}); trying the one before")
             continue
         return {"path": file, "epoch": epoch}

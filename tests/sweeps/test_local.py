@@ -112,6 +112,15 @@ class TestBackendContract:
         assert {backend.claim().job.run_id for _ in range(2)} == {"run00", "run01"}
         assert backend.claim() is None
 
+    def test_cells_of_an_earlier_version_of_the_sweep_are_let_be(self, name, tmp_path, open_backend):
+        open_backend().publish(JOBS[:3])
+        now = BACKENDS[name]("sweep", tmp_path, [JOBS[2].run_id, JOBS[3].run_id])
+        now.publish(JOBS[2:4])
+        claimed = [now.claim().job.run_id, now.claim().job.run_id]
+        assert (claimed, now.claim()) == ([JOBS[2].run_id, JOBS[3].run_id], None)
+        assert set(now.states()) == set(claimed)
+        now.close()
+
     def test_stop_is_seen_by_others_and_can_be_withdrawn(self, open_backend):
         backend, other = open_backend(), open_backend()
         assert not other.stop_requested()

@@ -28,6 +28,23 @@ def test_state_changes_are_kept(tmp_path):
     assert (run.state.state, run.state.attempts, run.state.error) == ("failed", 1, "out of memory")
 
 
+def test_machine_settings_of_an_unfinished_run_can_change(tmp_path):
+    store = RunStore(tmp_path)
+    store.create(tiny_config())
+    run = store.create(tiny_config(machine__threads=3))
+    assert run.config.machine.threads == 3
+    run.set_state(state="finished")
+    assert store.create(tiny_config(machine__threads=4)).config.machine.threads == 3
+
+
+def test_a_run_whose_process_was_killed_is_not_running(tmp_path):
+    run = RunStore(tmp_path).create(tiny_config())
+    run.set_state(state="running")
+    assert run.state.state == "waiting"
+    with locked(run.lock_file):
+        assert run.state.state == "running"
+
+
 def test_find_takes_an_unambiguous_beginning(tmp_path):
     store = RunStore(tmp_path)
     runs = [store.create(tiny_config(seed=seed)) for seed in range(3)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,7 @@ def test_an_agent_killed_in_mid_trial_loses_nothing(tmp_path):
     backend = sweep.backend()
     assert [trial.state for trial in sweep.trials(backend)] == ["waiting", "waiting"]
     backend.close()
+    shutil.rmtree(RunStore().run(sweep.jobs[1].run_id).path)  # a deleted run is made again
     done = json.loads(moe("sweep", "resume", "little", "--json").stdout)
     assert [trial["state"] for trial in done["trials"]] == ["finished", "finished"]
     for run in RunStore().all():

@@ -31,6 +31,12 @@ def test_a_stored_key_counts_for_its_own_server_alone(bare, monkeypatch):
     assert tracker.mode()[0] == "online"
 
 
+def test_a_column_of_numbers_and_words_is_words():
+    rows = [["1", "a", "", "1.5"], ["2", "3", "0.5", "nan"]]
+    assert list(tracker._typed(rows)[0]) == [1.0, "a", None, 1.5]
+    assert list(tracker._typed(rows)[1])[:3] == [2.0, "3", 0.5]
+
+
 @pytest.mark.parametrize(("value", "mode"), [("disabled", "disabled"), ("offline", "offline"), ("dryrun", "offline")])
 def test_wandb_mode_decides(bare, monkeypatch, value, mode):
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
