@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from sweeps.launch import LaunchedSweep
@@ -181,7 +182,7 @@ def terminal_table(comparison: Comparison) -> Table:
         named = zip(comparison.parameters, row[:shared], strict=True)
         table.add_column(" ".join(f"{path.rsplit('.', 1)[-1]}={value}" for path, value in named) or "all runs")
     for place, name in enumerate(header(comparison)[shared:], shared):
-        table.add_row(name, *(row[place] for row in rows))
+        table.add_row(escape(name), *(row[place] for row in rows))  # names hold [images], which rich reads as style
     return table
 
 

@@ -55,7 +55,7 @@ class Synthetic:
     train, validation = "synthetic-train", "synthetic-val"
     probes = ("synthetic-val",)
     builtin = True
-    sizes = ((train, 4000, 1), (validation, 1000, 2))
+    sizes = ((train, 2000, 1), (validation, 500, 2))
 
     def prepare(self, root: Path, source: Path | None, progress: Progress) -> list[ImageStore]:
         """Draw both stores; takes seconds."""

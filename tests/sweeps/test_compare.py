@@ -6,6 +6,7 @@ import json
 import statistics
 
 import pytest
+from rich.console import Console
 
 from sweeps import compare, report
 from sweeps.launch import LaunchedSweep, plan
@@ -57,6 +58,11 @@ def test_probe_numbers_are_columns_and_undefined_ones_are_left_out(sweep):
     comparison = compare.compare(sweep)
     assert comparison.groups[0].cells["gate r2 [tiny]"].mean == pytest.approx(0.1)
     assert "readout r2 [tiny]" not in comparison.columns
+
+
+def test_the_terminal_shows_which_images_a_probe_used(sweep, capsys):
+    Console(width=200).print(compare.terminal_table(compare.compare(sweep)))
+    assert "gate r2 [tiny]" in capsys.readouterr().out
 
 
 def test_an_incomplete_group_says_so(sweep):
