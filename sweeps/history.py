@@ -91,7 +91,8 @@ class Progress(L.Callback):
         if time.monotonic() - self._written < self._SECONDS or not trainer.is_global_zero:
             return
         self._written = time.monotonic()
-        self._write(trainer, trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches, outputs)
+        # short of a whole number until the epoch's validation is through
+        self._write(trainer, trainer.current_epoch + batch_idx / trainer.num_training_batches, outputs)
 
     def _write(self, trainer: L.Trainer, epoch: float, outputs: Any = None) -> None:
         position = {"epoch": epoch, "epochs": trainer.max_epochs, "at": time.time()}
