@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from moe.data.datasets import probe_stores
 from moe.data.store import ImageStore
 from moe.errors import UserError, unknown
@@ -81,7 +83,8 @@ def _subject(run: Run, store: ImageStore, report: Report) -> Subject:
 def _one(subject: Subject, name: str, tracked: Any, report: Report) -> Numbers:
     started = time.monotonic()
     folder = subject.run.probe(subject.store.name, name)
-    numbers = PROBES[name].run(subject, folder)
+    with threadpool_limits(1, user_api="blas"):  # thousands of small fits: threads only wait for each other
+        numbers = PROBES[name].run(subject, folder)
     write_json(subject.run.probe_result(subject.store.name, name), numbers)
     prefix = f"probe/{subject.store.name}/{name}"
     tracker.log_files(tracked, prefix, folder)
