@@ -17,7 +17,9 @@ def picture_grid(
 ) -> Figure:
     """Rows of pictures (H, W, 3), each with its score beneath; one label a row."""
     columns = max(len(row) for row in rows)
-    figure = Figure(figsize=(1.0 + _TILE * columns, 0.5 + 1.25 * _TILE * len(rows)))
+    height = 0.5 + 1.25 * _TILE * len(rows)
+    figure = Figure(figsize=(1.0 + _TILE * columns, height))
+    figure.subplots_adjust(top=1 - 0.4 / height, bottom=0.1 / height)
     axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.35})
     for axis in axes.ravel():
         axis.set_axis_off()
@@ -34,7 +36,7 @@ def picture_grid(
                 transform=axes[row, column].transAxes,
             )
         axes[row, 0].text(-0.15, 0.5, label, ha="right", va="center", fontsize=8, transform=axes[row, 0].transAxes)
-    figure.suptitle(title, fontsize=9, y=0.98)
+    figure.suptitle(title, fontsize=9, y=1 - 0.1 / height, va="top")
     return figure
 
 
