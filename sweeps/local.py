@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import event
@@ -107,7 +108,11 @@ class LocalBackend:
         job = _job(trial)
         if not self._hold(job.run_id):
             return None
-        if not self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):  # noqa: SLF001
+        try:
+            claimed = self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)  # noqa: SLF001
+        except UpdateFinishedTrialError:  # another agent took and finished it since we read the queue
+            claimed = False
+        if not claimed:
             self._let_go(job.run_id)
             return None
         return Claim(job, trial._trial_id, trial.user_attrs[_ATTEMPT])  # noqa: SLF001
