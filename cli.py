@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe.errors import UserError
-from sweeps.exit_codes import FAILURE, INTERRUPTED, USER_MISTAKE
+from sweeps.exit_codes import FAILURE, INTERRUPTED, USER_MISTAKE, InterruptedRunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -443,7 +443,7 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:  # noqa: BLE001 - the one place where a failure becomes a message
-        _fail(error, INTERRUPTED if type(error).__name__ == "InterruptedRunError" else FAILURE)
+        _fail(error, INTERRUPTED if isinstance(error, InterruptedRunError) else FAILURE)
 
 
 if __name__ == "__main__":

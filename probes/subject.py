@@ -84,10 +84,3 @@ def _cell(value: Any) -> Any:
 def number(value: Any) -> float | None:
     """A headline number as JSON has it: NaN becomes None."""
     return float(value) if np.isfinite(value) else None
-
-
-def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a CSV file."""
-    with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file))
-    return header, rows

@@ -21,15 +21,12 @@ from moe.errors import UserError
 from moe.export import export_model
 from moe.lightning_module import MoEModule
 from sweeps import provenance, tracker
+from sweeps.exit_codes import InterruptedRunError
 from sweeps.history import HistoryLogger, Progress
 from sweeps.runs import LockedError, Run, RunStore, locked, now, write_json
 
 # a worker whose agent was killed needs a while to write its checkpoint and end
 _PATIENCE = 90.0
-
-
-class InterruptedRunError(Exception):
-    """The run was told to stop; its last checkpoint resumes it."""
 
 
 def train(
