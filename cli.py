@@ -238,7 +238,7 @@ def train_command(
     if os.environ.pop("MOE_FOLLOW_STDIN", ""):
         follow_stdin()
     resolved = run_config(config, [*(assignments or []), *_flags(context.args)])
-    train(resolved, group=os.environ.get("MOE_SWEEP"), report=out.print)
+    train(resolved, group=os.environ.get("MOE_SWEEP"), report=lambda line: out.print(line, soft_wrap=True))
 
 
 def _flags(arguments: "Sequence[str]") -> list[str]:

@@ -1,24 +1,27 @@
-"""What the gate does with the validation images, each epoch, in eval mode.
+"""What the gate does with the images, each epoch: validation images in eval mode, training views with the gate's noise.
 
-The callbacks read `RoutingRecord`s under the key ``"routing"`` of a validation step's output, so they watch any
-Lightning module that returns them, with any logger. Scalars go through the module's `log_dict`; matrices go to
-plain files and, where a logger can take pictures, to it too.
+The callbacks read `RoutingRecord`s under the key ``"routing"`` of a step's output, so they watch any Lightning module
+that returns them, with any logger. Scalars go through the module's `log_dict`; matrices go to plain files and, where
+a logger can take pictures or tables, to it too. Keys of training views begin with ``balance_train/`` and
+``agreement_train/``; all others are of validation.
 
-Axes: B images, E experts, K = top-k slots.
+Axes: B images, E experts, K = top-k slots, C classes.
 """
 
-import csv
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from callbacks import figures, metrics
+from callbacks import metrics, pictures
+from callbacks.monitor import RoutingMonitor, Stage, log, show_picture, show_table, write_csv
 from moe.errors import UserError
 from moe.lightning_module import epochs_done
 from moe.routing import Routing, RoutingRecord
@@ -26,124 +29,190 @@ from moe.routing import Routing, RoutingRecord
 _log = logging.getLogger(__name__)
 
 
-def _join(parts: Sequence[Routing]) -> Routing:
-    return Routing(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+def _numpy(tensor: Tensor) -> NDArray[Any]:
+    return np.asarray(tensor.cpu().numpy())
 
 
-class RoutingMonitor(L.Callback):
-    """Collects the routing of one validation epoch and hands it over in one piece.
+def _as_they_are(record: RoutingRecord) -> Routing:
+    """The images without augmentation, or the first views where a record has no clean images."""
+    return record.view_a if record.clean is None else record.clean
 
-    Subclasses implement `observe`.
+
+def _balance(*routings: Routing) -> metrics.LoadBalance:
+    """Balance over all these images.
+
+    Raises:
+        UserError: a gate is not finite.
     """
-
-    def __init__(self) -> None:
-        self._records: list[RoutingRecord] = []
-
-    def observe(self, record: RoutingRecord, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Compute and log; `record` covers all validation images."""
-        raise NotImplementedError
-
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Start afresh."""
-        self._records = []
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,  # noqa: ARG002
-        pl_module: L.LightningModule,  # noqa: ARG002
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
-    ) -> None:
-        """Keep the step's record on the CPU."""
-        if isinstance(outputs, Mapping) and isinstance(outputs.get("routing"), RoutingRecord):
-            self._records.append(outputs["routing"])
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Join the records and observe them."""
-        if trainer.sanity_checking or not self._records:
-            return
-        records, self._records = self._records, []
-        clean = [record.clean for record in records if record.clean is not None]
-        labels = [record.labels_B for record in records if record.labels_B is not None]
-        joined = RoutingRecord(
-            _join([record.view_a for record in records]),
-            _join([record.view_b for record in records]),
-            _join(clean) if len(clean) == len(records) else None,
-            torch.cat(labels) if len(labels) == len(records) else None,
-        )
-        self.observe(joined, trainer, pl_module)
-
-
-def _numpy(tensor: Tensor) -> Any:
-    return tensor.detach().float().cpu().numpy() if tensor.is_floating_point() else tensor.cpu().numpy()
+    indices, weights = (
+        _numpy(torch.cat(parts)) for parts in zip(*((one.indices, one.weights) for one in routings), strict=True)
+    )
+    if not np.isfinite(weights).all():
+        raise UserError("the gate's output is not finite: training diverged; lower train.lr")
+    return metrics.routed_balance(indices, weights, routings[0].logits.shape[1])
 
 
 class LoadBalanceMonitor(RoutingMonitor):
-    """Balance over the validation images as they are (without views where a record has them clean).
+    """How evenly the experts are used, and how decided the gate is.
 
-    Logged: ``balance/cv2`` (squared coefficient of variation of the importances, 0 to E - 1), ``balance/entropy``
-    (normalised, 0 to 1), ``balance/dead`` (count of experts without any image), ``balance/importance_<e>`` (share of
-    all gate weight, sums to 1) and ``balance/load_<e>`` (fraction of images routed to expert e, sums to K).
-    A dead expert is announced once, when it first appears.
+    Logged after validation, over the images without augmentation (over first views where a record has no clean
+    images), in eval mode:
+
+    - ``balance/cv2``: squared coefficient of variation of the importances, 0 (even) to E - 1 (collapsed), no unit.
+    - ``balance/entropy``: entropy of the importances' shares over log E, 0 (collapsed) to 1 (even), no unit.
+    - ``balance/dead``: experts without any image, a count, 0 to E - K.
+    - ``balance/importance_<e>``: expert e's share of all gate weight, 0 to 1; they sum to 1.
+    - ``balance/load_<e>``: fraction of images routed to expert e, 0 to 1; they sum to K.
+    - ``gate/entropy``: mean entropy of an image's softmax(logits) over log E, 0 (decisive) to 1 (indifferent), no unit.
+
+    Logged after training, over both views of all images of the epoch, with the gate's noise, while the weights change:
+
+    - ``balance_train/cv2``, ``balance_train/entropy``, ``balance_train/dead``: as above.
+
+    A dead expert (no validation image) is announced by a warning once, when it first appears.
     """
+
+    stages = ("train", "val")
 
     def __init__(self) -> None:
         super().__init__()
         self._announced: set[int] = set()
 
-    def observe(self, record: RoutingRecord, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def observe(self, record: RoutingRecord, stage: Stage, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Log the balance of this epoch."""
-        routing = record.clean if record.clean is not None else record.view_a
-        gates = _numpy(routing.gates())
-        if not np.isfinite(gates).all():
-            raise UserError("the gate's output is not finite: training diverged; lower train.lr")
-        balance = metrics.load_balance(gates)
-        values = {
-            "balance/cv2": balance.cv2,
-            "balance/entropy": balance.entropy,
-            "balance/dead": float(balance.dead),
-        }
+        if stage == "train":
+            log(_scalars("balance_train", _balance(record.view_a, record.view_b)), trainer, module)
+            return
+        routing = _as_they_are(record)
+        balance, images = _balance(routing), len(routing.logits)
+        values = _scalars("balance", balance) | {"gate/entropy": metrics.gate_entropy(_numpy(routing.logits))}
         total = balance.importance.sum()
         for expert, (importance, load) in enumerate(zip(balance.importance, balance.load, strict=True)):
             values[f"balance/importance_{expert}"] = float(importance / total)
-            values[f"balance/load_{expert}"] = float(load / len(gates))
-        module.log_dict(values)
+            values[f"balance/load_{expert}"] = float(load / images)
+        log(values, trainer, module)
+        if epochs_done(trainer) > 0:
+            self._announce(balance, trainer)
+
+    def _announce(self, balance: metrics.LoadBalance, trainer: L.Trainer) -> None:
         new = set(np.flatnonzero(balance.load == 0).tolist()) - self._announced
-        if new and epochs_done(trainer) > 0 and trainer.is_global_zero:
-            self._announced |= new
+        self._announced |= new
+        if new and trainer.is_global_zero:
             names = ", ".join(str(expert) for expert in sorted(new))
             _log.warning("no validation image is routed to expert %s after epoch %d", names, epochs_done(trainer))
 
+    def state_dict(self) -> dict[str, Any]:
+        """With the experts announced."""
+        return super().state_dict() | {"announced": sorted(self._announced)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """With the experts announced."""
+        super().load_state_dict(state_dict)
+        self._announced = set(state_dict.get("announced", ()))
+
+
+def _scalars(prefix: str, balance: metrics.LoadBalance) -> dict[str, float]:
+    return {
+        f"{prefix}/cv2": balance.cv2,
+        f"{prefix}/entropy": balance.entropy,
+        f"{prefix}/dead": float(balance.dead),
+    }
+
 
 class ViewAgreementMonitor(RoutingMonitor):
-    """Whether two views of an image go to the same experts (Appendix B.1).
+    """Whether two views of an image go to the same experts (Appendix B.1). All keys are fractions of images, 0 to 1.
 
-    Logged, each a fraction of images: ``agreement/top_k``, and the chance levels ``agreement/chance_uniform``
-    (1 / C(E, k)) and ``agreement/chance_observed`` (independent views with the observed frequencies of sets; the
-    honest one).
+    Logged after validation, in eval mode:
+
+    - ``agreement/top_k``: images whose two views are routed to the same set of experts.
+    - ``agreement/chance_uniform``: the same if sets were uniform and independent, 1 / C(E, k).
+    - ``agreement/chance_observed``: the same if the views were independent with the observed frequencies of sets; the
+      honest baseline.
+
+    Logged after training, over all images of the epoch, with the gate's noise (each view has its own), while the
+    weights change:
+
+    - ``agreement_train/top_k``, ``agreement_train/chance_observed``: as above; the uniform chance is the same.
     """
 
-    def observe(self, record: RoutingRecord, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002
+    stages = ("train", "val")
+
+    def observe(self, record: RoutingRecord, stage: Stage, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Log the agreement of this epoch."""
         idx_a, idx_b = _numpy(record.view_a.indices), _numpy(record.view_b.indices)
-        experts, top_k = record.view_a.logits.shape[1], idx_a.shape[1]
-        module.log_dict(
-            {
-                "agreement/top_k": metrics.view_agreement(idx_a, idx_b),
-                "agreement/chance_uniform": metrics.uniform_chance(experts, top_k),
-                "agreement/chance_observed": metrics.observed_chance(idx_a, idx_b),
-            }
+        prefix = "agreement" if stage == "val" else "agreement_train"
+        values = {
+            f"{prefix}/top_k": metrics.view_agreement(idx_a, idx_b),
+            f"{prefix}/chance_observed": metrics.observed_chance(idx_a, idx_b),
+        }
+        if stage == "val":
+            values[f"{prefix}/chance_uniform"] = metrics.uniform_chance(record.view_a.logits.shape[1], idx_a.shape[1])
+        log(values, trainer, module)
+
+
+class Coactivation(RoutingMonitor):
+    """Which experts are chosen together, for the validation images without augmentation, in eval mode, each epoch.
+
+    (For first views where a record has no clean images.) Writes into `folder`:
+
+    - ``coactivation_<epoch>.csv``: rows and columns are experts, values the fraction of images routed to both, 0 to 1;
+      on the diagonal the fraction routed to the expert at all, its load.
+    - ``coactivation_<epoch>.png``: the same in percent; colours for the pairs alone, 0 to the largest of them.
+
+    Loggers that have `log_image` are given the picture under ``routing/coactivation``.
+
+    Args:
+        folder: where the files go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def observe(self, record: RoutingRecord, stage: Stage, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002
+        """Write and show the matrix of this epoch."""
+        if not trainer.is_global_zero:
+            return
+        routing = _as_they_are(record)
+        experts, epoch = routing.logits.shape[1], epochs_done(trainer)
+        values = metrics.coactivation(_numpy(routing.indices), experts)
+        names = [str(expert) for expert in range(experts)]
+        path = self.folder / f"coactivation_{epoch:04d}"
+        write_csv(
+            path.with_suffix(".csv"),
+            ["expert", *names],
+            ([name, *row] for name, row in zip(names, values.tolist(), strict=True)),
         )
+        other = ~np.eye(experts, dtype=bool)
+        most = 100 * float(values.max(where=other, initial=0.0)) or 100.0
+        picture = pictures.heatmap(
+            np.where(other, 100 * values, np.nan), names, names,
+            title=f"Experts chosen together after epoch {epoch} (grey: load)", label="% of images routed to both",
+            limits=(0.0, most), written=100 * values, digits=1,
+        )  # fmt: skip
+        show_picture("routing/coactivation", pictures.save(picture, path.with_suffix(".png")), trainer)
 
 
 class RoutingHeatmap(RoutingMonitor):
-    """Class x expert heatmap of the clean validation images (Figure 2b), each epoch.
+    """How the classes are routed: validation images without augmentation (Figure 2b), in eval mode, each epoch.
 
-    Writes ``heatmap_<epoch>.csv`` and ``.png`` into `folder`, values being the proportion of a class's images that
-    is routed to an expert (rows sum to K), and gives the picture to loggers that have `log_image`, under
-    ``routing/heatmap``. Does nothing without labels.
+    Writes into `folder`, a row for each class:
+
+    - ``heatmap_<epoch>.csv`` and ``.png``: proportion of the class's images routed to each expert, 0 to 1; rows sum
+      to K.
+    - ``classes_<epoch>.csv``: ``class``; ``images``, a count; ``entropy`` of the class's gate weight over log E, 0 (one
+      expert) to 1 (even); ``top_experts``, its commonest set, as 3+7; ``top_share``, the fraction of its images
+      routed to that set; ``load_<e>``, the fraction of its images routed to expert e (rows sum to K); ``weight_<e>``,
+      the mean gate of expert e (rows sum to 1).
+
+    Loggers that have `log_image` are given the picture under ``routing/heatmap``, those that have `log_table` the
+    table of classes under ``routing/classes``. Logged:
+
+    - ``routing/class_information``: mutual information of class and expert over the entropy of the class, 0 (routing
+      says nothing about the class) to 1 (it determines it), no unit; biased upwards, see `metrics.class_information`.
+      Left out if there is one class only.
+
+    Does nothing without clean images, labels or class names.
 
     Args:
         folder: where the files go.
@@ -155,28 +224,48 @@ class RoutingHeatmap(RoutingMonitor):
         self.folder = folder
         self.classes = list(classes)
 
-    def observe(self, record: RoutingRecord, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002
-        """Write and log the heatmap of this epoch."""
-        if record.clean is None or record.labels_B is None or not self.classes or not trainer.is_global_zero:
+    def observe(self, record: RoutingRecord, stage: Stage, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002
+        """Write and log the routing of this epoch's classes."""
+        if record.clean is None or record.labels_B is None or not self.classes:
             return
-        experts = record.clean.logits.shape[1]
-        labels = _numpy(record.labels_B)
+        experts, labels = record.clean.logits.shape[1], _numpy(record.labels_B)
         if (labels < 0).all():
             return
-        values = metrics.routing_heatmap(_numpy(record.clean.indices), labels, len(self.classes), experts)
+        indices, weights = _numpy(record.clean.indices), _numpy(record.clean.weights)
+        information = metrics.class_information(indices, labels, len(self.classes), experts)
+        if math.isfinite(information):
+            log({"routing/class_information": information}, trainer, module)
+        if trainer.is_global_zero:
+            routing = metrics.class_routing(indices, weights, labels, len(self.classes), experts)
+            self._heatmap(routing.load, trainer)
+            self._table(routing, trainer)
+
+    def _heatmap(self, load_CE: NDArray[np.float64], trainer: L.Trainer) -> None:
         epoch = epochs_done(trainer)
-        names = [str(expert) for expert in range(experts)]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"heatmap_{epoch:04d}.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["class", *names])
-            writer.writerows([name, *row] for name, row in zip(self.classes, values.tolist(), strict=True))
-        figure = figures.heatmap(
-            values, self.classes, names,
+        names = [str(expert) for expert in range(load_CE.shape[1])]
+        path = self.folder / f"heatmap_{epoch:04d}"
+        write_csv(
+            path.with_suffix(".csv"),
+            ["class", *names],
+            ([name, *row] for name, row in zip(self.classes, load_CE.tolist(), strict=True)),
+        )
+        picture = pictures.heatmap(
+            load_CE, self.classes, names,
             title=f"Routing after epoch {epoch}", label="proportion of the class's images", limits=(0.0, 1.0),
         )  # fmt: skip
-        picture = figures.save(figure, self.folder / f"heatmap_{epoch:04d}.png")
-        for logger in trainer.loggers:
-            log_image = getattr(logger, "log_image", None)
-            if log_image is not None:
-                log_image(key="routing/heatmap", images=[str(picture)], caption=[f"epoch {epoch}"])
+        show_picture("routing/heatmap", pictures.save(picture, path.with_suffix(".png")), trainer)
+
+    def _table(self, routing: metrics.ClassRouting, trainer: L.Trainer) -> None:
+        experts = range(routing.load.shape[1])
+        columns = ["class", "images", "entropy", "top_experts", "top_share"]
+        columns += [f"load_{expert}" for expert in experts] + [f"weight_{expert}" for expert in experts]
+        sets = ["+".join(map(str, chosen)) if chosen[0] >= 0 else "" for chosen in routing.top_set.tolist()]
+        numbers = zip(routing.top_share.tolist(), routing.load.tolist(), routing.weight.tolist(), strict=True)
+        rows = [
+            [name, images, entropy, chosen, share, *load, *weight]
+            for name, images, entropy, chosen, (share, load, weight) in zip(
+                self.classes, routing.images.tolist(), routing.entropy.tolist(), sets, numbers, strict=True
+            )
+        ]
+        write_csv(self.folder / f"classes_{epochs_done(trainer):04d}.csv", columns, rows)
+        show_table("routing/classes", columns, rows, trainer)

@@ -8,6 +8,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moe.batchnorm import BatchNorm
 from moe.config import ModelConfig
 
 BASE_CHANNELS = (64, 128, 256, 512, 1024)
@@ -32,12 +33,12 @@ class ResidualUnit(nn.Module):
         super().__init__()
         self.stride = stride
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
+        self.norm1 = BatchNorm(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
+        self.norm2 = BatchNorm(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), BatchNorm(outputs))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride))."""
@@ -59,7 +60,7 @@ def shared_blocks(config: ModelConfig) -> nn.Sequential:
     stem = scaled(BASE_CHANNELS[0], config, expert=False)
     layers: list[nn.Module] = [
         nn.Conv2d(3, stem, 3, padding=1, bias=False),
-        nn.BatchNorm2d(stem),
+        BatchNorm(stem),
         nn.ReLU(inplace=True),
     ]
     inputs = stem

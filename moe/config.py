@@ -94,6 +94,7 @@ class TrainConfig(Section):
     weight_decay: float = Field(1e-5, ge=0)
     clip_norm: Positive = 1.0
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "16-mixed"
+    sync_batch_norm: bool = Field(True, description="batch norm over all devices, so that their number does not matter")
 
 
 class DataConfig(Section):
@@ -108,7 +109,11 @@ class MachineConfig(Section):
     """How this machine does it; never part of a run's identity."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = Field(1, ge=1, description="processes that share each batch, one a GPU (on CPUs: on this machine)")
     threads: int | None = Field(None, ge=1, description="CPU threads for torch; default: all")
+    images: Literal["auto", "host", "device"] = Field("auto", description="where the uint8 images stay while training")
+    deterministic: bool = Field(False, description="only algorithms that give the same bits again, also on a GPU")
+    checkpoint_minutes: float = Field(10.0, ge=0, description="also save in mid-epoch, this often; 0: epoch ends only")
 
 
 class RunConfig(Section):
@@ -135,6 +140,14 @@ class RunConfig(Section):
         ):
             if name not in known:
                 raise ValueError(f'{path}: unknown name "{name}": {suggest(name, known)}')
+        return self
+
+    @model_validator(mode="after")
+    def _devices_share_evenly(self) -> Self:
+        if self.train.batch_size % self.machine.devices:
+            raise ValueError(
+                f"machine.devices={self.machine.devices} does not divide train.batch_size={self.train.batch_size}"
+            )
         return self
 
     def scientific(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Experts: their blocks and readout, and the sparse sum over those that were chosen.
 
-Axes: B images of a batch, R images routed to one expert, C channels, H height, W width, D embedding.
+Axes: B images of a batch, K = top-k slots, S = B * K slots in all, R images routed to one expert, C channels, H height,
+W width, D embedding, E experts.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from moe.backbone import BASE_CHANNELS, UNITS, block, block_channels, scaled
+from moe.batchnorm import BatchNorm
 from moe.config import ModelConfig
+from moe.distributed import all_sum
+from moe.precision import at_least_float32
 from moe.routing import Routing
 
 READOUT_HIDDEN = (2 * BASE_CHANNELS[-1], BASE_CHANNELS[-1] // 2)
@@ -18,7 +22,7 @@ READOUT_HIDDEN = (2 * BASE_CHANNELS[-1], BASE_CHANNELS[-1] // 2)
 
 def _hidden(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     """A hidden layer of the readout."""
-    return nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)
+    return nn.Linear(inputs, outputs, bias=False), BatchNorm(outputs), nn.ReLU(inplace=True)
 
 
 class Expert(nn.Module):
@@ -38,13 +42,18 @@ class Expert(nn.Module):
             nn.Linear(narrow, scaled(config.embedding, config, expert=True)),
         )
 
-    def forward(self, h_RCHW: Tensor) -> Tensor:
+    def forward(self, h_RCHW: Tensor, together: int | None = None) -> Tensor:
         """Readouts (R, D) of the images given. Batch norm sees these images alone.
 
         One image has no batch statistics worth the name (at 1x1 pixels batch norm refuses it), so it is
         normalised by the running statistics, which it leaves untouched.
+
+        Args:
+            h_RCHW: images routed to this expert.
+            together: images that are normalised together; more than R when processes normalise jointly.
         """
-        if self.training and len(h_RCHW) == 1:
+        together = len(h_RCHW) if together is None else together
+        if self.training and together == 1:
             self.eval()
             try:
                 return self._compute(h_RCHW)
@@ -55,6 +64,11 @@ class Expert(nn.Module):
     def _compute(self, h_RCHW: Tensor) -> Tensor:
         return self.readout(self.blocks(h_RCHW).mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
+    @property
+    def joint(self) -> bool:
+        """Whether batch norm sees the images of all processes."""
+        return any(part.joint for part in self.modules() if isinstance(part, BatchNorm))
+
     def idle(self) -> Tensor:
         """A zero that depends on every parameter: an expert without images gets zero gradients, not none.
 
@@ -63,17 +77,42 @@ class Expert(nn.Module):
         return torch.stack([parameter.sum() * 0 for parameter in self.parameters()]).sum()
 
 
-def weighted_sum(experts: nn.ModuleList, h_BCHW: Tensor, routing: Routing, embedding: int) -> Tensor:
+def weighted_sum(experts: nn.ModuleList, h_BCHW: Tensor, routing: Routing) -> Tensor:
     """Z = sum of g_i z_i over the chosen experts (Equation 1), (B, D) float32.
 
-    Each expert computes the images routed to it and no others.
+    Each expert computes the images routed to it and no others. With joint batch norm every process takes part in an
+    expert that has images anywhere, be it without images of its own: the exchange of statistics needs all of them.
     """
-    z_BD = h_BCHW.new_zeros((len(h_BCHW), embedding), dtype=torch.float32)
-    for number, expert in enumerate(cast("Iterable[Expert]", experts)):
-        rows_R, slots_R = (routing.indices == number).nonzero(as_tuple=True)
-        if len(rows_R):
-            weights_R = routing.weights[rows_R, slots_R]
-            z_BD = z_BD.index_add(0, rows_R, expert(h_BCHW[rows_R]).float() * weights_R.unsqueeze(1))
+    first = cast("Expert", experts[0])
+    sizes, together = _sizes(routing, joint=first.joint)
+    order_S = routing.indices.flatten().argsort(stable=True)
+    images_SCHW = _rows(h_BCHW, order_S // routing.indices.shape[1])
+    readouts, nothing = [], h_BCHW.new_zeros((), dtype=torch.float32)
+    for expert, part_RCHW, count in zip(
+        cast("Iterable[Expert]", experts), torch.split(images_SCHW, sizes), together, strict=True
+    ):
+        if len(part_RCHW) or (expert.joint and count > 1):
+            readouts.append(at_least_float32(expert(part_RCHW, count)))
         elif expert.training and torch.is_grad_enabled():
-            z_BD = z_BD + expert.idle()
-    return z_BD
+            nothing = nothing + expert.idle()
+    place_S = torch.empty_like(order_S).scatter_(0, order_S, torch.arange(len(order_S), device=order_S.device))
+    z_BKD = torch.cat(readouts).index_select(0, place_S).view(*routing.indices.shape, -1)
+    z_BD: Tensor = (z_BKD * routing.weights.unsqueeze(2)).sum(dim=1)
+    return z_BD + nothing
+
+
+def _sizes(routing: Routing, *, joint: bool) -> tuple[list[int], list[int]]:
+    """Images of each expert in this process, and in all that normalise together; waits for the device once."""
+    own_E = routing.load()
+    if not joint:
+        own = own_E.tolist()
+        return own, own
+    own, together = torch.stack([own_E, all_sum(own_E)]).tolist()
+    return own, together
+
+
+def _rows(h_BCHW: Tensor, rows_S: Tensor) -> Tensor:
+    """Images picked by row, in the channels-last layout that convolutions want."""
+    h_BHWC = h_BCHW.permute(0, 2, 3, 1)
+    picked = h_BHWC.flatten(1).index_select(0, rows_S)
+    return picked.view(len(rows_S), *h_BHWC.shape[1:]).permute(0, 3, 1, 2)

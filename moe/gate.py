@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moe.batchnorm import BatchNorm
 from moe.config import GateConfig
+from moe.precision import at_least_float32
 from moe.routing import Routing
 
 
@@ -18,8 +20,13 @@ class Gate(Protocol):
 
     def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: GateConfig) -> None: ...
 
-    def __call__(self, h_BCHW: Tensor) -> Routing:
-        """Routing of a batch of latents."""
+    def __call__(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:
+        """Routing of a batch of latents.
+
+        Args:
+            h_BCHW: what the shared blocks made of the images.
+            noise_BE: standard normal numbers for a gate that is noisy while training; None: it draws its own.
+        """
         ...
 
 
@@ -27,7 +34,7 @@ def _branch(channels: int, hidden: int, experts: int) -> nn.Sequential:
     """Phi of Equation 2: convolution 3x3, batch norm, ReLU, global average pooling, linear layer."""
     return nn.Sequential(
         nn.Conv2d(channels, hidden, kernel_size=3, padding=1, bias=False),
-        nn.BatchNorm2d(hidden),
+        BatchNorm(hidden),
         nn.ReLU(inplace=True),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
@@ -65,13 +72,14 @@ class NoisyTopKGate(nn.Module):
         self.logits = _branch(channels, hidden, experts)
         self.noise = _branch(channels, hidden, experts) if config.noisy else None
 
-    def forward(self, h_BCHW: Tensor) -> Routing:
-        """Route a batch. Decisions are made in float32 whatever the autocast."""
-        logits_BE = self.logits(h_BCHW).float()
+    def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:
+        """Route a batch, see `Gate`. Decisions are made in float32 whatever the autocast."""
+        logits_BE = at_least_float32(self.logits(h_BCHW))
         scores_BE = logits_BE
         if self.noise is not None and self.training:
-            scale_BE = F.softplus(self.noise(h_BCHW).float())
-            scores_BE = logits_BE + torch.randn_like(logits_BE) * scale_BE
+            scale_BE = F.softplus(at_least_float32(self.noise(h_BCHW)))
+            noise_BE = torch.randn_like(logits_BE) if noise_BE is None else noise_BE
+            scores_BE = logits_BE + noise_BE * scale_BE
         return Routing(logits_BE, *keep_top_k(scores_BE, self.top_k))
 
 

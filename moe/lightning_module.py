@@ -11,16 +11,19 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from moe.batchnorm import normalise_across_processes
 from moe.config import RunConfig
 from moe.data.augment import as_float, normalise, two_views
 from moe.data.loading import Batch
+from moe.distributed import all_sum, world
 from moe.losses import importance_cv2
 from moe.model import build_model
 from moe.objectives import OBJECTIVES
-from moe.rng import key
+from moe.rng import key, normal
 from moe.routing import RoutingRecord
 
 _VALIDATION_EPOCH = 2**31  # a stream of its own: validation views are the same in every epoch
+_WEIGHTS, _NOISE, _STEP = 3, 4, 5  # streams of random numbers; 0 and 1 are the views, 2 the order of images
 
 
 def epochs_done(trainer: L.Trainer) -> int:
@@ -34,70 +37,118 @@ class MoEModule(L.LightningModule):
     Every step returns ``{"loss": ..., "routing": RoutingRecord}``.
 
     Logged, once an epoch: ``train/loss`` and ``val/loss`` (objective + weighted importance loss, nats),
-    ``train/objective`` and ``val/objective`` (NT-Xent, nats), ``train/importance_cv2`` and ``val/importance_cv2``
-    (Equation 4 without its weight, mean over batches), ``lr`` (the epoch's learning rate), and ``epoch``, the number
-    of epochs done.
+    ``train/objective`` and ``val/objective`` (the objective alone, nats), ``train/importance_cv2`` and
+    ``val/importance_cv2`` (Equation 4 without its weight), the objective's own metrics (``train/accuracy`` and
+    ``val/accuracy``, fractions, of the supervised one), all means over the epoch's batches; ``lr`` (the epoch's
+    learning rate), and ``epoch``, the number of epochs done.
+
+    A checkpoint holds the values of the epoch's steps so far, so that means of an epoch that was broken off and
+    resumed are those of an undisturbed one.
 
     Args:
         config: the run.
         mean, sd: channel statistics that normalise the images, scale 0..1.
+        classes: number of classes, for objectives that need labels.
     """
 
-    def __init__(self, config: RunConfig, mean: tuple[float, ...], sd: tuple[float, ...]) -> None:
+    def __init__(self, config: RunConfig, mean: tuple[float, ...], sd: tuple[float, ...], classes: int = 0) -> None:
         super().__init__()
         self.config = config
         self.mean, self.sd = mean, sd
         # initial weights are a function of the seed alone, whatever ran in this process before
         with torch.random.fork_rng():
-            torch.manual_seed(key(config.seed, 3) % 2**63)
+            torch.manual_seed(key(config.seed, _WEIGHTS) % 2**63)
             # channels last: the layout that convolutions are fastest in, on CPUs and tensor cores alike
             self.model = build_model(config.model, config.gate).to(memory_format=torch.channels_last)
-            self.objective = OBJECTIVES[config.loss.objective](self.model.embedding, config.loss)
+            self.objective = OBJECTIVES[config.loss.objective](self.model.embedding, classes, config.loss)
+        normalise_across_processes(self, config.train.sync_batch_norm)
+        self._names: list[str] = []
+        self._steps: list[Tensor] = []
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Images and labels go to the device; places stay, since views are drawn from them on the CPU."""
+        return Batch(batch.images.to(device), batch.labels.to(device), batch.places)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Seed the gate's noise from the step, so that there is no generator state to save for a resume."""
-        torch.manual_seed(key(self.config.seed, self.global_step, 4) % 2**63)
+        """Seed torch from the step: layers that draw their own numbers leave no state to save for a resume."""
+        torch.manual_seed(key(self.config.seed, self.global_step, _STEP, world()[0]) % 2**63)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss of one batch."""
-        loss, record = self._two_view_step(batch, self.current_epoch, "train")
-        rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
-        self.log("lr", rate, on_step=False, on_epoch=True, batch_size=len(batch.images))
-        return {"loss": loss, "routing": record}
+        values, record = self._two_view_step(batch, self.current_epoch)
+        if self._ends_epoch(batch_idx):
+            rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+            self.log("lr", rate, on_step=False, on_epoch=True, batch_size=1, sync_dist=self._several)
+        self._names = list(values)
+        self._steps.append(torch.stack([value.detach().float() for value in values.values()]))
+        return {"loss": values["loss"], "routing": record}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
         """Loss on two views, and the routing of the images as they are."""
-        loss, record = self._two_view_step(batch, _VALIDATION_EPOCH, "val")
+        values, record = self._two_view_step(batch, _VALIDATION_EPOCH)
+        self.log_dict(
+            {f"val/{name}": value for name, value in values.items()},
+            on_step=False, on_epoch=True, batch_size=len(batch.images), sync_dist=self._several,
+        )  # fmt: skip
         clean = self.model.route(self._normalised(as_float(batch.images)))
-        record = RoutingRecord(record.view_a, record.view_b, clean, batch.labels)
-        return {"loss": loss, "routing": record}
+        return {"loss": values["loss"], "routing": RoutingRecord(record.view_a, record.view_b, clean, batch.labels)}
 
-    def _two_view_step(self, batch: Batch, epoch: int, stage: str) -> tuple[Tensor, RoutingRecord]:
+    def _two_view_step(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], RoutingRecord]:
+        """Everything to be logged, the whole loss first, and the routing of both views."""
         views = two_views(self.config.augment, batch.images, batch.places, seed=self.config.seed, epoch=epoch)
-        z, routing = self.model.embed(self._normalised(torch.cat(views)))
+        x = self._normalised(torch.cat(views))
+        z, routing = self.model.embed(x, self._noise(batch.places, epoch).to(x.device) if self.training else None)
         z_a, z_b = z.chunk(2)
-        objective = self.objective(z_a, z_b, batch.labels)
+        objective, metrics = self.objective(z_a, z_b, batch.labels)
         importance = importance_cv2(routing.gates())
         loss = objective + self.config.loss.importance_weight * importance
-        self.log_dict(
-            {f"{stage}/loss": loss, f"{stage}/objective": objective, f"{stage}/importance_cv2": importance},
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(batch.images),
-        )
-        count = len(batch.images)
-        return loss, RoutingRecord(routing.rows(0, count), routing.rows(count, 2 * count))
+        kept, count = routing.detached(), len(batch.images)
+        record = RoutingRecord(kept.rows(0, count), kept.rows(count, 2 * count))
+        return {"loss": loss, "objective": objective, "importance_cv2": importance} | metrics, record
+
+    def _noise(self, places_B: Tensor, epoch: int) -> Tensor:
+        """The gate's noise, (2B, E) standard normal: a function of (seed, epoch, view, image)."""
+        streams = [key(self.config.seed, epoch, _NOISE, view) for view in (0, 1)]
+        return torch.cat([normal(stream, places_B, self.config.model.experts) for stream in streams])
 
     def _normalised(self, x_BCSS: Tensor) -> Tensor:
         return normalise(x_BCSS, self.mean, self.sd).contiguous(memory_format=torch.channels_last)
 
+    def _ends_epoch(self, batch_idx: int) -> bool:
+        return batch_idx + 1 == int(self.trainer.num_training_batches)
+
+    @property
+    def _several(self) -> bool:
+        return self.trainer.world_size > 1
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Log the epoch's means with its last batch."""
+        if not self._ends_epoch(batch_idx):
+            return
+        means = torch.stack(self._steps).double().mean(dim=0).float()
+        self._steps = []
+        logged = {f"train/{name}": mean for name, mean in zip(self._names, means, strict=True)}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=1, sync_dist=self._several)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the values of the epoch's steps so far, (steps, values), means over processes."""
+        if self._steps:
+            checkpoint["train_steps"] = (all_sum(torch.stack(self._steps)) / world()[1]).cpu()
+            checkpoint["train_names"] = self._names
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them up again."""
+        if "train_steps" in checkpoint:
+            self._steps = list(checkpoint["train_steps"].to(self.device))
+            self._names = checkpoint["train_names"]
+
     def on_validation_epoch_end(self) -> None:
         """Give the epoch's metrics their place: epochs done, 0 for the untrained model."""
-        self.log("epoch", float(epochs_done(self.trainer)))
+        self.log("epoch", float(epochs_done(self.trainer)), sync_dist=self._several)
 
     def on_train_epoch_end(self) -> None:
         """The same place for the training metrics."""
-        self.log("epoch", float(epochs_done(self.trainer)))
+        self.log("epoch", float(epochs_done(self.trainer)), sync_dist=self._several)
 
     def configure_optimizers(self) -> Any:
         """Adam with cosine annealing, one step an epoch (Appendix A.1)."""

@@ -40,11 +40,16 @@ class MoE(nn.Module):
         self.gate = GATES[gate.kind](channels, hidden, config.experts, config.top_k, gate)
         self.experts = nn.ModuleList(Expert(config) for _ in range(config.experts))
 
-    def embed(self, x_BCHW: Tensor) -> Embedded:
-        """Embedding and routing of normalised images (B, 3, H, W)."""
+    def embed(self, x_BCHW: Tensor, noise_BE: Tensor | None = None) -> Embedded:
+        """Embedding and routing of normalised images (B, 3, H, W).
+
+        Args:
+            x_BCHW: the images.
+            noise_BE: the gate's noise while training, standard normal; None: from torch's generator.
+        """
         h = self.shared(x_BCHW)
-        routing = self.gate(h)
-        return Embedded(weighted_sum(self.experts, h, routing, self.embedding), routing)
+        routing = self.gate(h, noise_BE)
+        return Embedded(weighted_sum(self.experts, h, routing), routing)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Embedding z (B, D) float32 of normalised images (B, 3, H, W), Equation 1."""

@@ -47,3 +47,10 @@ def uniform(stream: int, counter_B: Tensor, draws: int) -> Tensor:
     rows_B1 = mix(mix(counter_B.to(torch.int64).cpu() * _GAMMA + stream)).unsqueeze(1)
     columns_N = torch.arange(1, draws + 1, dtype=torch.int64) * _GAMMA
     return _shift_right(mix(rows_B1 + columns_N), 11).to(torch.float64) * 2.0**-53
+
+
+def normal(stream: int, counter_B: Tensor, draws: int) -> Tensor:
+    """Standard normal numbers, (B, draws) float32 on the CPU: row b depends on (stream, counter_B[b]) alone."""
+    u = (uniform(stream, counter_B, draws) + 2.0**-54).clamp_max(1 - 2.0**-53)  # quantiles of 0 and 1 are infinite
+    result: Tensor = torch.special.ndtri(u)
+    return result.float()

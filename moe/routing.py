@@ -27,6 +27,19 @@ class Routing(NamedTuple):
         """G(h) of Equation 3: (B, E) float32, zero for experts that were not chosen."""
         return torch.zeros_like(self.logits).scatter(1, self.indices, self.weights)
 
+    def importance(self) -> Tensor:
+        """Sum of each expert's gates over the images, (E,) (Section 3, Losses)."""
+        return self.gates().sum(dim=0)
+
+    def load(self) -> Tensor:
+        """Number of images given to each expert, (E,) int64."""
+        flat = self.indices.flatten()
+        return flat.new_zeros(self.logits.shape[1]).scatter_add_(0, flat, torch.ones_like(flat))
+
+    def detached(self) -> "Routing":
+        """The same without gradients, to be kept beyond the step."""
+        return Routing(*(part.detach() for part in self))
+
     def rows(self, start: int, stop: int) -> "Routing":
         """The decisions for images start..stop-1."""
         return Routing(self.logits[start:stop], self.indices[start:stop], self.weights[start:stop])

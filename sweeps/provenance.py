@@ -29,14 +29,28 @@ def collect(config: RunConfig, data: RunData, device: torch.device, precision: s
         "machine": platform.machine(),
         "system": platform.system(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "devices": config.machine.devices,
+        "batch_norm": _batch_norm(config),
         "threads": torch.get_num_threads(),
         "precision": precision,
-        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "determinism": {
+            "algorithms": torch.are_deterministic_algorithms_enabled(),
+            "cudnn_deterministic": torch.backends.cudnn.deterministic,
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "float32_matmul": torch.get_float32_matmul_precision(),
+        },
         "data": {"train": data.train.digest, "validation": data.validation.digest},
         "images": {
             "train": len(data.train.images_NCSS), "validation": len(data.validation.images_NCSS)
         },
     }  # fmt: skip
+
+
+def _batch_norm(config: RunConfig) -> str:
+    """Over which images batch norm takes its statistics."""
+    if config.machine.devices == 1:
+        return "the batch"
+    return "the batches of all devices" if config.train.sync_batch_norm else "each device's batch"
 
 
 def _version(package: str) -> str | None:

@@ -91,8 +91,8 @@ def _across(comparison: Comparison) -> Iterator[str]:
 def _run(run: Run) -> str:
     config = run.config
     title = f"run {run.id}: E = {config.model.experts}, k = {config.model.top_k}, seed {config.seed}"
-    heatmaps = sorted(run.routing.glob("*.png"))[-1:]
-    pictures = [*heatmaps, *sorted((run.path / "probes").glob("*/*/*.png"))]
+    routing = [file for kind in ("heatmap", "coactivation") for file in sorted(run.routing.glob(f"{kind}_*.png"))[-1:]]
+    pictures = [*routing, *sorted((run.path / "probes").glob("*/*/*.png"))]
     return f"<details><summary>{escape(title)}</summary>{''.join(_figures(pictures, 2))}</details>"
 
 

@@ -157,6 +157,11 @@ class Run:
         return self.path / "checkpoints"
 
     @property
+    def step_checkpoint(self) -> Path:
+        """The checkpoint of a step in mid-epoch."""
+        return self.checkpoints / "step.ckpt"
+
+    @property
     def model(self) -> Path:
         """The exported model."""
         return self.path / "model"

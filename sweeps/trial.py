@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-import pickle
+import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,17 +11,18 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger, WandbLogger
 
-from callbacks.monitors import LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
+from callbacks.monitors import Coactivation, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
 from moe.config import RunConfig
 from moe.data.datasets import check_available
-from moe.data.loading import RunData, load_run_data
+from moe.data.loading import RunData, Share, load_run_data
 from moe.errors import UserError
 from moe.export import export_model
 from moe.lightning_module import MoEModule
 from sweeps import provenance, tracker
+from sweeps.checkpoints import StepCheckpoint, StopRequest, best_and_last, newest
 from sweeps.exit_codes import InterruptedRunError
 from sweeps.history import HistoryLogger, Progress
 from sweeps.runs import LockedError, Run, RunStore, locked, now, write_json
@@ -50,6 +52,9 @@ def train(
     """
     store = store or RunStore()
     run = store.run(config.identity())
+    if _rank(config):
+        _follow(run, config)
+        return run
     if run.finished:
         report(f"run {run.id} is finished already: {run.path}")
         return run
@@ -77,7 +82,8 @@ def _attempt(run: Run, config: RunConfig, group: str | None, report: Callable[[s
         return round(before.seconds + time.monotonic() - started, 1)
 
     try:
-        _train(run, config, group, report)
+        with StopRequest().listening() as stop:
+            _lead(run, config, group, report, stop)
     except (InterruptedRunError, KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C into an exit
         run.set_state(state="waiting", error="interrupted", ended=now(), seconds=seconds())
         raise InterruptedRunError(f"run {run.id} was told to stop") from error
@@ -87,23 +93,58 @@ def _attempt(run: Run, config: RunConfig, group: str | None, report: Callable[[s
     run.set_state(state="finished", ended=now(), seconds=seconds())
 
 
-def _train(run: Run, config: RunConfig, group: str | None, report: Callable[[str], None]) -> None:
-    if config.machine.threads:
-        torch.set_num_threads(config.machine.threads)
-    data = load_run_data(config)
-    module = MoEModule(config, data.train.mean, data.train.sd)
+def _rank(config: RunConfig) -> int:
+    """Which of a run's processes this is; Lightning starts the others by this same command."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if config.machine.devices > 1 else 0
+
+
+def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str], None], stop: StopRequest) -> None:
+    """The run's first process: trains, writes its files and talks to the tracker."""
+    data, module = _prepare(config)
+    stop.obey()
     history = HistoryLogger(run.history_file)
     with _quiet_lightning(), tracker.tracked(run, job="train", group=group) as tracked:
         loggers: list[Logger] = [history]
         if tracker.mode()[0] != "disabled":
             loggers.append(WandbLogger(experiment=tracked))
-        trainer = _trainer(run, config, data, loggers, report)
+        trainer = _trainer(run, config, data, loggers, report, stop)
         facts = provenance.collect(config, data, trainer.strategy.root_device, str(trainer.precision))
         write_json(run.provenance_file, facts)
         report(f"run {run.id}: {_headline(config, data, module)} on {facts['device']}")
-        _fit(trainer, module, data, run, history, report)
+        _fit(trainer, module, data, run, report)
         _finish(run, config, module, data, tracked)
     report(f"finished: {run.path}")
+
+
+def _follow(run: Run, config: RunConfig) -> None:
+    """The other processes of a run on several devices: they train and leave everything else to the first."""
+    _end_with_parent()
+
+    def silent(_line: str) -> None: ...
+
+    # told to stop: the first process says so, and takes any other exit code for a crash
+    with _quiet_lightning(), StopRequest().listening() as stop, contextlib.suppress(InterruptedRunError):
+        data, module = _prepare(config)
+        _fit(_trainer(run, config, data, [], silent, stop), module, data, run, silent)
+
+
+def _end_with_parent() -> None:
+    """End this process soon after its parent, which may be killed while we wait for it in an exchange."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _prepare(config: RunConfig) -> tuple[RunData, MoEModule]:
+    if config.machine.threads:
+        torch.set_num_threads(config.machine.threads)
+    data = load_run_data(config)
+    return data, MoEModule(config, data.train.mean, data.train.sd, len(data.train.classes))
 
 
 def _headline(config: RunConfig, data: RunData, module: MoEModule) -> str:
@@ -115,31 +156,27 @@ def _headline(config: RunConfig, data: RunData, module: MoEModule) -> str:
 
 
 def _trainer(
-    run: Run, config: RunConfig, data: RunData, loggers: list[Logger], report: Callable[[str], None]
+    run: Run, config: RunConfig, data: RunData, loggers: list[Logger], report: Callable[[str], None], stop: StopRequest
 ) -> L.Trainer:
-    accelerator = {"cuda": "gpu"}.get(config.machine.device, config.machine.device)
+    machine = config.machine
     return L.Trainer(
-        accelerator=accelerator,
-        devices=1,
+        accelerator={"cuda": "gpu"}.get(machine.device, machine.device),
+        devices=machine.devices,
+        strategy="ddp" if machine.devices > 1 else "auto",
+        plugins=[LightningEnvironment()],  # an agent under Slurm is one process a run, whatever Slurm's variables say
         precision=config.train.precision,
+        deterministic=machine.deterministic,
         max_epochs=config.train.epochs,
         gradient_clip_val=config.train.clip_norm,
         logger=loggers,
         callbacks=[
             LoadBalanceMonitor(),
             ViewAgreementMonitor(),
+            Coactivation(run.routing),
             RoutingHeatmap(run.routing, data.validation.classes),
-            ModelCheckpoint(
-                dirpath=run.checkpoints,
-                filename="epoch{epoch:04d}",
-                auto_insert_metric_name=False,
-                monitor="val/loss",
-                save_top_k=3,
-                save_last=True,
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            ),
+            best_and_last(run),
             Progress(run, report),
+            StepCheckpoint(run, stop, machine.checkpoint_minutes),
         ],
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -149,45 +186,31 @@ def _trainer(
     )
 
 
-def _fit(
-    trainer: L.Trainer,
-    module: MoEModule,
-    data: RunData,
-    run: Run,
-    history: HistoryLogger,
-    report: Callable[[str], None],
-) -> None:
-    train_loader, validation_loader = data.loaders(module.config)
-    checkpoint = _usable_checkpoint(run, report)
-    history.rewind(checkpoint["epoch"] + 1 if checkpoint else -1)
-    if checkpoint:
-        report(f"resuming after epoch {checkpoint['epoch'] + 1}")
+def _fit(trainer: L.Trainer, module: MoEModule, data: RunData, run: Run, report: Callable[[str], None]) -> None:
+    config = module.config
+    share = Share(_rank(config), config.machine.devices)
+    position = newest(run, report)
+    steps = len(data.train.images_NCSS) // config.train.batch_size
+    epoch, skip = divmod(position.steps, steps) if position else (0, 0)
+    train_loader, validation_loader = data.loaders(config, trainer.strategy.root_device, share, skip)
+    for logger in trainer.loggers:
+        if isinstance(logger, HistoryLogger):
+            logger.rewind(epoch if position else -1)
+    if position:
+        report(f"resuming after epoch {epoch}" + (f" and {skip} of {steps} steps" if skip else ""))
     else:
         trainer.validate(module, validation_loader, verbose=False)
     trainer.fit(
         module,
         train_loader,
         validation_loader,
-        ckpt_path=checkpoint["path"] if checkpoint else None,
+        ckpt_path=position.file if position else None,
         weights_only=False,  # our own file, written by this run on this machine
     )
-    if trainer.interrupted or trainer.current_epoch < module.config.train.epochs:
-        raise InterruptedRunError(f"run {run.id} was told to stop")
-
-
-def _usable_checkpoint(run: Run, report: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read; a process killed while writing one leaves it cut off."""
-    for file in run.checkpoint_files():
-        try:
-            epoch = torch.load(file, map_location="cpu", weights_only=False)["epoch"]
-        except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            report(f"{file.name} cannot be read ({type(error).__name__}); trying the one before")
-            continue
-        return {"path": file, "epoch": epoch}
-    return None
 
 
 def _finish(run: Run, config: RunConfig, module: MoEModule, data: RunData, tracked: Any) -> None:
+    run.step_checkpoint.unlink(missing_ok=True)
     export_model(
         module.model,
         run.model,
@@ -221,6 +244,7 @@ def _quiet_lightning() -> Iterator[None]:
             ".*treespec.*",
             ".*LeafSpec.*",
             ".*batch_size.*could not.*",
+            ".*dataloader is not resumable.*",  # EpochBatches skips what is done
         ):
             warnings.filterwarnings("ignore", message=text)
         yield

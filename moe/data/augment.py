@@ -8,7 +8,7 @@ Axes: B images, C = 3 channels, S image side, K blur taps, R rows chosen from B.
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -240,7 +240,11 @@ def two_views(
         seed: the run's seed.
         epoch: every epoch draws anew.
     """
-    x = as_float(images_BCSS)
-    size = images_BCSS.shape[-1]
-    first, second = (apply(x, draw(config, size, key(seed, epoch, view), index_B)) for view in (0, 1))
-    return first, second
+    size, count = images_BCSS.shape[-1], len(images_BCSS)
+    drawn = [draw(config, size, key(seed, epoch, view), index_B) for view in (0, 1)]
+    # one pass over both: half the kernel launches on a GPU
+    both = ViewParameters(
+        *(torch.cat([getattr(view, field.name) for view in drawn]) for field in fields(ViewParameters))
+    )
+    views = apply(as_float(images_BCSS).repeat(2, 1, 1, 1), both)
+    return views[:count], views[count:]

@@ -19,6 +19,7 @@ from moe.config import RunConfig
 from moe.data.datasets import training_stores, validation_store
 from moe.data.store import ImageStore, chunks
 from moe.errors import UserError
+from moe.objectives import OBJECTIVES
 from moe.rng import key
 
 
@@ -83,59 +84,85 @@ def load_pixels(stores: list[ImageStore], size: int) -> Pixels:
     )
 
 
+class Share(NamedTuple):
+    """Which part of every batch this process has: number `rank` of `of`."""
+
+    rank: int = 0
+    of: int = 1
+
+    def cut(self, places: Tensor) -> Tensor:
+        """This process's part of a batch's places; parts differ by one place at most."""
+        return places.tensor_split(self.of)[self.rank]
+
+
+WHOLE = Share()
+
+
 class _Rows(Dataset[Batch]):
-    """Hands out whole batches: an item is a list of places."""
+    """Hands out whole batches: an item is a tensor of places."""
 
-    def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: Pixels, device: torch.device) -> None:
+        self.images_NCSS = pixels.images_NCSS.to(device)
+        self.labels_N = pixels.labels_N
 
-    def __getitem__(self, rows: list[int]) -> Batch:
-        index = torch.tensor(rows)
-        return Batch(self.pixels.images_NCSS[index], self.pixels.labels_N[index], index)
+    def __getitem__(self, places_B: Tensor) -> Batch:
+        images_BCSS = self.images_NCSS[places_B.to(self.images_NCSS.device)]
+        return Batch(images_BCSS, self.labels_N[places_B], places_B)
 
     def __len__(self) -> int:
-        return len(self.pixels.images_NCSS)
+        return len(self.images_NCSS)
 
 
-class EpochBatches(Sampler[list[int]]):
+class EpochBatches(Sampler[Tensor]):
     """Batches of an epoch in an order that depends on (seed, epoch) alone; a last, smaller batch is left out.
 
     Lightning calls `set_epoch` before each epoch, also when it resumes.
+
+    Args:
+        count: images.
+        batch_size: images of a batch, over all processes.
+        seed: the run's.
+        share: this process's part of each batch.
+        skip: batches of the first epoch to be visited that were done before a checkpoint.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+    def __init__(self, count: int, batch_size: int, seed: int, share: Share = WHOLE, skip: int = 0) -> None:
+        self.count, self.batch_size, self.seed, self.share, self.skip = count, batch_size, seed, share, skip
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next."""
         self.epoch = epoch
 
     def __len__(self) -> int:
+        """Batches of a whole epoch."""
         return self.count // self.batch_size
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(key(self.seed, self.epoch, 2) % 2**63)
         order = torch.randperm(self.count, generator=generator)
-        for number in range(len(self)):
-            yield order[number * self.batch_size : (number + 1) * self.batch_size].tolist()
+        first, self.skip = self.skip, 0
+        for number in range(first, len(self)):
+            yield self.share.cut(order[number * self.batch_size : (number + 1) * self.batch_size])
 
 
-class InOrder(Sampler[list[int]]):
+class InOrder(Sampler[Tensor]):
     """All images in their order, in batches of nearly equal size.
 
     A tiny last batch would have few negatives and so another loss level than the rest.
     """
 
-    def __init__(self, count: int, batch_size: int) -> None:
+    def __init__(self, count: int, batch_size: int, share: Share = WHOLE) -> None:
         parts = max(1, round(count / batch_size))
         self.bounds = np.linspace(0, count, parts + 1).round().astype(int).tolist()
+        self.share = share
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Tensor]:
         for start, stop in zip(self.bounds[:-1], self.bounds[1:], strict=True):
-            yield list(range(start, stop))
+            yield self.share.cut(torch.arange(start, stop))
 
 
 @dataclass(frozen=True)
@@ -145,24 +172,63 @@ class RunData:
     train: Pixels
     validation: Pixels
 
-    def loaders(self, config: RunConfig) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+    def loaders(
+        self,
+        config: RunConfig,
+        device: torch.device,
+        share: Share = WHOLE,
+        skip: int = 0,
+    ) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
         """Loaders of training and validation batches.
 
         The images are in memory already, so there is nothing for worker processes to do.
+
+        Args:
+            config: the run.
+            device: where it trains.
+            share: this process's part of each batch.
+            skip: training batches of the running epoch that a checkpoint has behind it.
         """
-        size = config.train.batch_size
-        count = len(self.train.images_NCSS)
-        if count < size:
-            raise UserError(f"train.batch_size={size} exceeds the {count} images of {config.data.name}")
-        batches = EpochBatches(count, size, config.seed)
-        in_order = InOrder(len(self.validation.images_NCSS), size)
+        size, seed = config.train.batch_size, config.seed
+        home = _home(config.machine.images, [self.train, self.validation], device)
+        batches = EpochBatches(len(self.train.images_NCSS), size, seed, share, skip)
+        in_order = InOrder(len(self.validation.images_NCSS), size, share)
         return (
-            DataLoader(_Rows(self.train), batch_size=None, sampler=batches),
-            DataLoader(_Rows(self.validation), batch_size=None, sampler=in_order),
+            DataLoader(_Rows(self.train, home), batch_size=None, sampler=batches),
+            DataLoader(_Rows(self.validation, home), batch_size=None, sampler=in_order),
         )
 
 
+def _home(choice: str, parts: list[Pixels], device: torch.device) -> torch.device:
+    """Where the images stay: on the GPU if they take up less than half of its free memory."""
+    if choice != "auto":
+        return device if choice == "device" else torch.device("cpu")
+    if device.type != "cuda":
+        return torch.device("cpu")
+    needed = sum(part.images_NCSS.numel() for part in parts)
+    return device if needed < torch.cuda.mem_get_info(device)[0] / 2 else torch.device("cpu")
+
+
 def load_run_data(config: RunConfig) -> RunData:
-    """Read a run's images at its size."""
+    """Read a run's images at its size.
+
+    Raises:
+        UserError: there are fewer images than a batch holds, or labels are needed and missing.
+    """
     size = config.data.image_size
-    return RunData(load_pixels(training_stores(config.data), size), load_pixels([validation_store(config.data)], size))
+    train = load_pixels(training_stores(config.data), size)
+    validation = load_pixels([validation_store(config.data)], size)
+    count = len(train.images_NCSS)
+    if count < config.train.batch_size:
+        raise UserError(f"train.batch_size={config.train.batch_size} exceeds the {count} images of {config.data.name}")
+    if OBJECTIVES[config.loss.objective].needs_labels:
+        _check_labels(config, train, validation)
+    return RunData(train, validation)
+
+
+def _check_labels(config: RunConfig, train: Pixels, validation: Pixels) -> None:
+    objective = f"loss.objective={config.loss.objective}"
+    if not train.classes or (train.labels_N < 0).any():
+        raise UserError(f"{objective} needs a class for every image, which {config.data.name} lacks; choose data.name")
+    if validation.classes != train.classes or (validation.labels_N < 0).any():
+        raise UserError(f"{objective} needs validation images of the same classes; choose data.validation")

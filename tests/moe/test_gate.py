@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from moe.config import GateConfig
 from moe.gate import GATES, NoisyTopKGate, keep_top_k
+from moe.routing import Routing
 
 
 def latents(count=6, channels=5, seed=0):
@@ -96,3 +97,26 @@ class TestGateContract:
         gate = GATES[name](5, 3, 4, 2, GateConfig(kind=name))
         gate(latents()).weights[:, 0].sum().backward()
         assert all(parameter.grad is not None for parameter in gate.parameters())
+
+
+def test_given_noise_is_scaled_and_added_as_equation_3_says():
+    torch.manual_seed(0)
+    gate = NoisyTopKGate(5, 3, 4, 4, GateConfig()).train()
+    h, noise = latents(), torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    routing = gate(h, noise)
+    scale = torch.log1p(torch.exp(gate.noise(h)))
+    expected = (gate.logits(h) + noise * scale).softmax(dim=1)  # k = E keeps all
+    torch.testing.assert_close(routing.gates(), expected)
+
+
+def test_load_and_importance_equal_loops_over_images():
+    generator = torch.Generator().manual_seed(2)
+    weights, indices = torch.rand(9, 5, generator=generator).topk(2)
+    routing = Routing(torch.zeros(9, 5), indices, weights)
+    load, importance = [0] * 5, [0.0] * 5
+    for row in range(9):
+        for slot in range(2):
+            load[indices[row, slot]] += 1
+            importance[indices[row, slot]] += float(weights[row, slot])
+    assert routing.load().tolist() == load
+    torch.testing.assert_close(routing.importance(), torch.tensor(importance))

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from moe.rng import key, mix, uniform
+from moe import rng
+from moe.rng import key, mix, normal, uniform
 
 MASK = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -156,3 +157,26 @@ class TestKey:
 
     def test_is_the_same_every_time(self) -> None:
         assert key(3, 4, 1) == key(3, 4, 1)
+
+
+class TestNormal:
+    def test_equals_the_quantiles_of_the_uniform_numbers(self) -> None:
+        counter = torch.arange(50)
+        expected = stats.norm.ppf(uniform(7, counter, 6).numpy() + 2.0**-54)
+        np.testing.assert_allclose(normal(7, counter, 6).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+    def test_is_standard_normal_and_independent(self) -> None:
+        x = normal(3, torch.arange(40_000), 4).numpy()
+        assert x.dtype == np.float32
+        assert stats.kstest(x.ravel(), "norm").pvalue > 1e-3
+        assert np.abs(np.corrcoef(x.T) - np.eye(4)).max() < 0.02
+
+    def test_a_row_depends_on_its_counter_alone(self) -> None:
+        whole = normal(3, torch.arange(100), 4)
+        assert torch.equal(normal(3, torch.tensor([42, 7]), 4), whole[[42, 7]])
+
+    @pytest.mark.parametrize(("extreme", "quantile"), [(0.0, 2.0**-54), (1 - 2.0**-53, 1 - 2.0**-53)])
+    def test_extremes_are_finite(self, monkeypatch: pytest.MonkeyPatch, extreme: float, quantile: float) -> None:
+        monkeypatch.setattr(rng, "uniform", lambda *_args: torch.tensor([[extreme]], dtype=torch.float64))
+        x = normal(0, torch.zeros(1, dtype=torch.int64), 1).item()
+        assert x == pytest.approx(stats.norm.ppf(quantile), rel=1e-5)

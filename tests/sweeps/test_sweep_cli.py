@@ -75,7 +75,7 @@ def test_launch_finishes_every_cell_and_a_second_launch_runs_nothing(tmp_path):
     page, numbers = tmp_path / "page.html", tmp_path / "table.csv"
     shown = moe("compare", "little", "--html", page, "--csv", numbers, "--latex", tmp_path / "table.tex")
     assert "view agreement" in shown.stdout
-    assert page.read_text().count("<img") == 3  # the curves, and the last heatmap of each run
+    assert page.read_text().count("<img") == 5  # the curves; heatmap and co-activation of each run
     assert "val loss mean" in numbers.read_text()
     wider = moe("sweep", "launch", write_spec(tmp_path, epochs=2, seeds=3), "--dry-run", "--json")
     assert [t["state"] for t in json.loads(wider.stdout)["trials"]] == ["finished", "finished", "waiting"]

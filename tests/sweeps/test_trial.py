@@ -1,6 +1,8 @@
 """Real training of tiny models: same bits, resume, skip, failure."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -53,6 +55,9 @@ def test_a_run_leaves_everything_behind(finished):
         "balance/dead",
         "agreement/top_k",
         "agreement/chance_observed",
+        "agreement_train/top_k",
+        "gate/entropy",
+        "routing/class_information",
         "lr",
     }
     assert keys <= set(finished.history()[-1])
@@ -62,7 +67,8 @@ def test_a_run_leaves_everything_behind(finished):
     assert facts["seed"] == 0
     assert facts["packages"]["torch"] == torch.__version__.split("+")[0]
     assert facts["images"] == {"train": 48, "validation": 48}
-    assert {file.name for file in finished.routing.glob("*.csv")} == {f"heatmap_{n:04d}.csv" for n in range(3)}
+    tables = {f"{kind}_{n:04d}.csv" for kind in ("heatmap", "classes", "coactivation") for n in range(3)}
+    assert {file.name for file in finished.routing.glob("*.csv")} == tables
     assert (finished.checkpoints / "last.ckpt").exists()
     assert finished.progress["epoch"] == 2
 
@@ -79,6 +85,110 @@ def test_same_config_same_bits_and_another_seed_others(finished, tmp_path):
     assert again.history() == finished.history()
     other = train(tiny_config(seed=1), RunStore(tmp_path / "again"), report=silent)
     assert not same(weights(other), weights(finished))
+
+
+def stopping_at(patch, steps):
+    """Send SIGTERM to this process in the given steps, counted over the whole run, once each."""
+    real, left = trial.MoEModule.training_step, set(steps)
+
+    def step(self, batch, batch_idx):
+        if self.global_step in left:
+            left.remove(self.global_step)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batch, batch_idx)
+
+    patch.setattr(trial.MoEModule, "training_step", step)
+
+
+@pytest.mark.parametrize("steps", [[0], [1], [2], [3], [4], [0, 1, 2, 3, 4]], ids=str)
+def test_told_to_stop_at_any_step_a_run_ends_with_the_same_bits(finished, tmp_path, monkeypatch, steps):
+    """Three steps an epoch, two epochs; a stop takes effect after the step, with its checkpoint."""
+    tiny_store()
+    store = RunStore(tmp_path / "stopped")
+    stopping_at(monkeypatch, steps)
+    lines = []
+    for step in steps:
+        with pytest.raises(trial.InterruptedRunError):
+            train(tiny_config(), store, report=lines.append)
+        after = "epoch 1" if step == 2 else f"epoch {step // 3} and {step % 3 + 1} of 3 steps"
+        expected = f"resuming after {after}"
+        run = store.create(tiny_config())
+        assert run.state.state == "waiting"
+    train(tiny_config(), store, report=lines.append)
+    assert expected in lines
+    assert run.finished
+    assert not run.step_checkpoint.exists()
+    assert run.state.attempts == len(steps) + 1
+    assert same(weights(run), weights(finished))
+    assert run.history() == finished.history()
+    for file in finished.routing.glob("*.csv"):
+        assert (run.routing / file.name).read_bytes() == file.read_bytes()
+
+
+def test_told_to_stop_in_its_last_step_a_run_finishes(finished, tmp_path, monkeypatch):
+    tiny_store()
+    stopping_at(monkeypatch, [5])
+    run = train(tiny_config(), RunStore(tmp_path / "runs"), report=silent)
+    assert run.finished
+    assert same(weights(run), weights(finished))
+
+
+def test_told_to_stop_before_training_nothing_is_lost(tmp_path, monkeypatch):
+    tiny_store()
+    real = trial.MoEModule.validation_step
+
+    def step(self, batch, batch_idx):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batch, batch_idx)
+
+    store = RunStore(tmp_path / "runs")
+    with monkeypatch.context() as patch:
+        patch.setattr(trial.MoEModule, "validation_step", step)
+        with pytest.raises(trial.InterruptedRunError):
+            train(tiny_config(), store, report=silent)
+    assert train(tiny_config(), store, report=silent).finished
+
+
+def test_signal_handlers_are_those_of_before(tmp_path):
+    tiny_store()
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    train(tiny_config(train__epochs=1), RunStore(tmp_path / "runs"), report=silent)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_crash_loses_no_more_than_the_time_between_checkpoints(finished, tmp_path, monkeypatch):
+    """Checkpoints after every step here; the process dies in step 4 without a chance to save."""
+    tiny_store()
+    store = RunStore(tmp_path / "crash")
+    real = trial.MoEModule.training_step
+
+    def die(self, batch, batch_idx):
+        if self.global_step == 4:
+            raise MemoryError
+        return real(self, batch, batch_idx)
+
+    often = tiny_config(machine__checkpoint_minutes=1e-9)
+    with monkeypatch.context() as patch:
+        patch.setattr(trial.MoEModule, "training_step", die)
+        with pytest.raises(MemoryError):
+            train(often, store, report=silent)
+    lines = []
+    run = train(often, store, report=lines.append)
+    assert "resuming after epoch 1 and 1 of 3 steps" in lines
+    assert same(weights(run), weights(finished))
+    assert run.history() == finished.history()
+    assert not run.step_checkpoint.exists()
+
+
+def test_a_supervised_run(tmp_path):
+    tiny_store()
+    # the class shows in the brightness, so that stays as it is
+    config = tiny_config(loss__objective="supervised", train__epochs=20, train__lr=3e-3, augment__jitter=0.0)
+    history = train(config, RunStore(tmp_path / "runs"), report=silent).history()
+    assert history[0]["val/objective"] == pytest.approx(1.0986, rel=0.2)  # log 3 classes
+    assert history[-1]["train/objective"] < 0.7
+    assert history[-1]["train/accuracy"] > 0.75
+    assert history[-1]["val/accuracy"] > 0.75
 
 
 def test_a_resumed_run_ends_with_the_same_bits(finished, tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
 """From stores to batches: pixels, statistics, order."""
 
+from collections.abc import Iterable
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from moe.config import RunConfig, from_flat
-from moe.data.loading import Batch, EpochBatches, InOrder, Pixels, RunData, load_pixels, load_run_data, resized
+from moe.data.loading import Batch, EpochBatches, InOrder, Pixels, RunData, Share, load_pixels, load_run_data, resized
 from moe.data.store import Images, ImageStore, write_store
 from moe.errors import UserError
 
@@ -37,7 +40,14 @@ def config(**changes: object) -> RunConfig:
 def one_epoch(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     batches = EpochBatches(count, batch_size, seed)
     batches.set_epoch(epoch)
-    return list(batches)
+    return lists(batches)
+
+
+def lists(batches: Iterable[torch.Tensor]) -> list[list[int]]:
+    return [batch.tolist() for batch in batches]
+
+
+CPU = torch.device("cpu")
 
 
 class TestEpochBatches:
@@ -57,8 +67,23 @@ class TestEpochBatches:
             list(used)
         torch.manual_seed(99)
         used.set_epoch(1)  # as when a run resumes
-        assert list(used) == one_epoch(50, 5, 3, 1)
-        assert list(used) == list(used)
+        assert lists(used) == one_epoch(50, 5, 3, 1)
+        assert lists(used) == lists(used)
+
+    @pytest.mark.parametrize("skip", [0, 1, 9])
+    def test_batches_done_before_a_checkpoint_are_skipped_once(self, skip: int) -> None:
+        used = EpochBatches(50, 5, 3, skip=skip)
+        used.set_epoch(2)
+        assert len(used) == 10
+        assert lists(used) == one_epoch(50, 5, 3, 2)[skip:]
+        used.set_epoch(3)
+        assert lists(used) == one_epoch(50, 5, 3, 3)
+
+    @pytest.mark.parametrize("of", [2, 3, 6])
+    def test_processes_share_each_batch(self, of: int) -> None:
+        parts = [lists(EpochBatches(40, 6, 0, Share(rank, of))) for rank in range(of)]
+        assert [[*chain(*batch)] for batch in zip(*parts, strict=True)] == one_epoch(40, 6, 0, 0)
+        assert {len(batch) for part in parts for batch in part} == {6 // of}
 
     def test_seeds_and_epochs_differ_also_crosswise(self) -> None:
         orders = {str(one_epoch(50, 5, seed, epoch)) for seed in range(4) for epoch in range(4)}
@@ -79,12 +104,18 @@ class TestInOrder:
         ("count", "size", "parts"), [(40, 8, 5), (43, 8, 5), (44, 8, 6), (9, 8, 1), (3, 8, 1), (1000, 256, 4)]
     )
     def test_all_in_order_in_nearly_equal_batches(self, count: int, size: int, parts: int) -> None:
-        batches = list(InOrder(count, size))
+        batches = lists(InOrder(count, size))
         assert [place for batch in batches for place in batch] == list(range(count))
         assert len(batches) == len(InOrder(count, size)) == parts
         sizes = [len(batch) for batch in batches]
         assert max(sizes) - min(sizes) <= 1
         assert max(sizes) <= 1.5 * size
+
+    def test_processes_share_each_batch(self) -> None:
+        parts = [lists(InOrder(23, 8, Share(rank, 3))) for rank in range(3)]
+        assert [[*chain(*batch)] for batch in zip(*parts, strict=True)] == lists(InOrder(23, 8))
+        sizes = [len(batch) for part in parts for batch in part]
+        assert max(sizes) - min(sizes) <= 1
 
     def test_many_shapes(self) -> None:
         for count in range(1, 60):
@@ -168,7 +199,7 @@ class TestLoadPixels:
 class TestLoaders:
     def test_batches_are_uint8_images_with_labels_and_places(self) -> None:
         data = RunData(pixels(18), pixels(10))
-        train, validation = data.loaders(config())
+        train, validation = data.loaders(config(), CPU)
         for loader, expected, count in ((train, data.train, 16), (validation, data.validation, 10)):
             seen = 0
             for batch in loader:
@@ -185,22 +216,43 @@ class TestLoaders:
         data = RunData(pixels(16), pixels(10))
         places = []
         for seed in (0, 0, 1):
-            train, validation = data.loaders(config(seed=seed))
+            train, validation = data.loaders(config(seed=seed), CPU)
             places.append(torch.cat([batch.places for batch in train]).tolist())
             assert torch.cat([batch.places for batch in validation]).tolist() == list(range(10))
         assert places[0] == places[1] != places[2]
         assert places[0] != sorted(places[0])
 
     def test_set_epoch_reaches_the_order(self) -> None:
-        train, _ = RunData(pixels(16), pixels(4)).loaders(config())
+        train, _ = RunData(pixels(16), pixels(4)).loaders(config(), CPU)
         train.sampler.set_epoch(1)
         assert [batch.places.tolist() for batch in train] == one_epoch(16, 4, 0, 1)
 
     def test_more_images_a_batch_than_there_are(self) -> None:
-        data = RunData(pixels(5), pixels(5))
+        store("a", noise(5, 16), [0, 1, 0, 1, 0])
         with pytest.raises(UserError, match=r"train\.batch_size=6 exceeds the 5 images of a"):
-            data.loaders(config(train__batch_size=6))
-        assert len(data.loaders(config(train__batch_size=5))[0]) == 1
+            load_run_data(config(train__batch_size=6))
+        assert len(load_run_data(config(train__batch_size=5)).loaders(config(train__batch_size=5), CPU)[0]) == 1
+
+    def test_images_may_stay_on_the_device(self) -> None:
+        device = torch.device("meta")  # a device that is not the CPU, without its arithmetic
+        train, _ = RunData(pixels(16), pixels(4)).loaders(config(machine__images="device"), device)
+        assert train.dataset.images_NCSS.device == device
+        batch = next(iter(train))
+        assert batch.images.device == device
+        assert batch.places.device == CPU
+        train, _ = RunData(pixels(16), pixels(4)).loaders(config(), CPU)
+        assert train.dataset.images_NCSS.device == CPU
+
+    def test_a_supervised_run_needs_a_class_for_every_image(self) -> None:
+        store("a", noise(6, 16), [0, 1] * 3)
+        store("b", noise(6, 16))
+        store("c", noise(6, 16), [0, 1] * 3, ("fish", "fowl"))
+        supervised = {"loss__objective": "supervised", "data__validation": "a"}
+        assert load_run_data(config(**supervised)).train.classes == ("cat", "dog")
+        with pytest.raises(UserError, match=r"needs a class for every image, which b lacks"):
+            load_run_data(config(**supervised | {"data__name": "b"}))
+        with pytest.raises(UserError, match=r"validation images of the same classes"):
+            load_run_data(config(**supervised | {"data__validation": "c"}))
 
     def test_run_data_is_read_at_the_runs_size(self) -> None:
         store("a", noise(6, 24), [0, 1] * 3)

@@ -1,0 +1,82 @@
+"""The step: its random numbers, its values, the record it shows."""
+
+import pytest
+import torch
+
+from moe.data.loading import Batch
+from moe.lightning_module import MoEModule
+from moe.losses import importance_cv2
+from tests.conftest import tiny_config
+
+COUNT = 12
+
+
+def images(seed=0):
+    return torch.randint(0, 256, (COUNT, 3, 16, 16), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def module(**changes):
+    return MoEModule(tiny_config(**changes), (0.5,) * 3, (0.25,) * 3, classes=3)
+
+
+def batch(places):
+    places = torch.tensor(places)
+    return Batch(images()[places], places % 3, places)
+
+
+def step(of, places, epoch=0):
+    return of._two_view_step(batch(places), epoch)
+
+
+def test_noise_is_a_function_of_seed_epoch_view_and_image():
+    of = module()
+    places = torch.arange(COUNT)
+    whole = of._noise(places, 0)
+    assert whole.shape == (2 * COUNT, 4)
+    some = torch.tensor([5, 2])
+    assert torch.equal(of._noise(some, 0), whole[[5, 2, COUNT + 5, COUNT + 2]])
+    others = [of._noise(places, 1), module(seed=1)._noise(places, 0), whole.roll(COUNT, 0), whole.roll(1, 0)]
+    assert not any(torch.equal(whole, other) for other in others)
+    torch.manual_seed(99)
+    assert torch.equal(of._noise(places, 0), whole)
+
+
+def test_routing_of_an_image_does_not_depend_on_its_place_in_the_batch():
+    """Batch norm aside, which is frozen here while the gate stays noisy."""
+    of = module().eval()
+    of.model.gate.training = True
+    of.training = True
+    order = [7, 3, 11, 0]
+    _, whole = step(of, list(range(COUNT)))
+    _, some = step(of, order)
+    for view in ("view_a", "view_b"):
+        assert torch.equal(getattr(some, view).indices, getattr(whole, view).indices[order])
+    of.training = False
+    _, quiet = step(of, list(range(COUNT)))
+    assert torch.equal(quiet.view_a.logits, whole.view_a.logits)
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "supervised"])
+def test_the_loss_is_objective_plus_weighted_importance(objective):
+    of = module(loss__objective=objective, loss__importance_weight=0.3).train()
+    values, record = step(of, list(range(COUNT)))
+    gates = torch.cat([record.view_a.gates(), record.view_b.gates()])
+    torch.testing.assert_close(values["importance_cv2"], importance_cv2(gates))
+    torch.testing.assert_close(values["loss"], values["objective"] + 0.3 * values["importance_cv2"])
+    assert ("accuracy" in values) == (objective == "supervised")
+
+
+def test_the_record_holds_no_gradients_and_the_loss_does():
+    values, record = step(module().train(), list(range(COUNT)))
+    assert not any(part.requires_grad for view in (record.view_a, record.view_b) for part in view)
+    assert values["loss"].requires_grad
+
+
+def test_places_stay_on_the_cpu():
+    moved = module().transfer_batch_to_device(batch([0, 1, 2]), torch.device("meta"), 0)
+    assert (moved.images.device.type, moved.labels.device.type, moved.places.device.type) == ("meta", "meta", "cpu")
+
+
+def test_importance_weight_zero_switches_the_term_off():
+    values, _ = step(module(loss__importance_weight=0.0).train(), list(range(COUNT)))
+    assert values["loss"] == values["objective"]
