@@ -1,25 +1,20 @@
 """The `moe` command: one sub-app per package. No logic of its own; heavy imports happen inside the commands."""
 
-import contextlib
-import json
 import os
-import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from moe.errors import UserError
+from sweeps.commands import app as sweep_app
+from sweeps.console import Json, Set, SweepName, err, out, print_json, progress_bar
 from sweeps.exit_codes import FAILURE, INTERRUPTED, USER_MISTAKE, InterruptedRunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from sweeps.launch import LaunchedSweep, Trial
+    from collections.abc import Sequence
 
 app = typer.Typer(
     help="Sweeps of sparse Mixture-of-Experts vision models, and probes that ask each expert what it encodes.",
@@ -28,40 +23,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-sweep_app = typer.Typer(help="Many runs: launch, watch, resume.", no_args_is_help=True)
 runs_app = typer.Typer(help="Finished and unfinished runs on this machine.", no_args_is_help=True)
 data_app = typer.Typer(help="Images: prepare known datasets, import your own.", no_args_is_help=True)
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a parameter.")]
-SweepName = Annotated[str, typer.Argument(help="Name of a launched sweep.")]
-AgentCount = Annotated[int, typer.Option(min=1, help="Trials that run at the same time.")]
-
-
-def _json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> "Iterator[Callable[[int, int], None]]":
-    """A progress bar in a terminal, one line at the end elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    if not err.is_terminal:
-        last = [0]
-        yield lambda done, _total: last.__setitem__(0, done)
-        err.print(f"{what}: {last[0]}")
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @app.callback()
@@ -70,148 +36,6 @@ def _main(
 ) -> None:
     if debug:
         os.environ["MOE_DEBUG"] = "1"
-
-
-# --- sweeps ---------------------------------------------------------------------------------------------------------
-
-
-@sweep_app.command("launch")
-def sweep_launch(
-    spec: Annotated[str, typer.Argument(help="A sweep file, or a shipped one: paper.yaml, gating.yaml, ...")],
-    backend: Annotated[str, typer.Option(help="auto or local")] = "auto",
-    agents: AgentCount = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and start nothing.")] = False,
-    assignments: Set = None,
-    as_json: Json = False,
-) -> None:
-    """Run every cell of a sweep that is not finished yet."""
-    from moe.config import parse_assignments
-    from sweeps import launch
-
-    launch.check_backend(backend)
-    sweep, cells = launch.plan(spec, parse_assignments(assignments or [], "--set: "))
-    if dry_run:
-        _print_plan(sweep.name, list(sweep.swept), launch.preview(sweep, cells), as_json)
-        return
-    from moe.data.datasets import check_available
-
-    for data in {cell.config.data for cell in cells}:
-        check_available(data)
-    _run_sweep(launch.LaunchedSweep.register(sweep, cells), agents, as_json, retry_failed=False)
-
-
-def _print_plan(name: str, swept: list[str], trials: "list[dict[str, Any]]", as_json: bool) -> None:
-    if as_json:
-        _json({"sweep": name, "trials": trials})
-        return
-    table = Table(title=f"sweep {name}: {len(trials)} trials", title_justify="left")
-    for column in ("run", *swept, "state"):
-        table.add_column(column)
-    for trial in trials:
-        table.add_row(trial["run_id"], *(str(trial["values"][path]) for path in swept), trial["state"])
-    out.print(table)
-
-
-def _run_sweep(sweep: "LaunchedSweep", agents: int, as_json: bool, *, retry_failed: bool) -> None:
-    from sweeps import tracker
-    from sweeps.launch import Agents
-    from sweeps.live import watch
-
-    sweep.restore_configs()
-    backend = sweep.backend()
-    backend.request_stop(stop=False)
-    backend.publish(sweep.jobs)
-    backend.recover(failed=retry_failed)
-    sweep.requeue_missing(backend)
-    trials = sweep.trials(backend)
-    done = sum(trial.state == "finished" for trial in trials)
-    err.print(f"sweep {sweep.name}: {done} of {len(trials)} already finished")
-    if done < len(trials):
-        mode, why = tracker.mode()
-        err.print(f"backend local, {agents} agent{'s' if agents > 1 else ''}; W&B {mode}: {why}")
-        pool = Agents.start(sweep, min(agents, len(trials) - done))
-        try:
-            watch(sweep, backend, pool.running, agents, err)
-        except KeyboardInterrupt:
-            err.print("stopping: running trials write a checkpoint and end")
-        finally:
-            pool.stop()
-            pool.close()
-    _print_status(sweep, as_json)
-    trials = sweep.trials(backend)
-    unfinished = sum(trial.state != "finished" for trial in trials)
-    if unfinished:
-        err.print(f"{unfinished} of {len(trials)} not finished; `moe sweep resume {sweep.name}` goes on")
-        raise typer.Exit(FAILURE)
-    if not as_json:
-        out.print(f"next: moe probe --sweep {sweep.name}; moe compare {sweep.name}")
-
-
-def _print_status(sweep: "LaunchedSweep", as_json: bool) -> None:
-    from sweeps.live import table
-
-    trials = sweep.trials(sweep.backend())
-    if as_json:
-        _json({"sweep": sweep.name, "trials": [_trial_json(trial) for trial in trials]})
-    else:
-        out.print(table(sweep, trials))
-
-
-def _trial_json(trial: "Trial") -> dict[str, Any]:
-    from sweeps.runs import read_json
-
-    return {
-        "run_id": trial.run.id,
-        "config": read_json(trial.run.config_file),
-        "values": trial.job.values,
-        "state": trial.state,
-        "attempts": trial.attempts,
-        "error": trial.error,
-    }
-
-
-@sweep_app.command("agent")
-def sweep_agent(
-    sweep: SweepName,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
-) -> None:
-    """Join a launched sweep: run waiting trials until none is left."""
-    from sweeps.agent import Agent, follow_stdin
-    from sweeps.launch import LaunchedSweep
-
-    if os.environ.pop("MOE_FOLLOW_STDIN", ""):
-        follow_stdin()
-    agent = Agent(LaunchedSweep(sweep), (lambda _line: None) if quiet else out.print)
-    if agent.backend.stop_requested():
-        raise UserError(f"sweep {sweep} was told to stop; `moe sweep resume {sweep}` withdraws that and goes on")
-    finished = agent.run()
-    if not quiet:
-        out.print(f"nothing waits any more; this agent finished {finished}")
-
-
-@sweep_app.command("status")
-def sweep_status(sweep: SweepName, as_json: Json = False) -> None:
-    """Show every trial: waiting, running, finished or failed."""
-    from sweeps.launch import LaunchedSweep
-
-    _print_status(LaunchedSweep(sweep), as_json)
-
-
-@sweep_app.command("resume")
-def sweep_resume(sweep: SweepName, agents: AgentCount = 1, as_json: Json = False) -> None:
-    """Finish what is missing: interrupted trials from their last checkpoint, failed ones anew."""
-    from sweeps.launch import LaunchedSweep
-
-    _run_sweep(LaunchedSweep(sweep), agents, as_json, retry_failed=True)
-
-
-@sweep_app.command("stop")
-def sweep_stop(sweep: SweepName) -> None:
-    """Let running trials write a checkpoint and end; `moe sweep resume` goes on."""
-    from sweeps.launch import LaunchedSweep
-
-    LaunchedSweep(sweep).backend().request_stop(stop=True)
-    out.print(f"sweep {sweep}: running trials checkpoint and end; `moe sweep resume {sweep}` goes on")
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
@@ -231,14 +55,27 @@ def train_command(
     assignments: Set = None,
 ) -> None:
     """Train one run; parameters also as --model.experts=8, the way W&B passes them."""
-    from sweeps.agent import follow_stdin
-    from sweeps.config_files import run_config
-    from sweeps.trial import train
+    from sweeps.worker import follow_stdin
 
     if os.environ.pop("MOE_FOLLOW_STDIN", ""):
         follow_stdin()
-    resolved = run_config(config, [*(assignments or []), *_flags(context.args)])
-    train(resolved, group=os.environ.get("MOE_SWEEP"), report=lambda line: out.print(line, soft_wrap=True))
+    _train(config, [*(assignments or []), *_flags(context.args)])
+
+
+@app.command("worker", hidden=True)
+def worker_command() -> None:
+    """Wait on standard input for a run to train; agents start it."""
+    from sweeps.worker import wait_for_order
+
+    if config := wait_for_order():
+        _train(config, [])
+
+
+def _train(config: Path | None, assignments: list[str]) -> None:
+    from sweeps.config_files import run_config
+    from sweeps.trial import train
+
+    train(run_config(config, assignments), group=os.environ.get("MOE_SWEEP"), report=out.print)
 
 
 def _flags(arguments: "Sequence[str]") -> list[str]:
@@ -256,7 +93,7 @@ def runs_list(as_json: Json = False) -> None:
 
     rows = listing()
     if as_json:
-        _json({"runs": rows})
+        print_json({"runs": rows})
         return
     table = Table("run", "data", "E", "k", "seed", "state", "epochs", "val loss", "probes")
     for row in rows:
@@ -275,7 +112,7 @@ def runs_show(
 
     shown = details(run_id)
     if as_json:
-        _json(shown)
+        print_json(shown)
         return
     for section, values in shown.items():
         out.print(f"[bold]{section}[/bold]")
@@ -301,10 +138,10 @@ def probe_command(
 
     if (run is None) == (sweep is None):
         raise UserError("say what to probe: --run ID or --sweep NAME")
-    report = (lambda _line: None) if as_json else (lambda line: out.print(line, soft_wrap=True))
+    report = (lambda _line: None) if as_json else out.print
     results = jobs.probe_run(run, probe, images, report) if run else jobs.probe_sweep(str(sweep), probe, images, report)
     if as_json:
-        _json(results)
+        print_json(results)
 
 
 @app.command("compare")
@@ -321,7 +158,7 @@ def compare_command(
 
     comparison = compare.compare(LaunchedSweep(sweep))
     if as_json:
-        _json(comparison.as_json())
+        print_json(comparison.as_json())
     else:
         out.print(compare.terminal_table(comparison))
     for path, render in ((html, report.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
@@ -342,7 +179,7 @@ def data_list(as_json: Json = False) -> None:
 
     stores = [store.manifest for store in open_all()]
     if as_json:
-        _json({"datasets": {name: dataset.about for name, dataset in DATASETS.items()},
+        print_json({"datasets": {name: dataset.about for name, dataset in DATASETS.items()},
                "stores": [manifest.model_dump(mode="json") for manifest in stores]})  # fmt: skip
         return
     out.print("[bold]known datasets[/bold] (moe data prepare NAME)")
@@ -367,7 +204,7 @@ def data_prepare(
 
     if name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
-    with _progress(f"preparing {name}") as progress:
+    with progress_bar(f"preparing {name}") as progress:
         stores = DATASETS[name].prepare(data_root(), source, progress)
     for store in stores:
         _describe(store.manifest)
@@ -385,7 +222,7 @@ def data_import(
     """Make a store of your own images."""
     from moe.data.datasets import import_images
 
-    with _progress(f"importing {name}") as progress:
+    with progress_bar(f"importing {name}") as progress:
         store = import_images(name, path, labels=labels, classes=classes, size=size, replace=force, progress=progress)
     _describe(store.manifest)
 
@@ -415,7 +252,7 @@ def doctor_command(as_json: Json = False) -> None:
 
     checks = examine()
     if as_json:
-        _json({"checks": [check.as_json() for check in checks]})
+        print_json({"checks": [check.as_json() for check in checks]})
     else:
         for check in checks:
             mark = "[green]ok[/green]  " if check.ok else "[yellow]note[/yellow]"
@@ -428,7 +265,7 @@ def _fail(error: BaseException, code: int) -> NoReturn:
     if os.environ.get("MOE_DEBUG"):
         traceback.print_exception(error)
     name = "" if code == USER_MISTAKE else f"{type(error).__name__}: "
-    err.print(f"error: {name}{error}", markup=False, soft_wrap=True)
+    err.print(f"error: {name}{error}", markup=False)
     if code == FAILURE and not os.environ.get("MOE_DEBUG"):
         err.print("(`moe --debug ...` shows where)", markup=False)
     raise SystemExit(code)

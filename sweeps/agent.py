@@ -1,22 +1,42 @@
 """An agent: takes cells from the backend and runs each in a fresh worker process until none is left."""
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FrameType
+from typing import TypeVar
 
-from sweeps.backend import Claim
+from sqlalchemy.exc import OperationalError
+
+from sweeps.backend import Claim, LeaseLostError
+from sweeps.devices import Device
 from sweeps.exit_codes import INTERRUPTED, USER_MISTAKE
 from sweeps.launch import LaunchedSweep
+from sweeps.owner import BEAT, LEASE
 from sweeps.runs import Run
+from sweeps.worker import GRACE, Worker, environment
 
-ATTEMPTS = 3
-_POLL, _STOP_POLL, _GRACE = 0.2, 2.0, 60.0
+FAILURES = 3
+_POLL, _STOP_POLL = 0.2, 2.0
+_MEMORY = ("out of memory", "OutOfMemoryError", "MemoryError")
+_TAIL = 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When an attempt is taken for hung.
+
+    Attributes:
+        minutes: for the whole attempt; None: no limit.
+        silence: minutes without any sign of life (log, progress, metrics).
+    """
+
+    minutes: float | None = None
+    silence: float = 30.0
 
 
 class Agent:
@@ -25,99 +45,177 @@ class Agent:
     Args:
         sweep: what to run.
         report: takes one line of text for each trial that starts or ends.
+        device: what to run it on.
+        limits: when to give an attempt up.
     """
 
-    def __init__(self, sweep: LaunchedSweep, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        sweep: LaunchedSweep,
+        report: Callable[[str], None],
+        device: Device | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.sweep = sweep
         self.backend = sweep.backend()
         self.report = report
+        self.device = device or Device()
+        self.limits = limits or Limits()
+        self._environment = environment(sweep.root, sweep.name, self.device.environment())
+        self._spare: Worker | None = None
         self._stopping = False
+        self._looked = self._beaten = time.monotonic()
 
     def run(self) -> int:
         """Work until nothing waits; returns the number of cells that this agent finished."""
         finished = 0
         with _on_signal(self._stop):
-            while not self._should_stop():
-                claim = self.backend.claim()
-                if claim is None:
-                    # an agent beside us may have died: take over what it left
-                    if self.backend.recover() == 0:
-                        break
-                    continue
-                finished += self._run_claim(claim)
-        self.backend.close()
+            try:
+                while not self._should_stop():
+                    claim = patiently(self.backend.claim)
+                    if claim is None:
+                        # an agent beside us may have died: take over what it left
+                        if patiently(self.backend.recover) == 0:
+                            break
+                        continue
+                    finished += self._run_claim(claim)
+            finally:
+                if self._spare:
+                    self._spare.kill()
+                self.backend.close()
         return finished
 
     def _stop(self) -> None:
         self._stopping = True
 
     def _should_stop(self) -> bool:
-        return self._stopping or self.backend.stop_requested()
+        if not self._stopping and time.monotonic() - self._looked > _STOP_POLL:
+            self._looked = time.monotonic()
+            self._stopping |= patiently(self.backend.stop_requested)
+        return self._stopping
 
     def _run_claim(self, claim: Claim) -> bool:
-        run = self.sweep.store.run(claim.job.run_id)
+        try:
+            with self.device.hold(self.sweep.root, claim.weight, lambda: self._alive(claim)) as held:
+                if held:
+                    return self._attempt(claim)
+                self._hand_back(claim)
+        except LeaseLostError as error:
+            self.report(f"{error}; dropped here")
+        return False
+
+    def _attempt(self, claim: Claim) -> bool:
+        run = self.sweep.prepare(claim.job)
         if run.finished:  # by `moe train`, or under another sweep
-            self.backend.finish(claim, _metric(run))
-            self.report(f"{run.id} was finished already")
-            return True
+            return self._finish(claim, run, "was finished already")
         self.report(f"{run.id} started (attempt {claim.attempt})")
         logged = run.log_file.stat().st_size if run.log_file.exists() else 0
-        code = self._work(run)
+        code, problem = self._work(claim, run)
         if code == 0 and self.sweep.store.run(run.id).finished:
-            self.backend.finish(claim, _metric(run))
-            self.report(f"{run.id} finished")
-            return True
-        if code == INTERRUPTED or self._should_stop():
-            self.backend.release(claim)
-            self.report(f"{run.id} handed back")
+            return self._finish(claim, run, "finished")
+        if problem is None and (code == INTERRUPTED or self._stopping):
+            self._hand_back(claim)
             return False
-        reason = failure(run, code, logged)
-        retry = claim.attempt < ATTEMPTS and code != USER_MISTAKE
-        self.backend.fail(claim, reason, retry=retry)
+        reason = problem or failure(run, code, logged)
+        if self._makes_room(claim, reason):
+            return False
+        retry = claim.failures + 1 < FAILURES and code != USER_MISTAKE
+        tail = None if retry else log_tail(run, logged)
+        patiently(lambda: self.backend.fail(claim, reason, retry=retry, tail=tail))
         self.report(f"{run.id} failed ({reason}); {'trying again' if retry else 'giving up'}; see {run.log_file}")
         return False
 
-    def _work(self, run: Run) -> int:
-        """Train in a worker process; returns its exit code."""
-        command = [sys.executable, "-P", "-m", "cli", "train", "--config", str(run.config_file)]
-        environment = os.environ | {
-            "MOE_HOME": str(self.sweep.root.absolute()), "MOE_SWEEP": self.sweep.name, "MOE_FOLLOW_STDIN": "1",
-            "PYTHONUNBUFFERED": "1",
-        }  # fmt: skip
-        with run.log_file.open("ab") as log:
-            worker = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            try:
-                return self._wait(worker)
-            finally:
-                if worker.stdin:
-                    worker.stdin.close()
-                worker.wait()
+    def _finish(self, claim: Claim, run: Run, what: str) -> bool:
+        value = run.summary.get("last", {}).get("val/loss")
+        patiently(lambda: self.backend.finish(claim, None if value is None else float(value)))
+        self.report(f"{run.id} {what}")
+        return True
 
-    def _wait(self, worker: subprocess.Popen[bytes]) -> int:
-        asked, looked = None, time.monotonic()
-        while worker.poll() is None:
+    def _hand_back(self, claim: Claim) -> None:
+        patiently(lambda: self.backend.release(claim))
+        self.report(f"{claim.job.run_id} handed back")
+
+    def _makes_room(self, claim: Claim, reason: str) -> bool:
+        """After running out of memory beside others: hand the cell back to run with fewer beside it."""
+        if not any(word in reason for word in _MEMORY) or claim.weight >= self.device.places:
+            return False
+        weight = min(2 * claim.weight, self.device.places)
+        patiently(lambda: self.backend.release(claim, weight=weight))
+        self.report(f"{claim.job.run_id} ran out of memory; again with fewer runs beside it")
+        return True
+
+    # --- the worker -------------------------------------------------------------------------------------------------
+
+    def _work(self, claim: Claim, run: Run) -> tuple[int, str | None]:
+        """Train in a worker process; returns its exit code, and why we ended it if we did."""
+        worker, self._spare = self._spare or Worker(self._environment), None
+        try:
+            worker.train(run)
+            if patiently(self.backend.waiting):
+                self._spare = Worker(self._environment)
+            problem = self._watch(claim, run, worker)
+        except BaseException:
+            worker.kill()
+            raise
+        return worker.end(), problem
+
+    def _watch(self, claim: Claim, run: Run, worker: Worker) -> str | None:
+        """Wait for the worker's end; returns why we ended it, None if it ended by itself or was asked to stop."""
+        started = heard = time.monotonic()
+        sign, asked, problem = _sign_of_life(run), None, None
+        while worker.process.poll() is None:
             time.sleep(_POLL)
-            if asked is None and time.monotonic() - looked > _STOP_POLL:
-                looked = time.monotonic()
-                self._stopping |= self.backend.stop_requested()
-            if self._stopping and asked is None:
-                asked = time.monotonic()
-                worker.send_signal(signal.SIGTERM)
-            if asked is not None and time.monotonic() - asked > _GRACE:
-                worker.kill()
-        return worker.returncode
+            now = time.monotonic()
+            self._tell(claim)
+            if (new := _sign_of_life(run)) != sign:
+                sign, heard = new, now
+            if asked is not None:
+                if now - asked > GRACE:
+                    worker.kill()
+                continue
+            if self.limits.minutes is not None and now - started > 60 * self.limits.minutes:
+                problem = f"not finished after {self.limits.minutes:g} minutes"
+            elif now - heard > 60 * self.limits.silence:
+                problem = f"no sign of life for {self.limits.silence:g} minutes"
+            if problem or self._should_stop():
+                asked = now
+                worker.ask_to_stop()
+        return problem
+
+    def _alive(self, claim: Claim) -> bool:
+        """While waiting for a place: keep the cell, unless told to stop."""
+        self._tell(claim)
+        return not self._should_stop()
+
+    def _tell(self, claim: Claim) -> None:
+        """Say now and then that this agent lives."""
+        if time.monotonic() - self._beaten > BEAT:
+            self._beaten = time.monotonic()
+            with contextlib.suppress(OperationalError):  # the next beat may get through
+                self.backend.beat(claim)
 
 
-def _metric(run: Run) -> float | None:
-    value = run.summary.get("last", {}).get("val/loss")
-    return float(value) if value is not None else None
+def _sign_of_life(run: Run) -> tuple[int, ...]:
+    """Something that changes while a run works."""
+    stats = []
+    for file in (run.progress_file, run.history_file, run.log_file, run.step_checkpoint, run.checkpoints):
+        try:
+            stats.append(file.stat().st_mtime_ns)
+        except FileNotFoundError:
+            stats.append(0)
+    return tuple(stats)
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """The call's result; a database that does not answer is asked again for the length of a lease."""
+    end = time.monotonic() + LEASE
+    while True:
+        try:
+            return call()
+        except OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(_STOP_POLL)
 
 
 def failure(run: Run, code: int, logged: int = 0) -> str:
@@ -130,10 +228,22 @@ def failure(run: Run, code: int, logged: int = 0) -> str:
     """
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
-    text = run.log_file.read_bytes()[logged:].decode(errors="replace") if run.log_file.exists() else ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in _log(run, logged) if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return next(reversed(errors or lines), "it printed nothing")
+
+
+def log_tail(run: Run, logged: int = 0) -> str:
+    """The end of what a worker printed."""
+    return "\n".join(_log(run, logged)[-_TAIL:])
+
+
+def _log(run: Run, logged: int) -> list[str]:
+    if not run.log_file.exists():
+        return []
+    with run.log_file.open("rb") as file:
+        file.seek(logged)
+        return file.read().decode(errors="replace").splitlines()
 
 
 @contextlib.contextmanager
@@ -149,19 +259,3 @@ def _on_signal(act: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
-
-
-def follow_stdin() -> None:
-    """End this process (by SIGTERM, so that it can checkpoint) when its standard input closes.
-
-    Its parent holds the other end, so this notices the parent's death even by `kill -9`.
-    """
-
-    def wait() -> None:
-        while os.read(0, 1024):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_GRACE)
-        os._exit(INTERRUPTED)
-
-    threading.Thread(target=wait, daemon=True).start()

@@ -1,6 +1,6 @@
 """What hands out the trials of a sweep: a small protocol and the names of those that implement it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,55 +23,94 @@ class Job:
 
 @dataclass(frozen=True)
 class Claim:
-    """A cell handed to one agent: `trial` is the backend's own number of this attempt."""
+    """A cell handed to one agent.
+
+    Attributes:
+        job: the cell.
+        attempt: number of this attempt, from 1.
+        failures: attempts before that failed by themselves.
+        weight: places on a device that it needs: more than one after it ran out of memory beside others.
+    """
 
     job: Job
-    trial: int
     attempt: int
+    failures: int = 0
+    weight: int = 1
 
 
 @dataclass(frozen=True)
 class JobState:
-    """How a cell stands: its newest attempt's state, how many there were, and why the last one failed."""
+    """How a cell stands.
+
+    Attributes:
+        state: of its newest attempt; waiting if its agent is gone.
+        attempts: how many there were.
+        error: why the last one ended, unless the cell is finished.
+        here: whether the results of a finished cell lie in this `MOE_HOME`.
+        where: host that runs it.
+        note: of a finished cell, that it was stopped early; of a failed one, the end of its log.
+    """
 
     state: State
     attempts: int
     error: str | None = None
+    here: bool = True
+    where: str | None = None
+    note: str | None = None
+
+
+class LeaseLostError(Exception):
+    """The cell was taken for lost and given to another agent; this one has to drop it."""
 
 
 class SweepBackend(Protocol):
-    """Hands out each cell of one sweep until it is finished, never to two agents at a time."""
+    """Hands out each cell of one sweep until it is finished, never to two agents at a time.
 
-    def __init__(self, sweep: str, root: Path, cells: Collection[str] | None = None) -> None:
-        """Open a sweep's queue; with `cells`, run ids outside them (of an earlier version of it) are let be."""
+    What an agent says of a cell (`beat`, `finish`, `fail`, `release`) raises LeaseLostError if it is no longer its own.
+    """
+
+    def __init__(self, sweep: str, root: Path, storage: str | None = None) -> None:
+        """Open a sweep's queue; `storage` is a database URL."""
         ...
 
     def publish(self, jobs: Sequence[Job]) -> None:
-        """Add the cells that are not known yet."""
+        """Make these the sweep's cells; known ones keep their state, those of an earlier version are let be."""
         ...
 
     def publish_again(self, jobs: Sequence[Job]) -> None:
         """Let cells that were finished wait again."""
         ...
 
-    def claim(self) -> Claim | None:
-        """Take a waiting cell, or None if none waits."""
+    def mark_finished(self, jobs: Sequence[Job]) -> None:
+        """Close waiting cells whose run is finished already, by another sweep or alone."""
         ...
 
-    def finish(self, claim: Claim, value: float | None) -> None:
+    def claim(self) -> Claim | None:
+        """Take the first waiting cell, or None if none waits."""
+        ...
+
+    def beat(self, claim: Claim) -> None:
+        """Say that the cell's agent lives; to be called every few seconds."""
+        ...
+
+    def finish(self, claim: Claim, value: float | None, note: str | None = None) -> None:
         """The cell is done; `value` is its metric."""
         ...
 
-    def fail(self, claim: Claim, reason: str, *, retry: bool) -> None:
-        """The attempt failed; with `retry` the cell waits again."""
+    def fail(self, claim: Claim, reason: str, *, retry: bool, tail: str | None = None) -> None:
+        """The attempt failed; with `retry` the cell waits again, else `tail` is the end of its log."""
         ...
 
-    def release(self, claim: Claim) -> None:
-        """Hand a cell back unfinished, not counted as a failure."""
+    def release(self, claim: Claim, *, weight: int | None = None) -> None:
+        """Hand a cell back unfinished, not counted as an attempt; `weight` changes the places it needs."""
         ...
 
     def recover(self, *, failed: bool = False) -> int:
         """Let cells whose agent is gone wait again (with `failed`: failed ones too); returns how many."""
+        ...
+
+    def waiting(self) -> int:
+        """Number of cells that wait."""
         ...
 
     def states(self) -> dict[str, JobState]:
@@ -84,6 +123,14 @@ class SweepBackend(Protocol):
 
     def stop_requested(self) -> bool:
         """Whether agents shall end."""
+        ...
+
+    def define(self, definition: Mapping[str, Any]) -> None:
+        """Store what another machine needs to join the sweep."""
+        ...
+
+    def definition(self) -> dict[str, Any] | None:
+        """What `define` stored, or None."""
         ...
 
     def close(self) -> None:

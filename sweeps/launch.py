@@ -15,42 +15,79 @@ from typing import Any
 from moe.config import from_flat
 from moe.errors import UserError, suggest, unknown
 from sweeps.backend import Job, JobState, SweepBackend
+from sweeps.devices import CPU, Device, groups, visible
+from sweeps.forecast import epochs_behind
 from sweeps.local import LocalBackend
 from sweeps.runs import Run, RunStore, State, home, read_json, write_json
 from sweeps.spec import Cell, Sweep, expand, load_sweep, with_overrides
+from sweeps.storage import ENVIRONMENT, without_password
 
 BACKENDS: dict[str, type[SweepBackend]] = {"local": LocalBackend}
+_DEATHS = 10  # of agents, before a launch stops replacing them
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One cell of a sweep and how it stands."""
+    """One cell of a sweep and how it stands.
+
+    Attributes:
+        job: the cell.
+        state: waiting, running, finished or failed.
+        attempts: how many there were.
+        error: why the last one ended.
+        run: its run, which may lie on another machine.
+        note: see JobState.
+        where: host that runs it.
+    """
 
     job: Job
     state: State
     attempts: int
     error: str | None
     run: Run
+    note: str | None = None
+    where: str | None = None
 
 
 class LaunchedSweep:
-    """A sweep that was launched on this machine.
+    """A sweep that was launched, here or on another machine that shares its storage.
+
+    Args:
+        name: its name.
+        root: `MOE_HOME`.
+        storage: database URL of its queue; None: where it was launched, or `MOE_STORAGE`.
 
     Attributes:
-        name: its name.
         swept: parameters that vary, in file order.
         jobs: its cells, in order.
+
+    Raises:
+        UserError: there is no such sweep.
     """
 
-    def __init__(self, name: str, root: Path | None = None) -> None:
+    def __init__(self, name: str, root: Path | None = None, storage: str | None = None) -> None:
         self.root = root or home()
         self.name = name
+        self.store = RunStore(self.root)
         stored = read_json(self._file(self.root, name))
+        self.storage = storage or os.environ.get(ENVIRONMENT) or (stored or {}).get("storage")
         if stored is None:
-            raise UserError(f'no sweep "{name}" in {self.root}: {suggest(name, names(self.root))}')
+            stored = self._fetch()
         self.swept: list[str] = stored["swept"]
         self.jobs = [Job(cell["run_id"], cell["values"]) for cell in stored["cells"]]
-        self.store = RunStore(self.root)
+
+    def _fetch(self) -> dict[str, Any]:
+        """The definition from the storage, for a machine that did not launch the sweep."""
+        definition = None
+        if self.storage:
+            backend = self.backend()
+            definition = backend.definition()
+            backend.close()
+        if definition is None:
+            where = without_password(self.storage) if self.storage else self.root
+            raise UserError(f'no sweep "{self.name}" in {where}: {suggest(self.name, names(self.root))}')
+        write_json(self._file(self.root, self.name), definition)
+        return definition
 
     @property
     def folder(self) -> Path:
@@ -62,51 +99,62 @@ class LaunchedSweep:
         return root / "sweeps" / name / "sweep.json"
 
     @classmethod
-    def register(cls, sweep: Sweep, cells: list[Cell], root: Path | None = None) -> "LaunchedSweep":
-        """Write the sweep down, and each cell's configuration into its run's directory."""
+    def register(
+        cls, sweep: Sweep, cells: list[Cell], root: Path | None = None, storage: str | None = None
+    ) -> "LaunchedSweep":
+        """Write the sweep down, here and in its storage."""
         root = root or home()
-        store = RunStore(root)
-        for cell in cells:
-            store.create(cell.config)
-        write_json(
-            cls._file(root, sweep.name),
-            {
-                "name": sweep.name,
-                "swept": list(sweep.swept),
-                "raw": sweep.raw,
-                "cells": [{"run_id": cell.run_id, "values": cell.values} for cell in cells],
-            },
-        )
-        return cls(sweep.name, root)
+        url = storage or os.environ.get(ENVIRONMENT)
+        definition = {
+            "name": sweep.name,
+            "swept": list(sweep.swept),
+            "raw": sweep.raw,
+            "cells": [{"run_id": cell.run_id, "values": cell.values} for cell in cells],
+            "storage": without_password(url) if url else None,
+        }
+        write_json(cls._file(root, sweep.name), definition)
+        launched = cls(sweep.name, root, storage)
+        backend = launched.backend()
+        backend.define(definition)
+        backend.close()
+        return launched
 
-    def backend(self) -> LocalBackend:
+    def backend(self) -> SweepBackend:
         """The backend that hands out this sweep's cells."""
-        return LocalBackend(self.name, self.root, [job.run_id for job in self.jobs])
+        return LocalBackend(self.name, self.root, self.storage)
 
-    def restore_configs(self) -> None:
-        """Write again the configuration of runs whose directory was deleted."""
-        for job in self.jobs:
-            if not self.store.run(job.run_id).config_file.exists():
-                self.store.create(from_flat(job.values))
+    def prepare(self, job: Job) -> Run:
+        """The cell's run, with its directory and configuration."""
+        run = self.store.run(job.run_id)
+        if not run.config_file.exists():
+            self.store.create(from_flat(job.values))
+        return run
 
     def trials(self, backend: SweepBackend) -> list[Trial]:
         """Every cell and how it stands. A finished run counts, whichever sweep finished it."""
         states = backend.states()
+        done = self.store.finished_ids()
         result = []
         for job in self.jobs:
-            run = self.store.run(job.run_id)
             known = states.get(job.run_id, JobState("waiting", 0))
-            state = "finished" if run.finished else known.state
-            if state == "finished" and not run.finished:
+            state = "finished" if job.run_id in done else known.state
+            if state == "finished" and known.here and job.run_id not in done:
                 state = "waiting"  # the queue says done, but its results were deleted
-            result.append(Trial(job, state, known.attempts, known.error if state != "finished" else None, run))
+            error = known.error if state != "finished" else None
+            run = self.store.run(job.run_id)
+            result.append(Trial(job, state, known.attempts, error, run, known.note, known.where))
         return result
 
+    def link_finished(self, backend: SweepBackend) -> None:
+        """Close cells that another sweep finished: they are linked by their run id, not repeated."""
+        done = self.store.finished_ids()
+        backend.mark_finished([job for job in self.jobs if job.run_id in done])
+
     def requeue_missing(self, backend: SweepBackend) -> None:
-        """Queue again the cells that the queue calls finished but whose results are gone."""
-        known = backend.states()
-        gone = [j for j in self.jobs if j.run_id in known and known[j.run_id].state == "finished"]
-        backend.publish_again([job for job in gone if not self.store.run(job.run_id).finished])
+        """Queue again the cells that the queue calls finished here but whose results are gone."""
+        known, done = backend.states(), self.store.finished_ids()
+        gone = [j for j in self.jobs if j.run_id in known and j.run_id not in done]
+        backend.publish_again([j for j in gone if known[j.run_id].state == "finished" and known[j.run_id].here])
 
 
 def names(root: Path | None = None) -> list[str]:
@@ -133,37 +181,98 @@ def plan(spec: str, overrides: Mapping[str, Any]) -> tuple[Sweep, list[Cell]]:
     return sweep, expand(sweep)
 
 
-def preview(sweep: Sweep, cells: list[Cell], root: Path | None = None) -> list[dict[str, Any]]:
-    """What a launch would do: every cell with its run id, configuration and state. Writes nothing."""
+def preview(
+    sweep: Sweep, cells: list[Cell], root: Path | None = None, storage: str | None = None
+) -> list[dict[str, Any]]:
+    """What a launch would do: every cell with its run id, configuration, state and missing epochs. Writes nothing.
+
+    ``kind`` is finished, running, failed, or for a waiting cell resumable (a checkpoint exists) or new.
+    """
     store = RunStore(root)
     known: dict[str, JobState] = {}
     if (store.root / "sweeps" / sweep.name).is_dir():
-        known = LocalBackend(sweep.name, store.root).states()
+        backend = LocalBackend(sweep.name, store.root, storage)
+        known = backend.states()
+        backend.close()
+    done, begun = store.finished_ids(), store.begun_ids()
     rows = []
     for cell in cells:
-        state = "finished" if store.run(cell.run_id).finished else "waiting"
+        state = "finished" if cell.run_id in done else "waiting"
         if state == "waiting" and cell.run_id in known and known[cell.run_id].state != "finished":
             state = known[cell.run_id].state
+        behind = epochs_behind(store.run(cell.run_id)) if cell.run_id in begun else 0
+        kind = state if state != "waiting" else "resumable" if cell.run_id in begun else "new"
+        left = 0 if state == "finished" else cell.config.train.epochs - behind
         config = cell.config.model_dump(mode="json")
-        rows.append({"run_id": cell.run_id, "config": config, "values": cell.values, "state": state})
+        row = {"run_id": cell.run_id, "config": config, "values": cell.values, "state": state}
+        rows.append(row | {"kind": kind, "epochs_left": left})
     return rows
 
 
-@dataclass
+@dataclass(frozen=True)
+class Crew:
+    """How many agents a launch starts, and on what.
+
+    Attributes:
+        agents: how many; None: as many as the devices have places.
+        per_device: runs that share a GPU.
+        minutes: limit for one attempt; None: none.
+        size: GPUs of each agent.
+    """
+
+    agents: int | None = None
+    per_device: int = 1
+    minutes: float | None = None
+    size: int = 1
+
+    def devices(self) -> list[Device]:
+        """The device of each agent."""
+        found = groups(visible(), self.size)
+        count = self.agents or len(found) * self.per_device
+        if found == [CPU]:
+            return [Device()] * count
+        places = max(self.per_device, -(-count // len(found)))
+        return [Device(found[number % len(found)], places) for number in range(count)]
+
+
 class Agents:
-    """Agent processes of this launch. They end when this process ends, however it ends."""
+    """Agent processes of this launch. They end when this process ends, however it ends.
 
-    processes: list[subprocess.Popen[bytes]]
+    Args:
+        sweep: what they work on.
+        crew: how many, and where.
+        most: not more than these: there are no more cells.
+    """
 
-    @classmethod
-    def start(cls, sweep: LaunchedSweep, count: int) -> "Agents":
-        """Start `count` agents, which share out the processor's cores."""
-        threads = str(max(1, (os.cpu_count() or 1) // count))
-        environment = os.environ | {"MOE_HOME": str(sweep.root.absolute()), "MOE_FOLLOW_STDIN": "1"}
-        if count > 1:
+    def __init__(self, sweep: LaunchedSweep, crew: Crew, most: int) -> None:
+        self.sweep, self.crew = sweep, crew
+        self.devices = crew.devices()[:most]
+        self.processes = [self._start(device) for device in self.devices]
+        self._deaths = 0
+
+    def _start(self, device: Device) -> subprocess.Popen[bytes]:
+        threads = str(max(1, (os.cpu_count() or 1) // len(self.devices)))
+        environment = os.environ | {"MOE_HOME": str(self.sweep.root.absolute()), "MOE_FOLLOW_STDIN": "1"}
+        if len(self.devices) > 1:
             environment.setdefault("OMP_NUM_THREADS", threads)
-        command = [sys.executable, "-P", "-m", "cli", "sweep", "agent", sweep.name, "--quiet"]
-        return cls([_follower(command, environment) for _ in range(count)])
+        if self.sweep.storage:
+            environment[ENVIRONMENT] = self.sweep.storage
+        command = [sys.executable, "-P", "-m", "cli", "sweep", "agent", self.sweep.name, "--quiet"]
+        command += ["--device", device.name, "--places", str(device.places)]
+        if self.crew.minutes is not None:
+            command += ["--timeout", str(self.crew.minutes)]
+        # its own group, and gone when our end of its standard input closes
+        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
+
+    def tend(self, backend: SweepBackend) -> None:
+        """Replace agents that died while cells wait, a few times; take back what they held."""
+        for place, process in enumerate(self.processes):
+            if process.poll() in (None, 0) or self._deaths >= _DEATHS:
+                continue
+            backend.recover()
+            if backend.waiting():
+                self._deaths += 1
+                self.processes[place] = self._start(self.devices[place])
 
     def running(self) -> bool:
         """Whether any agent is still at work."""
@@ -176,14 +285,5 @@ class Agents:
                 process.send_signal(signal.SIGTERM)
         for process in self.processes:
             process.wait()
-
-    def close(self) -> None:
-        """Release the pipes."""
-        for process in self.processes:
             if process.stdin:
                 process.stdin.close()
-
-
-def _follower(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A process in its own group that ends when our end of its standard input closes."""
-    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)

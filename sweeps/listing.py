@@ -1,8 +1,11 @@
-"""What `moe runs` prints."""
+"""What `moe runs` and `moe sweep ls` print."""
 
+from pathlib import Path
 from typing import Any
 
+from sweeps.launch import LaunchedSweep, names
 from sweeps.runs import Run, RunStore, read_json
+from sweeps.storage import without_password
 
 
 def listing(store: RunStore | None = None) -> list[dict[str, Any]]:
@@ -24,6 +27,23 @@ def _row(run: Run) -> dict[str, Any]:
         "val_loss": last.get("val/loss"),
         "probes": sorted({probe for _, probe, _ in run.probe_results()}),
     }
+
+
+def sweeps(root: Path | None = None) -> list[dict[str, Any]]:
+    """One row for each sweep launched on this machine."""
+    rows = []
+    for name in names(root):
+        sweep = LaunchedSweep(name, root)
+        backend = sweep.backend()
+        states = [trial.state for trial in sweep.trials(backend)]
+        backend.close()
+        counts = {state: states.count(state) for state in ("waiting", "running", "finished", "failed")}
+        rows.append({"sweep": name, "trials": len(states), **counts, "swept": sweep.swept, "queue": _queue(sweep)})
+    return rows
+
+
+def _queue(sweep: LaunchedSweep) -> str:
+    return without_password(sweep.storage) if sweep.storage else "SQLite"
 
 
 def details(run_id: str, store: RunStore | None = None) -> dict[str, dict[str, Any]]:

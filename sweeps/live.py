@@ -1,7 +1,7 @@
 """A sweep while it runs: a table that refreshes in a terminal, plain lines elsewhere."""
 
+import contextlib
 import time
-from collections.abc import Callable
 
 from rich.console import Console
 from rich.live import Live
@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.backend import SweepBackend
-from sweeps.launch import LaunchedSweep, Trial
+from sweeps.launch import Agents, LaunchedSweep, Trial
 
 _COLOURS = {"waiting": "dim", "running": "cyan", "finished": "green", "failed": "red"}
-_ROWS = 30
+_ROWS, _PAUSE = 30, 0.5
 
 
 def counts(trials: list[Trial]) -> str:
@@ -73,38 +73,33 @@ def _remaining(trials: list[Trial], agents: int) -> str:
     return f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
 
 
-def watch(
-    sweep: LaunchedSweep, backend: SweepBackend, running: Callable[[], bool], agents: int, console: Console
-) -> None:
-    """Show the sweep until `running` says that it ended."""
-    if not console.is_terminal:
-        _watch_lines(sweep, backend, running, agents, console)
-        return
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
-        while running():
-            trials = sweep.trials(backend)
-            live.update(table(sweep, trials, _remaining(trials, agents)))
-            time.sleep(0.5)
-
-
-def _watch_lines(
-    sweep: LaunchedSweep, backend: SweepBackend, running: Callable[[], bool], agents: int, console: Console
-) -> None:
+def watch(sweep: LaunchedSweep, backend: SweepBackend, agents: Agents, console: Console | None) -> None:
+    """Look after a sweep until its agents ended, and show it; without a console, silently."""
     seen: dict[str, tuple[str, int]] = {}
-    while True:
-        going = running()
-        trials = sweep.trials(backend)
-        for trial in trials:
-            where = trial.run.progress if trial.state in ("running", "finished") else {}
-            now = (trial.state, int(where.get("epoch", 0)))
-            if seen.get(trial.run.id, ("waiting", 0)) != now:
-                console.print(
-                    _line(trial, sweep.swept, _remaining(trials, agents)), markup=False, highlight=False, soft_wrap=True
-                )
-            seen[trial.run.id] = now
-        if not going:
-            return
-        time.sleep(0.5)
+    live = Live(console=console, refresh_per_second=4, transient=True) if console and console.is_terminal else None
+    with live or contextlib.nullcontext():
+        going = True
+        while going:
+            agents.tend(backend)
+            going = agents.running()
+            trials = sweep.trials(backend) if console else []
+            remaining = _remaining(trials, len(agents.devices))
+            if live:
+                live.update(table(sweep, trials, remaining))
+            elif console:
+                _print_changes(trials, sweep.swept, seen, remaining, console)
+            time.sleep(_PAUSE if going else 0)
+
+
+def _print_changes(
+    trials: list[Trial], swept: list[str], seen: dict[str, tuple[str, int]], remaining: str, console: Console
+) -> None:
+    for trial in trials:
+        where = trial.run.progress if trial.state in ("running", "finished") else {}
+        now = (trial.state, int(where.get("epoch", 0)))
+        if seen.get(trial.run.id, ("waiting", 0)) != now:
+            console.print(_line(trial, swept, remaining), markup=False)
+        seen[trial.run.id] = now
 
 
 def _line(trial: Trial, swept: list[str], remaining: str) -> str:

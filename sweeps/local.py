@@ -1,213 +1,257 @@
-"""The local backend: an Optuna study on SQLite as the queue.
+"""The local backend: a table of cells in SQLite or PostgreSQL.
 
-One Optuna trial is one attempt at one cell; cells are expanded by us and claimed by id. Two things make a claim
-exclusive: the database changes a trial from WAITING to RUNNING for one claimant only (BEGIN IMMEDIATE, without which
-SQLite lets two readers both see WAITING), and the agent holds the cell's lock file, which the operating system frees
-when the agent dies. RUNNING without a held lock is therefore a cell whose agent is gone.
+Every change of a cell is one UPDATE that names the state it starts from, so the database lets exactly one process
+make it: `waiting -> running` for a claim, `running by me -> ...` for its end, `running by the lost one -> waiting` for
+a recovery. Who is lost, `sweeps/owner.py` says.
 """
 
-import contextlib
-import fcntl
-import time
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import optuna
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import event
+import sqlalchemy as sa
 
-from sweeps.backend import Claim, Job, JobState
-from sweeps.runs import State, is_locked
+from sweeps.backend import Claim, Job, JobState, LeaseLostError
+from sweeps.owner import Owner
+from sweeps.runs import State
+from sweeps.storage import open_engine, url_of
 
-_STATES: dict[TrialState, State] = {
-    TrialState.WAITING: "waiting",
-    TrialState.RUNNING: "running",
-    TrialState.COMPLETE: "finished",
-    TrialState.FAIL: "failed",
-    TrialState.PRUNED: "failed",
-}
-_TRIES, _PAUSE = 5, 0.01
-_RUN, _VALUES, _ATTEMPT, _ERROR, _STOP = "run_id", "values", "attempt", "error", "stop"
+LOSSES = 10  # a cell that takes its agent down this often is given up
+_CHUNK = 500
+
+_TABLES = sa.MetaData()
+_CELLS = sa.Table(
+    "moe_cells",
+    _TABLES,
+    sa.Column("sweep", sa.String(200), primary_key=True),
+    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False),  # order of claims
+    sa.Column("present", sa.Boolean, nullable=False),  # False: of an earlier version of the sweep
+    sa.Column("parameters", sa.Text, nullable=False),
+    sa.Column("state", sa.String(10), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),  # claims that were not handed back
+    sa.Column("failures", sa.Integer, nullable=False),  # attempts that failed by themselves
+    sa.Column("losses", sa.Integer, nullable=False),  # attempts whose agent was lost
+    sa.Column("weight", sa.Integer, nullable=False),  # places on a device that it needs
+    sa.Column("owner", sa.String(300)),
+    sa.Column("beat", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("value", sa.Float),
+    sa.Column("finished_at", sa.Text),  # the MOE_HOME that has the results
+    sa.Column("trial", sa.Integer),  # number of the attempt in the Optuna study
+    sa.Column("note", sa.Text),
+    sa.Index("moe_cells_waiting", "sweep", "present", "state", "number"),
+)
+_SWEEPS = sa.Table(
+    "moe_sweeps",
+    _TABLES,
+    sa.Column("sweep", sa.String(200), primary_key=True),
+    sa.Column("stop", sa.Boolean, nullable=False),
+    sa.Column("definition", sa.Text),
+)
 
 
-def sqlite_storage(path: Path) -> RDBStorage:
-    """Optuna's storage in a SQLite file that several processes write to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.create").open("a") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # two processes that create the tables at once would collide
-        storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
-    engine = storage.engine
-    engine.dispose()
-
-    @event.listens_for(engine, "connect")
-    def _connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver's own BEGIN is deferred; ours follows
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA busy_timeout=60000")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return storage
+_FRESH = {"attempts": 0, "failures": 0, "losses": 0}
 
 
 class LocalBackend:
-    """SweepBackend on one machine, in `root`.
+    """SweepBackend in a database.
 
     Args:
-        sweep: name of the sweep, also of the Optuna study.
+        sweep: the sweep's name.
         root: `MOE_HOME`.
-        cells: run ids that belong to the sweep now; cells of an earlier version of its file are let be.
+        storage: the database's URL; None: `MOE_STORAGE`, else SQLite in `root`.
     """
 
-    def __init__(self, sweep: str, root: Path, cells: Collection[str] | None = None) -> None:
-        self.cells = None if cells is None else frozenset(cells)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.locks = root / "sweeps" / sweep / "locks"
-        self.storage = sqlite_storage(root / "studies.db")
-        self.study = optuna.create_study(
-            storage=self.storage, study_name=sweep, direction="minimize", load_if_exists=True
-        )
-        self._held: dict[str, IO[str]] = {}
+    def __init__(self, sweep: str, root: Path, storage: str | None = None) -> None:
+        self.sweep = sweep
+        self.home = f"{root.absolute()}"
+        self.url = url_of(root, storage)
+        self.engine = open_engine(self.url, _TABLES)
+        self.owner = Owner(root / "sweeps" / sweep / "agents")
+
+    # --- cells ------------------------------------------------------------------------------------------------------
 
     def publish(self, jobs: Sequence[Job]) -> None:
-        """Enqueue the cells that have no attempt yet."""
-        known = {trial.user_attrs[_RUN] for trial in self._trials()}
-        for job in jobs:
-            if job.run_id not in known:
-                self._enqueue(job, attempt=1)
+        """Make these the sweep's cells, in this order; known ones keep their state, others are let be."""
+        with self.engine.begin() as connection:
+            known = {row.run_id for row in connection.execute(sa.select(_CELLS.c.run_id).where(self._mine()))}
+            connection.execute(sa.update(_CELLS).where(self._mine()).values(present=False))
+            again = [{"key": job.run_id, "order": number} for number, job in enumerate(jobs) if job.run_id in known]
+            if again:
+                back = sa.update(_CELLS).where(self._mine(), _CELLS.c.run_id == sa.bindparam("key"))
+                connection.execute(back.values(present=True, number=sa.bindparam("order")), again)
+            new = [self._row(job, number) for number, job in enumerate(jobs) if job.run_id not in known]
+            for start in range(0, len(new), _CHUNK):
+                connection.execute(sa.insert(_CELLS), new[start : start + _CHUNK])
+
+    def _row(self, job: Job, number: int) -> dict[str, Any]:
+        return {
+            "sweep": self.sweep, "run_id": job.run_id, "number": number, "present": True,
+            "parameters": json.dumps(job.values), "state": "waiting", "attempts": 0, "failures": 0, "losses": 0,
+            "weight": 1, "beat": 0,
+        }  # fmt: skip
 
     def publish_again(self, jobs: Sequence[Job]) -> None:
-        """Enqueue finished cells once more."""
+        """Let finished cells wait again."""
         for job in jobs:
-            self._enqueue(job, attempt=1)
+            self._change(job.run_id, {"state": "finished"}, state="waiting", **_FRESH, finished_at=None)
 
-    def _trials(self) -> list[FrozenTrial]:
-        trials = (t for t in self.study.get_trials(deepcopy=False) if _RUN in t.user_attrs)
-        return [t for t in trials if self.cells is None or t.user_attrs[_RUN] in self.cells]
-
-    def _enqueue(self, job: Job, attempt: int) -> None:
-        attributes = {_RUN: job.run_id, _VALUES: job.values, _ATTEMPT: attempt}
-        self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attributes))
-
-    def _lock_file(self, run_id: str) -> Path:
-        return self.locks / f"{run_id}.lock"
+    def mark_finished(self, jobs: Sequence[Job]) -> None:
+        """Close waiting cells whose run is finished already."""
+        for job in jobs:
+            self._change(job.run_id, {"state": "waiting"}, state="finished", finished_at=self.home)
 
     def claim(self) -> Claim | None:
-        """The first waiting cell that no one else takes."""
-        for trial in self._trials():
-            if trial.state is TrialState.WAITING and (claim := self._try(trial)):
-                return claim
-        return None
-
-    def _try(self, trial: FrozenTrial) -> Claim | None:
-        job = _job(trial)
-        if not self._hold(job.run_id):
-            return None
-        try:
-            claimed = self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)  # noqa: SLF001
-        except UpdateFinishedTrialError:  # another agent took and finished it since we read the queue
-            claimed = False
-        if not claimed:
-            self._let_go(job.run_id)
-            return None
-        return Claim(job, trial._trial_id, trial.user_attrs[_ATTEMPT])  # noqa: SLF001
-
-    def _hold(self, run_id: str) -> bool:
-        path = self._lock_file(run_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-        for _ in range(_TRIES):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(_PAUSE)  # `is_locked` takes a lock for an instant to look at it
-            else:
-                self._held[run_id] = file
-                return True
-        file.close()
-        return False
-
-    def _let_go(self, run_id: str) -> None:
-        self._held.pop(run_id).close()
-
-    def finish(self, claim: Claim, value: float | None) -> None:
-        """Record the attempt as complete."""
-        self.storage.set_trial_state_values(
-            claim.trial, TrialState.COMPLETE, [value if value is not None else float("inf")]
+        """Take the first waiting cell, or None if none waits."""
+        self.owner.sign_in()
+        first = (
+            sa.select(_CELLS.c.run_id)
+            .where(self._present(), _CELLS.c.state == "waiting")
+            .order_by(_CELLS.c.number)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
         )
-        self._let_go(claim.job.run_id)
+        take = (
+            sa.update(_CELLS)
+            .where(self._mine(), _CELLS.c.run_id == first, _CELLS.c.state == "waiting")
+            .values(state="running", owner=self.owner.name, attempts=_CELLS.c.attempts + 1, beat=0)
+            .returning(_CELLS.c.run_id, _CELLS.c.parameters, _CELLS.c.attempts, _CELLS.c.failures, _CELLS.c.weight)
+        )
+        with self.engine.begin() as connection:
+            row = connection.execute(take).first()
+        if row is None:
+            return None
+        return Claim(Job(row.run_id, json.loads(row.parameters)), row.attempts, row.failures, row.weight)
 
-    def fail(self, claim: Claim, reason: str, *, retry: bool) -> None:
-        """Record the attempt as failed."""
-        self._close(claim.trial, reason)
-        if retry:
-            self._enqueue(claim.job, claim.attempt + 1)
-        self._let_go(claim.job.run_id)
+    # --- what the holder of a cell says -----------------------------------------------------------------------------
 
-    def release(self, claim: Claim) -> None:
-        """Record the attempt as handed back; the cell waits under the same attempt number."""
-        self._close(claim.trial, "handed back")
-        self._enqueue(claim.job, claim.attempt)
-        self._let_go(claim.job.run_id)
+    def beat(self, claim: Claim) -> None:
+        """Say that the cell's agent lives."""
+        self._own(claim, beat=_CELLS.c.beat + 1)
 
-    def _close(self, trial: int, reason: str) -> None:
-        self.storage.set_trial_user_attr(trial, _ERROR, reason)
-        self.storage.set_trial_state_values(trial, TrialState.FAIL)
+    def finish(self, claim: Claim, value: float | None, note: str | None = None) -> None:
+        """The cell is done."""
+        self._own(
+            claim, state="finished", value=value, error=None, owner=None, finished_at=self.home, note=note
+        )  # fmt: skip
+
+    def fail(self, claim: Claim, reason: str, *, retry: bool, tail: str | None = None) -> None:
+        """The attempt failed; with `retry` the cell waits again."""
+        state = "waiting" if retry else "failed"
+        self._own(claim, state=state, error=reason, owner=None, failures=_CELLS.c.failures + 1, note=tail)
+
+    def release(self, claim: Claim, *, weight: int | None = None) -> None:
+        """Hand a cell back unfinished, not counted as an attempt; it may need more places on a device next time."""
+        changes = {} if weight is None else {"weight": weight}
+        self._own(claim, state="waiting", owner=None, attempts=_CELLS.c.attempts - 1, **changes)
+
+    def record_trial(self, claim: Claim, trial: int) -> int | None:
+        """Remember the attempt's number in the Optuna study; returns that of the attempt before."""
+        query = sa.select(_CELLS.c.trial).where(self._mine(), _CELLS.c.run_id == claim.job.run_id)
+        with self.engine.begin() as connection:
+            before = connection.execute(query).scalar()
+        self._own(claim, trial=trial)
+        return before
+
+    def _own(self, claim: Claim, **changes: Any) -> None:
+        if not self._change(claim.job.run_id, {"state": "running", "owner": self.owner.name}, **changes):
+            raise LeaseLostError(f"cell {claim.job.run_id} was given to another agent")
+
+    def _change(self, run_id: str, expected: Mapping[str, Any], **changes: Any) -> bool:
+        """Change a cell if it is in the expected state; False if it is not."""
+        same = [_CELLS.c[name] == value for name, value in expected.items()]
+        statement = sa.update(_CELLS).where(self._mine(), _CELLS.c.run_id == run_id, *same).values(**changes)
+        with self.engine.begin() as connection:
+            return bool(connection.execute(statement).rowcount)
+
+    # --- the lost ---------------------------------------------------------------------------------------------------
 
     def recover(self, *, failed: bool = False) -> int:
-        """Re-queue cells whose agent is gone, and with `failed` those that failed for good."""
-        count = 0
-        for run_id, trial in self._newest().items():
-            lost = trial.state is TrialState.RUNNING
-            if not (lost or (failed and trial.state is TrialState.FAIL)) or not self._hold(run_id):
-                continue
-            # read again under the lock: its agent may have finished it, or another process recovered it
-            if self._newest()[run_id].number == trial.number:
-                current = self.study.get_trials(deepcopy=False)[trial.number]
-                if current.state is trial.state:
-                    if lost:
-                        self._close(trial._trial_id, "its agent ended without a word")  # noqa: SLF001
-                    self._enqueue(_job(trial), trial.user_attrs[_ATTEMPT] + 1 if lost else 1)
-                    count += 1
-            self._let_go(run_id)
+        """Let cells whose agent is gone wait again, and with `failed` those that failed for good."""
+        lost = [r for r in self._rows("running") if r.owner and self.owner.lost(r.owner, r.number, r.beat)]
+        count = sum(self._take_back(row) for row in lost)
+        for owner in {row.owner for row in lost}:
+            self.owner.forget(owner)
+        if failed:
+            for row in self._rows("failed"):
+                count += self._change(row.run_id, {"state": "failed"}, state="waiting", **_FRESH)
         return count
 
-    def _newest(self) -> dict[str, FrozenTrial]:
-        return {trial.user_attrs[_RUN]: trial for trial in self._trials()}
+    def _take_back(self, row: Any) -> bool:
+        final = row.losses + 1 >= LOSSES
+        return self._change(
+            row.run_id,
+            {"state": "running", "owner": row.owner, "beat": row.beat},
+            state="failed" if final else "waiting",
+            error=f"its agent was lost {row.losses + 1} times" if final else "interrupted: its agent was lost",
+            losses=row.losses + 1,
+            owner=None,
+        )  # fmt: skip
+
+    def _rows(self, state: State | None = None) -> Sequence[Any]:
+        query = sa.select(_CELLS).where(self._present()).order_by(_CELLS.c.number)
+        with self.engine.connect() as connection:
+            return connection.execute(query if state is None else query.where(_CELLS.c.state == state)).all()
+
+    def waiting(self) -> int:
+        """Number of cells that wait."""
+        query = sa.select(sa.func.count()).where(self._present(), _CELLS.c.state == "waiting")
+        with self.engine.connect() as connection:
+            return connection.execute(query).scalar_one()
 
     def states(self) -> dict[str, JobState]:
-        """State of every cell; one whose agent is gone counts as waiting."""
+        """State of every cell; one whose agent is known to be gone counts as waiting."""
         result = {}
-        for run_id, trial in self._newest().items():
-            state = _STATES[trial.state]
-            error = trial.user_attrs.get(_ERROR)
-            attempts = trial.user_attrs[_ATTEMPT] - (state == "waiting")
-            if state == "running" and not is_locked(self._lock_file(run_id)):
+        for row in self._rows():
+            state: State = row.state
+            error = row.error if state != "finished" else None
+            if state == "running" and row.owner and self.owner.known_dead(row.owner):
                 state, error = "waiting", "interrupted: its agent is gone"
-            result[run_id] = JobState(state, attempts, error)
+            here = row.finished_at in (None, self.home)
+            where = (row.owner or "").rsplit("/", 1)[0].split(":", 1)[0] or None
+            result[row.run_id] = JobState(state, row.attempts, error, here=here, where=where, note=row.note)
         return result
 
+    # --- the sweep --------------------------------------------------------------------------------------------------
+
     def request_stop(self, *, stop: bool) -> None:
-        """Set or clear the study's stop mark."""
-        self.study.set_user_attr(_STOP, stop)
+        """Set or clear the sweep's stop mark."""
+        self._upsert(stop=stop)
 
     def stop_requested(self) -> bool:
-        """Read the study's stop mark."""
-        return bool(self.study.user_attrs.get(_STOP, False))
+        """Read the sweep's stop mark."""
+        return bool(self._sweep_column(_SWEEPS.c.stop))
+
+    def define(self, definition: Mapping[str, Any]) -> None:
+        """Store what another machine needs to join."""
+        self._upsert(definition=json.dumps(definition))
+
+    def definition(self) -> dict[str, Any] | None:
+        """What `define` stored."""
+        text = self._sweep_column(_SWEEPS.c.definition)
+        return None if text is None else json.loads(text)
+
+    def _sweep_column(self, column: sa.Column[Any]) -> Any:
+        with self.engine.connect() as connection:
+            return connection.execute(sa.select(column).where(_SWEEPS.c.sweep == self.sweep)).scalar()
+
+    def _upsert(self, **changes: Any) -> None:
+        with self.engine.begin() as connection:
+            found = connection.execute(sa.update(_SWEEPS).where(_SWEEPS.c.sweep == self.sweep).values(**changes))
+            if not found.rowcount:
+                row = {"sweep": self.sweep, "stop": False} | changes
+                connection.execute(sa.insert(_SWEEPS).values(**row))
 
     def close(self) -> None:
-        """Free locks and connections."""
-        for run_id in list(self._held):
-            self._let_go(run_id)
-        with contextlib.suppress(AttributeError):
-            self.storage.remove_session()
-        self.storage.engine.dispose()
+        """Let go of what is held."""
+        self.owner.sign_out()
+        self.engine.dispose()
 
+    def _mine(self) -> sa.ColumnElement[bool]:
+        return _CELLS.c.sweep == self.sweep
 
-def _job(trial: FrozenTrial) -> Job:
-    return Job(trial.user_attrs[_RUN], trial.user_attrs[_VALUES])
+    def _present(self) -> sa.ColumnElement[bool]:
+        return sa.and_(self._mine(), _CELLS.c.present)

@@ -19,14 +19,13 @@ DISTRIBUTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # name: r
     "int_uniform": (_RANGE, ()),
     "uniform": (_RANGE, ()),
     "q_uniform": (_RANGE, ("q",)),
-    "log_uniform_values": (_RANGE, ()),
-    "normal": ((), ("mu", "sigma")),
-    # known to the W&B server only
-    "inv_log_uniform_values": (_RANGE, ()),
-    "q_log_uniform_values": (_RANGE, ("q",)),
     "log_uniform": (_RANGE, ()),
-    "inv_log_uniform": (_RANGE, ()),
     "q_log_uniform": (_RANGE, ("q",)),
+    "inv_log_uniform": (_RANGE, ()),
+    "log_uniform_values": (_RANGE, ()),
+    "q_log_uniform_values": (_RANGE, ("q",)),
+    "inv_log_uniform_values": (_RANGE, ()),
+    "normal": ((), ("mu", "sigma")),
     "q_normal": ((), ("mu", "sigma", "q")),
     "log_normal": ((), ("mu", "sigma")),
     "q_log_normal": ((), ("mu", "sigma", "q")),
@@ -35,6 +34,8 @@ DISTRIBUTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # name: r
 }
 _KEYS = ("value", "values", "probabilities", "distribution", *_RANGE, "q", "mu", "sigma", "a", "b")
 _EXPONENTS = ("log_uniform", "inv_log_uniform", "q_log_uniform")  # their min and max are no values
+_ROUNDING = 1e-9  # 0.3 / 0.1 is a little less than 3
+_LARGEST_EXPONENT = 700.0  # e to this power is still a float
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,54 @@ class Parameter:
     mu: float = 0.0
     sigma: float = 1.0
     q: float = 1
+    a: float = 1.0
+    b: float = 1.0
     at: Keys = ()  # its keys in the file; empty if it came from --set
 
     @property
     def fixed(self) -> bool:
         """Whether there is only one value."""
         return len(self.values) == 1 or (self.min is not None and self.min == self.max)
+
+    @property
+    def quantised(self) -> bool:
+        """Whether it takes multiples of `q` only."""
+        return self.distribution.startswith("q_")
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether it is uniform in the logarithm."""
+        return "log_uniform" in self.distribution
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The numbers between which all values lie, for a distribution of numbers; infinite where it has no end."""
+        if self.min is not None and self.max is not None:
+            if self.distribution == "inv_log_uniform":  # log(1/x) is uniform
+                return math.exp(-self.max), math.exp(-self.min)
+            if self.distribution in _EXPONENTS:
+                return math.exp(self.min), math.exp(self.max)
+            return self.min, self.max
+        if self.distribution.endswith("beta"):
+            return 0.0, 1.0
+        return (0.0 if self.distribution.endswith("log_normal") else -math.inf), math.inf
+
+    @property
+    def steps(self) -> tuple[float, float]:
+        """The first and last multiple of `q` within the support, as numbers of steps from 0."""
+        low, high = self.support
+        first = math.ceil(low / self.q - _ROUNDING) if math.isfinite(low) else low
+        last = math.floor(high / self.q + _ROUNDING) if math.isfinite(high) else high
+        return first, last
+
+    def on_grid(self, x: float) -> float:
+        """The multiple of `q` nearest to x within the support; x itself where there is no `q`."""
+        if not self.quantised:
+            return x
+        first, last = self.steps
+        steps = int(min(max(round(x / self.q), first), last))  # W&B may step outside; a bound is a bound
+        value = steps * self.q
+        return value if isinstance(self.q, int) else float(f"{value:.12g}")  # 0.3, not 0.30000000000000004
 
 
 def value_problem(path: str, value: Any) -> str | None:
@@ -202,7 +245,7 @@ def _categorical(path: str, at: Keys, entry: dict[str, Any], distribution: str, 
 
 
 def _check_probabilities(path: str, at: Keys, given: Any, count: int, source: Source) -> tuple[float, ...]:
-    if not (isinstance(given, list) and all(_is_finite(item) and item >= 0 for item in given)):
+    if not (isinstance(given, list) and all(is_finite(item) and item >= 0 for item in given)):
         raise source.error(at, f"{path}: probabilities needs a list of numbers from 0 to 1; write one for each value")
     if len(given) != count:
         raise source.error(at, f"{path}: {len(given)} probabilities for {count} values; write one for each value")
@@ -216,7 +259,7 @@ def _continuous(path: str, at: Keys, entry: dict[str, Any], distribution: str, s
     for key, value in numbers.items():
         if isinstance(value, str):
             raise source.error((*at, key), _text_problem(path, value))
-        if not _is_finite(value):
+        if not is_finite(value):
             raise source.error((*at, key), f"{path}: {key} needs a number, not {as_yaml(value)}; write the number")
     annotation = parameter_types()[path]
     if not is_number(annotation):
@@ -226,30 +269,53 @@ def _continuous(path: str, at: Keys, entry: dict[str, Any], distribution: str, s
             _check_value(path, numbers[key], (*at, key), source)
     _check_shape(path, at, numbers, distribution, source)
     _check_wholeness(path, at, entry, distribution, source)
-    kept = {key: value for key, value in numbers.items() if key not in ("a", "b")}
-    return Parameter(distribution, at=at, **kept)
+    parameter = Parameter(distribution, at=at, **numbers)
+    _check_support(path, parameter, source)
+    return parameter
 
 
 def _check_shape(path: str, at: Keys, numbers: dict[str, float], distribution: str, source: Source) -> None:
     low, high = (numbers.get(key, 0) for key in _RANGE)
-    q = numbers.get("q", 1)
     if low > high:
         raise source.error((*at, "min"), f"{path}: min {low} is above max {high}; swap them")
     if distribution.endswith("_values") and low <= 0:
         raise source.error((*at, "min"), f"{path}: {distribution} needs min above 0, not {low}; write min: 1.0e-6, say")
+    for key in _RANGE:
+        if distribution in _EXPONENTS and abs(numbers[key]) > _LARGEST_EXPONENT:
+            problem = f"{path}: {key} {numbers[key]} is no exponent of e that a number can have"
+            raise source.error((*at, key), f"{problem}; {_other_kind(distribution)}")
     if numbers.get("sigma", 0) < 0:
         raise source.error((*at, "sigma"), f"{path}: sigma {numbers['sigma']} is negative; write a number from 0")
-    if q <= 0:
+    for key in ("a", "b"):
+        if numbers.get(key, 1) <= 0:
+            raise source.error((*at, key), f"{path}: {key} {numbers[key]} is not above 0; write 1.0, say")
+    if (q := numbers.get("q", 1)) <= 0:
         raise source.error((*at, "q"), f"{path}: q {q} is not above 0; write the step between values")
-    if distribution == "q_uniform" and math.ceil(low / q) > math.floor(high / q):
-        raise source.error((*at, "q"), f"{path}: no multiple of q {q} lies between {low} and {high}; make q smaller")
+
+
+def _other_kind(distribution: str) -> str:
+    return f"{distribution} takes exponents of e, {distribution}_values takes the values themselves"
+
+
+def _check_support(path: str, parameter: Parameter, source: Source) -> None:
+    """What only the finished parameter shows: that it has values, and that they fit where min and max are exponents."""
+    low, high = parameter.support
+    first, last = parameter.steps
+    if parameter.quantised and first > last:
+        problem = f"{path}: no multiple of q {parameter.q} lies between {low:g} and {high:g}; make q smaller"
+        raise source.error((*parameter.at, "q"), problem)
+    if parameter.distribution in _EXPONENTS:
+        ends = ("max", "min") if parameter.distribution.startswith("inv_") else _RANGE
+        for key, value in zip(ends, (low, high), strict=True):
+            if problem := value_problem(path, parameter.on_grid(value)):
+                raise source.error((*parameter.at, key), f"{problem}; {_other_kind(parameter.distribution)}")
 
 
 def _check_wholeness(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> None:
     """Whole-number settings need whole draws; fractional ones must not get them by accident."""
-    fractional = distribution in ("uniform", "log_uniform_values", "normal")
+    whole = distribution == "int_uniform" or (distribution.startswith("q_") and isinstance(entry.get("q", 1), int))
     if _takes_whole(parameter_types()[path]):
-        if fractional or (distribution == "q_uniform" and not isinstance(entry.get("q", 1), int)):
+        if not whole:
             fix = "write whole min and max with distribution: int_uniform"
             raise source.error(at, f"{path} takes whole numbers, which {distribution} does not give; {fix}")
     elif distribution == "int_uniform":
@@ -267,7 +333,8 @@ def _check_value(path: str, value: Any, at: Keys, source: Source) -> None:
         raise source.error(at, problem)
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that one can calculate with."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -43,7 +43,7 @@ def to_html(comparison: Comparison) -> str:
         _picture(_png(_curves(comparison)), "training curves by epoch"),
         *_across(comparison),
         "<h2>Runs</h2>",
-        *(_run(run) for group in comparison.groups for run in group.runs),
+        *(_run(run) for group in comparison.groups for run in group.runs if run.config_file.exists()),
         "</body></html>",
     ]
     return "\n".join(parts)

@@ -270,6 +270,15 @@ class RunStore:
         files = sorted(self.root.glob("*/config.json"), key=lambda file: file.stat().st_mtime)
         return [Run(file.parent) for file in files]
 
+    def finished_ids(self) -> set[str]:
+        """Ids of all finished runs; reads one small file a run."""
+        files = self.root.glob("*/state.json")
+        return {file.parent.name for file in files if (read_json(file) or {}).get("state") == "finished"}
+
+    def begun_ids(self) -> set[str]:
+        """Ids of all runs that have a checkpoint."""
+        return {folder.parent.name for folder in self.root.glob("*/checkpoints")}
+
     def find(self, run_id: str) -> Run:
         """A run by its id or an unambiguous beginning of it.
 

@@ -21,7 +21,9 @@ import numpy as np
 
 from moe.config import RunConfig, check_paths, from_flat, parameter_types
 from moe.errors import UserError, suggest
-from sweeps.draws import QUANTILES
+from sweeps.draws import draw, extremes, reach
+from sweeps.hyperband import check_stopping
+from sweeps.metric import Metric, check_metric
 from sweeps.parameters import Parameter, as_number, as_yaml, flatten, read_parameter, value_problem
 from sweeps.source import Source, find, read
 
@@ -30,17 +32,8 @@ METHODS = ("grid", "random", "bayes")
 TEXT_KEYS = ("name", "description", "program", "project", "entity", "job", "image_uri", "apiVersion", "kind")
 KEYS = (*TEXT_KEYS, "method", "metric", "parameters", "command", "run_cap", "early_terminate", "controller")
 CUSTOM_KEYS = ("metrics", "scheduler")  # valid for W&B, but only with its method: custom
-METRIC_KEYS = ("name", "goal", "target", "impute", "impute_while_running")
-STOP_KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 MAX_RUNS = 10_000  # more than anyone trains: a slip in the file, and it would fill the memory
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What bayes and early termination look at."""
-
-    name: str
-    goal: Literal["minimize", "maximize"] = "minimize"
+_CHECKED_PAIRS, _CHECKED_DRAWS = 5_000, 50  # combinations of a bayes sweep that are tried before it starts
 
 
 @dataclass(frozen=True)
@@ -96,6 +89,15 @@ def load_sweep(spec: str) -> Sweep:
     """
     file, text = find(spec)
     tree, source = read(file, text)
+    return _sweep(tree, source)
+
+
+def restore(name: str, raw: Mapping[str, Any], digest: str) -> Sweep:
+    """The sweep again from its name, `raw` and `digest`, for a process that does not have the file."""
+    return dataclasses.replace(_sweep(dict(raw), Source(name, {})), name=name, digest=digest)
+
+
+def _sweep(tree: Any, source: Source) -> Sweep:
     _check_top(tree, source)
     entries = {}
     for path, at, entry in flatten(tree["parameters"], source, ("parameters",)):
@@ -108,11 +110,11 @@ def load_sweep(spec: str) -> Sweep:
     flat_entries = {path: entry for path, (_, entry) in entries.items()}
     metric = tree.get("metric")
     return Sweep(
-        name=tree.get("name", PurePath(file).stem),
+        name=tree.get("name", PurePath(source.file).stem),
         source=source,
         method=tree["method"],
         parameters=parameters,
-        metric=Metric(metric["name"], metric.get("goal", "minimize")) if metric else None,
+        metric=Metric(**{key: metric[key] for key in ("name", "goal", "target") if key in metric}) if metric else None,
         run_cap=tree.get("run_cap"),
         early_terminate=tree.get("early_terminate"),
         raw={"program": "moe", "command": list(COMMAND)} | tree | {"parameters": flat_entries},
@@ -144,21 +146,22 @@ def expand(sweep: Sweep, overrides: Mapping[str, Any] = MappingProxyType({})) ->
 
     Grid: the full product in file order, the last parameter varying fastest, cut off at `run_cap`. Random:
     `run_cap` draws; each parameter has its own stream of numbers, from the file's digest and its path, so
-    fixing one leaves the others as they were, and a raised `run_cap` adds runs to those there are.
+    fixing one leaves the others as they were, and a raised `run_cap` adds runs to those there are. Bayes: none,
+    since each depends on those before it (`sweeps.search`), but the sweep is checked all the same.
 
     Raises:
-        UserError: for a method or distribution that only the W&B server runs, a random sweep without
-            `run_cap`, more than MAX_RUNS runs, a mistaken override, a combination that RunConfig refuses.
+        UserError: for what only the W&B server does, a random or bayes sweep without `run_cap`, more than
+            MAX_RUNS runs, a mistaken override, a combination that RunConfig refuses.
     """
     sweep = with_overrides(sweep, overrides)
     if sweep.method == "bayes":
-        problem = "method: bayes is not supported by the local backend yet; use grid or random"
-        raise sweep.source.error(("method",), problem)
+        _check_search(sweep)
+        return []
     combinations = _draws(sweep) if sweep.method == "random" else _product(sweep)
     cells: dict[str, Cell] = {}
     for values in combinations:
-        cell = _cell(sweep, values)
-        cells.setdefault(cell.run_id, cell)
+        one = cell(sweep, values)
+        cells.setdefault(one.run_id, one)
         if len(cells) == sweep.run_cap:
             break
     return list(cells.values())
@@ -171,20 +174,23 @@ def _product(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 
 def _draws(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    if sweep.run_cap is None:
-        raise sweep.source.error(("method",), "method: random has no end of its own; add run_cap: 20, say")
-    _check_size(sweep, sweep.run_cap)
-    columns = []
-    for path, parameter in sweep.parameters.items():
-        quantile = QUANTILES.get(parameter.distribution)
-        if quantile is None:
-            problem = f"{path}: {parameter.distribution} is not supported by the local backend in this version"
-            raise sweep.source.error((*parameter.at, "distribution"), f"{problem}; use one of {', '.join(QUANTILES)}")
-        seed = hashlib.sha256(f"{sweep.digest}/{path}".encode()).digest()
-        uniform = np.random.default_rng(int.from_bytes(seed)).random(sweep.run_cap).tolist()
-        columns.append([quantile(parameter, u) for u in uniform])
+    cap = _cap(sweep)
+    columns = [[draw(parameter, u) for u in _stream(sweep, path, cap)] for path, parameter in sweep.parameters.items()]
     for values in zip(*columns, strict=True):
         yield dict(zip(sweep.parameters, values, strict=True))
+
+
+def _stream(sweep: Sweep, path: str, count: int) -> list[float]:
+    """A parameter's own random numbers in [0, 1)."""
+    seed = hashlib.sha256(f"{sweep.digest}/{path}".encode()).digest()
+    return [float(u) for u in np.random.default_rng(int.from_bytes(seed)).random(count)]
+
+
+def _cap(sweep: Sweep) -> int:
+    if sweep.run_cap is None:
+        raise sweep.source.error(("method",), f"method: {sweep.method} has no end of its own; add run_cap: 20, say")
+    _check_size(sweep, sweep.run_cap)
+    return sweep.run_cap
 
 
 def _check_size(sweep: Sweep, runs: int) -> None:
@@ -193,21 +199,101 @@ def _check_size(sweep: Sweep, runs: int) -> None:
         raise sweep.source.error(("run_cap",) if sweep.run_cap else ("parameters",), problem)
 
 
-def _cell(sweep: Sweep, values: dict[str, Any]) -> Cell:
+def cell(sweep: Sweep, values: dict[str, Any]) -> Cell:
+    """The run with these values of the sweep's parameters.
+
+    Raises:
+        UserError: RunConfig refuses the combination, or the run would not log the metric that the sweep goes by.
+    """
     try:
         config = from_flat(values)
     except UserError as error:
         message = str(error)
     else:
+        _check_logged(sweep, config)
         return Cell(config, values, config.identity())
     named = [path for path in values if re.search(rf"(?<![\w.]){re.escape(path)}(?![\w.])", message)]
     swept = [path for path in named or values if path in sweep.swept] or named or list(values)
     shown = ", ".join(f"{path}={as_yaml(values[path])}" for path in swept)
-    at = next((sweep.parameters[path].at for path in swept if sweep.parameters[path].at), ("parameters",))
-    if len(swept) == 1 and not (parameter := sweep.parameters[swept[0]]).values:
-        raise sweep.source.error(at, f"{message}, drawn from {parameter.distribution}; choose a narrower one")
+    parameters = [sweep.parameters[path] for path in swept if path in sweep.parameters]
+    at = next((parameter.at for parameter in parameters if parameter.at), ("parameters",))
+    if len(parameters) == 1 and not parameters[0].values:
+        raise sweep.source.error(at, f"{message}, drawn from {parameters[0].distribution}; choose a narrower one")
     fix = "change one so that every combination fits"
     raise sweep.source.error(at, f"{message} in the combination {shown}; {fix}")
+
+
+def _check_logged(sweep: Sweep, config: RunConfig) -> None:
+    """Refuse a metric that this run does not log, if the sweep is steered by it."""
+    steered = sweep.method == "bayes" or sweep.early_terminate is not None
+    if sweep.metric and steered and (problem := sweep.metric.problem(config)):
+        raise sweep.source.error(("metric", "name"), problem)
+
+
+# --- bayes -------------------------------------------------------------------------------------------------
+
+
+def replicates(sweep: Sweep) -> list[int]:
+    """The seeds that every suggestion of a bayes sweep is run with; 0 if the file does not say.
+
+    Raises:
+        UserError: the seed has a distribution, which would be a search for a lucky one.
+    """
+    parameter = sweep.parameters.get(sweep.replicate)
+    if parameter is None:
+        return [RunConfig().seed]
+    if parameter.distribution in ("constant", "categorical"):
+        return list(parameter.values)
+    problem = f"{sweep.replicate}: {parameter.distribution} does not go with method: bayes, which runs every suggestion"
+    raise sweep.source.error(parameter.at, f"{problem} with every seed; write values: [0, 1]")
+
+
+def budget(sweep: Sweep) -> int:
+    """Number of suggestions of a bayes sweep, each run with every seed: `run_cap` counts runs.
+
+    Raises:
+        UserError: there is no `run_cap`, or it does not cover one suggestion.
+    """
+    cap, seeds = _cap(sweep), len(replicates(sweep))
+    if cap < seeds:
+        problem = f"run_cap={cap} does not cover one suggestion, which is run with {seeds} seeds"
+        raise sweep.source.error(("run_cap",), f"{problem}; write {seeds} or more")
+    return cap // seeds
+
+
+def _check_search(sweep: Sweep) -> None:
+    """Refuse a bayes sweep with parts that Optuna cannot honour, or with combinations that cannot run."""
+    budget(sweep)
+    for key in ("impute", "impute_while_running"):
+        if sweep.raw["metric"].get(key, "false") not in ("false", False):
+            problem = f"{key} is not supported by the local backend: failed runs are left out of the search"
+            raise sweep.source.error(("metric", key), f"{problem}; remove it")
+    for path, parameter in sweep.parameters.items():
+        if parameter.probabilities is not None:
+            problem = f"{path}: probabilities do not go with method: bayes, which learns them"
+            raise sweep.source.error((*parameter.at, "probabilities"), f"{problem}; remove them or use random")
+    if not set(sweep.swept) - {sweep.replicate}:
+        problem = "method: bayes has nothing to choose: every parameter but seed has one value; list several"
+        raise sweep.source.error(("parameters",), problem)
+    for values in _samples(sweep):
+        cell(sweep, values)
+
+
+def _samples(sweep: Sweep) -> Iterator[dict[str, Any]]:
+    """Combinations that a search may come to: each two parameters at their extremes, the others central; some draws."""
+    parameters = {path: parameter for path, parameter in sweep.parameters.items() if path != sweep.replicate}
+    central = {path: draw(parameter, 0.5) for path, parameter in parameters.items()}
+    ends = [[(path, value) for value in extremes(parameter)] for path, parameter in parameters.items()]
+    pairs = (pair for two in itertools.combinations(ends, min(2, len(ends))) for pair in itertools.product(*two))
+    for pair in itertools.islice(pairs, _CHECKED_PAIRS):
+        yield central | dict(pair)
+    streams = {path: _stream(sweep, path, _CHECKED_DRAWS) for path in parameters}
+    for number in range(_CHECKED_DRAWS):
+        drawn = {}
+        for path, parameter in parameters.items():
+            low, high = reach(parameter)
+            drawn[path] = draw(parameter, low + streams[path][number] * (high - low))
+        yield drawn
 
 
 # --- top level ---------------------------------------------------------------------------------------------
@@ -233,7 +319,8 @@ def _check_top(tree: Any, source: Source) -> None:
     if not re.fullmatch(r"\w[\w .+-]*", tree.get("name", "x")):
         problem = f"name {as_yaml(tree['name'])} cannot name a folder; use letters, digits, dots and hyphens"
         raise source.error(("name",), problem)
-    _check_stopping(tree, source)
+    if "early_terminate" in tree:
+        check_stopping(tree["early_terminate"], source)
     _check_metric(tree, source)
     _check_command(tree.get("command", list(COMMAND)), source)
 
@@ -250,20 +337,6 @@ def _check_key(key: str, value: Any, source: Source) -> None:
         raise source.error((key,), f"{key} must be text; put the value in quotes")
 
 
-def _check_stopping(tree: dict[str, Any], source: Source) -> None:
-    stop = tree.get("early_terminate")
-    if "early_terminate" in tree and not (isinstance(stop, dict) and stop.get("type") == "hyperband"):
-        raise source.error(
-            ("early_terminate",), "early_terminate must be a mapping; write {type: hyperband, min_iter: 10}"
-        )
-    for key in stop or ():
-        if key not in STOP_KEYS:
-            problem = f'unknown key "{key}" in early_terminate; {suggest(key, STOP_KEYS)}'
-            raise source.error(("early_terminate", key), problem)
-    if stop and "min_iter" not in stop and not {"max_iter", "s"} <= set(stop):
-        raise source.error(("early_terminate",), "hyperband lacks its first check; add min_iter, or max_iter and s")
-
-
 def _check_metric(tree: dict[str, Any], source: Source) -> None:
     if "metric" not in tree:
         askers = {"early_terminate": "early_terminate" in tree, "method": tree["method"] == "bayes"}
@@ -272,14 +345,7 @@ def _check_metric(tree: dict[str, Any], source: Source) -> None:
             problem = f"{name} needs a metric; add metric: {{name: val/loss, goal: minimize}}"
             raise source.error((key,), problem)
         return
-    metric = tree["metric"]
-    if not (isinstance(metric, dict) and isinstance(metric.get("name"), str)):
-        raise source.error(("metric",), "metric needs a name; write metric: {name: val/loss, goal: minimize}")
-    for key in metric:
-        if key not in METRIC_KEYS:
-            raise source.error(("metric", key), f'unknown key "{key}" in metric; {suggest(key, METRIC_KEYS)}')
-    if metric.get("goal", "minimize") not in ("minimize", "maximize"):
-        raise source.error(("metric", "goal"), f"unknown goal {as_yaml(metric['goal'])}; write minimize or maximize")
+    check_metric(tree["metric"], source)
 
 
 def _check_command(command: Any, source: Source) -> None:

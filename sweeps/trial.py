@@ -165,7 +165,7 @@ def _trainer(
         strategy="ddp" if machine.devices > 1 else "auto",
         plugins=[LightningEnvironment()],  # an agent under Slurm is one process a run, whatever Slurm's variables say
         precision=config.train.precision,
-        deterministic=machine.deterministic,
+        deterministic="warn" if machine.deterministic else None,  # some GPU operations have no such algorithm
         max_epochs=config.train.epochs,
         gradient_clip_val=config.train.clip_norm,
         logger=loggers,

@@ -114,7 +114,7 @@ class TestBackendContract:
 
     def test_cells_of_an_earlier_version_of_the_sweep_are_let_be(self, name, tmp_path, open_backend):
         open_backend().publish(JOBS[:3])
-        now = BACKENDS[name]("sweep", tmp_path, [JOBS[2].run_id, JOBS[3].run_id])
+        now = BACKENDS[name]("sweep", tmp_path)
         now.publish(JOBS[2:4])
         claimed = [now.claim().job.run_id, now.claim().job.run_id]
         assert (claimed, now.claim()) == ([JOBS[2].run_id, JOBS[3].run_id], None)

@@ -1,0 +1,253 @@
+"""`moe sweep ...`: many runs. No logic of its own; heavy imports happen inside the commands."""
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from moe.errors import UserError
+from sweeps.console import Json, Set, Storage, SweepName, err, out, print_json
+from sweeps.exit_codes import FAILURE
+
+if TYPE_CHECKING:
+    from sweeps.backend import SweepBackend
+    from sweeps.launch import Crew, LaunchedSweep, Trial
+
+app = typer.Typer(help="Many runs: launch, watch, resume.", no_args_is_help=True)
+
+AgentCount = Annotated[
+    int | None, typer.Option("--agents", min=1, help="Trials that run at the same time; default: one a GPU, else 1.")
+]
+PerDevice = Annotated[int, typer.Option(min=1, help="Runs that share one GPU.")]
+Timeout = Annotated[float | None, typer.Option(min=0, help="Minutes after which an attempt counts as failed.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing while it runs.")]
+
+
+@app.command("launch")
+def launch_command(
+    spec: Annotated[str, typer.Argument(help="A sweep file, or a shipped one: paper.yaml, gating.yaml, ...")],
+    backend: Annotated[str, typer.Option(help="auto or local")] = "auto",
+    agents: AgentCount = None,
+    per_device: PerDevice = 1,
+    timeout: Timeout = None,
+    storage: Storage = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and start nothing.")] = False,
+    assignments: Set = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run every cell of a sweep that is not finished yet."""
+    from moe.config import parse_assignments
+    from sweeps import launch
+
+    launch.check_backend(backend)
+    sweep, cells = launch.plan(spec, parse_assignments(assignments or [], "--set: "))
+    crew = launch.Crew(agents, per_device, timeout, max(cell.config.machine.devices for cell in cells))
+    if dry_run:
+        _print_plan(launch.preview(sweep, cells, storage=storage), sweep.name, list(sweep.swept), crew, as_json)
+        return
+    from moe.data.datasets import check_available
+
+    for data in {cell.config.data for cell in cells}:
+        check_available(data)
+    _run(launch.LaunchedSweep.register(sweep, cells, storage=storage), crew, as_json, quiet)
+
+
+def _print_plan(trials: list[dict[str, Any]], name: str, swept: list[str], crew: "Crew", as_json: bool) -> None:
+    from sweeps import forecast
+    from sweeps.runs import RunStore
+
+    missing = [(trial["config"], trial["epochs_left"]) for trial in trials if trial["state"] != "finished"]
+    outlook = forecast.forecast(RunStore(), missing, len(crew.devices()))
+    if as_json:
+        print_json({"sweep": name, "trials": trials, "forecast": vars(outlook)})
+        return
+    kinds = [trial["kind"] for trial in trials]
+    found = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    table = Table(title=f"sweep {name}: {len(trials)} trials, {found}", title_justify="left")
+    for column in ("run", *swept, "state"):
+        table.add_column(column)
+    for trial in trials:
+        table.add_row(trial["run_id"], *(str(trial["values"][path]) for path in swept), trial["kind"])
+    out.print(table)
+    out.print(outlook.sentence())
+
+
+def _run(sweep: "LaunchedSweep", crew: "Crew", as_json: bool, quiet: bool, failed: bool = False) -> None:
+    from sweeps import tracker
+    from sweeps.launch import Agents
+    from sweeps.live import watch
+
+    backend = sweep.backend()
+    backend.request_stop(stop=False)
+    backend.publish(sweep.jobs)
+    backend.recover(failed=failed)
+    sweep.requeue_missing(backend)
+    trials = sweep.trials(backend)
+    done = sum(trial.state == "finished" for trial in trials)
+    err.print(f"sweep {sweep.name}: {done} of {len(trials)} already finished")
+    if done < len(trials):
+        sweep.link_finished(backend)
+        agents = Agents(sweep, crew, len(trials) - done)
+        mode, why = tracker.mode()
+        places = ", ".join(sorted({device.name for device in agents.devices}))
+        plural = "s" if len(agents.devices) > 1 else ""
+        err.print(f"backend local, {len(agents.devices)} agent{plural} on {places}; W&B {mode}: {why}")
+        try:
+            watch(sweep, backend, agents, None if quiet or as_json else err)
+        except KeyboardInterrupt:
+            err.print("stopping: running trials write a checkpoint and end")
+        finally:
+            agents.stop()
+    _report(sweep, backend, as_json)
+
+
+def _report(sweep: "LaunchedSweep", backend: "SweepBackend", as_json: bool) -> None:
+    trials = sweep.trials(backend)
+    backend.close()
+    _print_status(sweep, trials, as_json)
+    unfinished = sum(trial.state != "finished" for trial in trials)
+    if unfinished:
+        err.print(f"{unfinished} of {len(trials)} not finished; `moe sweep resume {sweep.name}` goes on")
+        raise typer.Exit(FAILURE)
+    if not as_json:
+        out.print(f"next: moe probe --sweep {sweep.name}; moe compare {sweep.name}")
+
+
+def _print_status(sweep: "LaunchedSweep", trials: "list[Trial]", as_json: bool) -> None:
+    from sweeps.live import table
+
+    if as_json:
+        print_json({"sweep": sweep.name, "trials": [_trial_json(trial) for trial in trials]})
+        return
+    out.print(table(sweep, trials))
+    for trial in trials:
+        if trial.state == "failed":
+            out.print(f"\n{trial.run.id} failed: {trial.error}", markup=False)
+            if trial.note:
+                out.print("\n".join(f"    {line}" for line in trial.note.splitlines()), markup=False)
+
+
+def _trial_json(trial: "Trial") -> dict[str, Any]:
+    from sweeps.runs import read_json
+
+    return {
+        "run_id": trial.run.id,
+        "config": read_json(trial.run.config_file) or trial.job.values,
+        "values": trial.job.values,
+        "state": trial.state,
+        "attempts": trial.attempts,
+        "error": trial.error,
+        "note": trial.note,
+        "where": trial.where,
+    }
+
+
+@app.command("agent")
+def agent_command(
+    sweep: SweepName,
+    storage: Storage = None,
+    device: Annotated[str, typer.Option(help='GPUs by number, such as 0 or 0,1; or "cpu".')] = "",
+    places: Annotated[int, typer.Option(min=1, help="Runs that share the device.")] = 1,
+    timeout: Timeout = None,
+    quiet: Quiet = False,
+) -> None:
+    """Join a launched sweep, from this or another machine: run waiting trials until none is left."""
+    from sweeps.agent import Agent, Limits
+    from sweeps.devices import CPU, Device, visible
+    from sweeps.launch import LaunchedSweep
+    from sweeps.worker import follow_stdin
+
+    if os.environ.pop("MOE_FOLLOW_STDIN", ""):
+        follow_stdin()
+    place = Device(device or ",".join(visible()[:1]) or CPU, places)
+    agent = Agent(
+        LaunchedSweep(sweep, storage=storage), (lambda _line: None) if quiet else out.print, place, Limits(timeout)
+    )
+    if agent.backend.stop_requested():
+        raise UserError(f"sweep {sweep} was told to stop; `moe sweep resume {sweep}` withdraws that and goes on")
+    finished = agent.run()
+    if not quiet:
+        out.print(f"nothing waits any more; this agent finished {finished}")
+
+
+@app.command("status")
+def status_command(sweep: SweepName, storage: Storage = None, as_json: Json = False) -> None:
+    """Show every trial: waiting, running, finished or failed."""
+    from sweeps.launch import LaunchedSweep
+
+    launched = LaunchedSweep(sweep, storage=storage)
+    backend = launched.backend()
+    trials = launched.trials(backend)
+    backend.close()
+    _print_status(launched, trials, as_json)
+
+
+@app.command("resume")
+def resume_command(
+    sweep: SweepName,
+    agents: AgentCount = None,
+    per_device: PerDevice = 1,
+    timeout: Timeout = None,
+    storage: Storage = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Finish what is missing: interrupted trials from their last checkpoint, failed ones anew."""
+    _again(sweep, storage, (agents, per_device, timeout), as_json, quiet)
+
+
+@app.command("retry")
+def retry_command(
+    sweep: SweepName,
+    failed: Annotated[bool, typer.Option("--failed", help="Every trial that failed.")] = False,
+    agents: AgentCount = None,
+    per_device: PerDevice = 1,
+    timeout: Timeout = None,
+    storage: Storage = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Let failed trials wait again, from their last checkpoint, and run them."""
+    if not failed:
+        raise UserError("say what to retry: moe sweep retry SWEEP --failed")
+    _again(sweep, storage, (agents, per_device, timeout), as_json, quiet)
+
+
+def _again(
+    name: str, storage: str | None, crew: tuple[int | None, int, float | None], as_json: bool, quiet: bool
+) -> None:
+    from sweeps.launch import Crew, LaunchedSweep
+
+    sweep = LaunchedSweep(name, storage=storage)
+    size = max(int(job.values.get("machine.devices", 1)) for job in sweep.jobs)
+    _run(sweep, Crew(*crew, size), as_json, quiet, failed=True)
+
+
+@app.command("stop")
+def stop_command(sweep: SweepName, storage: Storage = None) -> None:
+    """Let running trials write a checkpoint and end; `moe sweep resume` goes on."""
+    from sweeps.launch import LaunchedSweep
+
+    backend = LaunchedSweep(sweep, storage=storage).backend()
+    backend.request_stop(stop=True)
+    backend.close()
+    out.print(f"sweep {sweep}: running trials checkpoint and end; `moe sweep resume {sweep}` goes on")
+
+
+@app.command("ls")
+def list_command(as_json: Json = False) -> None:
+    """List the sweeps launched on this machine and how they stand."""
+    from sweeps.listing import sweeps
+
+    rows = sweeps()
+    if as_json:
+        print_json({"sweeps": rows})
+        return
+    states = ("finished", "running", "waiting", "failed")
+    table = Table("sweep", "trials", *states, "swept", "queue")
+    for row in rows:
+        counts = [str(row[state] or "") for state in states]
+        table.add_row(row["sweep"], str(row["trials"]), *counts, " ".join(row["swept"]), row["queue"])
+    out.print(table)
