@@ -42,7 +42,7 @@ def url_of(root: Path, given: str | None) -> str:
 
 def without_password(url: str) -> str:
     """A URL that may be shown and stored."""
-    return sa.make_url(url).set(password=None).render_as_string()
+    return sa.make_url(url)._replace(password=None).render_as_string()
 
 
 @contextlib.contextmanager
