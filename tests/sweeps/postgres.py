@@ -15,10 +15,8 @@ from pathlib import Path
 def binaries() -> Path | None:
     """Folder with initdb and postgres, or None."""
     found = [*sorted(Path("/usr/lib/postgresql").glob("*/bin")), *map(Path, os.environ["PATH"].split(":"))]
-    whole = [
-        folder for folder in found if all((folder / name).exists() for name in ("initdb", "postgres", "pg_isready"))
-    ]
-    return whole[0] if whole else None
+    needed = ("initdb", "postgres", "pg_isready")
+    return next((folder for folder in found if all((folder / name).exists() for name in needed)), None)
 
 
 def _user() -> dict[str, int]:

@@ -200,13 +200,12 @@ class TestBackendContract:
         with pytest.raises(LeaseLostError, match="run00"):
             far.beat(claim)
         again = near.claim()
-        for late in (
-            lambda: far.finish(claim, 1.0),
-            lambda: far.fail(claim, "x", retry=True),
-            lambda: far.release(claim),
-        ):
-            with pytest.raises(LeaseLostError):
-                late()
+        with pytest.raises(LeaseLostError):
+            far.finish(claim, 1.0)
+        with pytest.raises(LeaseLostError):
+            far.fail(claim, "late", retry=True)
+        with pytest.raises(LeaseLostError):
+            far.release(claim)
         near.finish(again, 2.0)
         assert near.states()[JOBS[0].run_id].state == "finished"
 
@@ -300,7 +299,6 @@ def test_an_older_cell_stays_with_its_dead_owner_until_recovered(tmp_path):
     assert backend.states()[JOBS[0].run_id].error == "interrupted: its agent is gone"
     assert backend.claim() is None
     assert backend.recover() == 1
-    assert not list(backend.owner.folder.glob("*.lock")) or backend.owner.name
     assert backend.claim() is not None
     backend.close()
     assert not list((tmp_path / "sweeps" / "sweep" / "agents").glob("*.lock"))

@@ -83,8 +83,8 @@ def test_launch_finishes_every_cell_and_a_second_launch_runs_nothing(tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes through /proc")
 def test_an_agent_killed_in_mid_trial_loses_nothing(tmp_path):
-    """kill -9 of the agent: its workers end by themselves, the launcher replaces it. Then kill -9 of launcher and agent at
-    once: resume finishes every cell, each epoch once."""
+    """kill -9 of the agent: its workers end by themselves, the launcher replaces it. Then kill -9 of launcher and
+    agent at once: resume finishes every cell, each epoch once."""
     tiny_store()
     spec = write_spec(tmp_path, epochs=15, seeds=3)
     launcher = subprocess.Popen([*MOE, "sweep", "launch", str(spec)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
