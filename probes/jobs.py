@@ -114,7 +114,7 @@ def probe_sweep(name: str, names: Sequence[str] | None, images: Sequence[str] | 
     """
     sweep = LaunchedSweep(name)
     chosen = chosen_probes(names)
-    runs = [sweep.store.run(job.run_id) for job in sweep.jobs]
+    runs = [sweep.store.run(job.run_id) for job in sweep.cells()]
     finished = [run for run in runs if run.finished]
     if not finished:
         raise UserError(f"no run of sweep {name} is finished; `moe sweep resume {name}` goes on")

@@ -39,6 +39,12 @@ class Limits:
     silence: float = 30.0
 
 
+class _Early(str):
+    """Why a run was ended early, which is no failure."""
+
+    __slots__ = ()
+
+
 class Agent:
     """Runs cells of one sweep until no cell waits.
 
@@ -61,6 +67,7 @@ class Agent:
         self.report = report
         self.device = device or Device()
         self.limits = limits or Limits()
+        self.steering = sweep.steering(self.backend)
         self._environment = environment(sweep.root, sweep.name, self.device.environment())
         self._spare: Worker | None = None
         self._stopping = False
@@ -105,6 +112,8 @@ class Agent:
         return False
 
     def _attempt(self, claim: Claim) -> bool:
+        if self.steering:
+            claim = self.steering.begin(claim)
         run = self.sweep.prepare(claim.job)
         if run.finished:  # by `moe train`, or under another sweep
             return self._finish(claim, run, "was finished already")
@@ -113,6 +122,8 @@ class Agent:
         code, problem = self._work(claim, run)
         if code == 0 and self.sweep.store.run(run.id).finished:
             return self._finish(claim, run, "finished")
+        if isinstance(problem, _Early):
+            return self._finish(claim, run, problem, note=problem)
         if problem is None and (code == INTERRUPTED or self._stopping):
             self._hand_back(claim)
             return False
@@ -121,13 +132,17 @@ class Agent:
             return False
         retry = claim.failures + 1 < FAILURES and code != USER_MISTAKE
         tail = None if retry else log_tail(run, logged)
+        if self.steering and not retry:
+            self.steering.fail(claim)
         patiently(lambda: self.backend.fail(claim, reason, retry=retry, tail=tail))
         self.report(f"{run.id} failed ({reason}); {'trying again' if retry else 'giving up'}; see {run.log_file}")
         return False
 
-    def _finish(self, claim: Claim, run: Run, what: str) -> bool:
+    def _finish(self, claim: Claim, run: Run, what: str, note: str | None = None) -> bool:
         value = run.summary.get("last", {}).get("val/loss")
-        patiently(lambda: self.backend.finish(claim, None if value is None else float(value)))
+        patiently(lambda: self.backend.finish(claim, value, note))
+        if self.steering:
+            self.steering.finish(claim, run, stopped=note is not None)
         self.report(f"{run.id} {what}")
         return True
 
@@ -161,7 +176,7 @@ class Agent:
 
     def _watch(self, claim: Claim, run: Run, worker: Worker) -> str | None:
         """Wait for the worker's end; returns why we ended it, None if it ended by itself or was asked to stop."""
-        started = heard = time.monotonic()
+        started = heard = looked = time.monotonic()
         sign, asked, problem = _sign_of_life(run), None, None
         while worker.process.poll() is None:
             time.sleep(_POLL)
@@ -177,6 +192,10 @@ class Agent:
                 problem = f"not finished after {self.limits.minutes:g} minutes"
             elif now - heard > 60 * self.limits.silence:
                 problem = f"no sign of life for {self.limits.silence:g} minutes"
+            elif self.steering and now - looked > _STOP_POLL:
+                looked = now
+                early = self.steering.follow(claim, run)
+                problem = _Early(early) if early else None
             if problem or self._should_stop():
                 asked = now
                 worker.ask_to_stop()

@@ -1,6 +1,6 @@
 """What hands out the trials of a sweep: a small protocol and the names of those that implement it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,8 +13,8 @@ class Job:
     """One cell of a sweep, as the backend keeps it.
 
     Attributes:
-        run_id: the cell's run.
-        values: the sweep's parameters for it, by dotted path.
+        run_id: the cell's run; of a cell whose values are still to be found, its place, such as "place-00003".
+        values: the sweep's parameters for it, by dotted path; of such a cell, its seed.
     """
 
     run_id: str
@@ -30,12 +30,16 @@ class Claim:
         attempt: number of this attempt, from 1.
         failures: attempts before that failed by themselves.
         weight: places on a device that it needs: more than one after it ran out of memory beside others.
+        cell: the backend's name of the cell: the run id it was published under.
+        trial: number of its trial in the Optuna study, if it has one.
     """
 
     job: Job
     attempt: int
     failures: int = 0
     weight: int = 1
+    cell: str = ""
+    trial: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class JobState:
         here: whether the results of a finished cell lie in this `MOE_HOME`.
         where: host that runs it.
         note: of a finished cell, that it was stopped early; of a failed one, the end of its log.
+        job: the cell as it is now, its values found.
     """
 
     state: State
@@ -57,6 +62,7 @@ class JobState:
     here: bool = True
     where: str | None = None
     note: str | None = None
+    job: Job | None = None
 
 
 class LeaseLostError(Exception):
@@ -103,6 +109,22 @@ class SweepBackend(Protocol):
 
     def release(self, claim: Claim, *, weight: int | None = None) -> None:
         """Hand a cell back unfinished, not counted as an attempt; `weight` changes the places it needs."""
+        ...
+
+    def fill(self, claim: Claim, job: Job) -> Claim:
+        """Give a claimed cell the values that were found for it; returns the claim with them."""
+        ...
+
+    def suggestion(self, number: int, propose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The values of a suggestion: the first that any agent proposed, for all of them."""
+        ...
+
+    def record_trial(self, claim: Claim, trial: int) -> None:
+        """Remember the number of the cell's trial in the Optuna study."""
+        ...
+
+    def skip_waiting(self, note: str) -> int:
+        """Close the cells that wait: they need not be run; returns how many."""
         ...
 
     def recover(self, *, failed: bool = False) -> int:

@@ -66,7 +66,7 @@ def _submissions(jobs: Path) -> list[Path]:
 
 def _slurm_states(jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
     """State and reason of each job: from the queue, else from the accounts where the cluster keeps any."""
-    queue = _ask("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r")
+    queue = _ask("squeue", f"--user={os.getuid()}", "--noheader", "--array", "--states=all", "--format=%i|%T|%r")
     if queue is None:
         return dict.fromkeys(jobs, ("UNKNOWN", "squeue does not answer"))
     found = {job: (state, "" if reason == "None" else reason) for job, state, reason in queue}

@@ -12,6 +12,7 @@ from sweeps.exit_codes import FAILURE
 
 if TYPE_CHECKING:
     from sweeps.backend import SweepBackend
+    from sweeps.cluster import Resources, Where
     from sweeps.launch import Crew, LaunchedSweep, Trial
 
 app = typer.Typer(help="Many runs: launch, watch, resume.", no_args_is_help=True)
@@ -22,6 +23,22 @@ AgentCount = Annotated[
 PerDevice = Annotated[int, typer.Option(min=1, help="Runs that share one GPU.")]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Minutes after which an attempt counts as failed.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing while it runs.")]
+
+On = Annotated[
+    str | None,
+    typer.Option("--on", help="Submit the agents as jobs: to slurm, or local for the same on this machine."),
+]
+Gpus = Annotated[int | None, typer.Option(help="GPUs of each agent's job.")]
+Cpus = Annotated[int | None, typer.Option(help="Cores of each agent's job.")]
+Memory = Annotated[float | None, typer.Option(help="GB of memory of each agent's job.")]
+Time = Annotated[
+    str | None,
+    typer.Option("--time", help="Limit of a job, as Slurm writes it; it queues itself again."),
+]
+Sbatch = Annotated[
+    list[str] | None,
+    typer.Option("--sbatch", metavar="KEY=VALUE", help="Further options: partition=gpu, account=lab, ..."),
+]
 
 
 @app.command("launch")
@@ -34,6 +51,12 @@ def launch_command(
     storage: Storage = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and start nothing.")] = False,
     assignments: Set = None,
+    on: On = None,
+    gpus: Gpus = None,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    time_limit: Time = None,
+    sbatch: Sbatch = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -43,15 +66,77 @@ def launch_command(
 
     launch.check_backend(backend)
     sweep, cells = launch.plan(spec, parse_assignments(assignments or [], "--set: "))
-    crew = launch.Crew(agents, per_device, timeout, max(cell.config.machine.devices for cell in cells))
+    size = max((cell.config.machine.devices for cell in cells), default=1)
+    crew = launch.Crew(agents, per_device, timeout, size)
     if dry_run:
         _print_plan(launch.preview(sweep, cells, storage=storage), sweep.name, list(sweep.swept), crew, as_json)
         return
     from moe.data.datasets import check_available
 
-    for data in {cell.config.data for cell in cells}:
+    for data in {cell.config.data for cell in cells} or {launch.fixed_data(sweep)}:
         check_available(data)
-    _run(launch.LaunchedSweep.register(sweep, cells, storage=storage), crew, as_json, quiet)
+    jobs = _jobs(on, agents, gpus, cpus, memory, time_limit, sbatch)
+    launched = launch.LaunchedSweep.register(sweep, cells, storage=storage)
+    if jobs:
+        _submit(launched, *jobs, timeout, as_json)
+    else:
+        _run(launched, crew, as_json, quiet)
+
+
+def _jobs(
+    on: str | None,
+    agents: int | None,
+    gpus: int | None,
+    cpus: int | None,
+    memory: float | None,
+    time_limit: str | None,
+    sbatch: list[str] | None,
+) -> "tuple[Where, Resources] | None":
+    """Where to submit agents, and what each needs; None to run them here."""
+    if on is None:
+        if any(option is not None for option in (gpus, cpus, memory, time_limit, sbatch)):
+            raise UserError("--gpus, --cpus, --memory, --time and --sbatch are for jobs; add --on slurm")
+        return None
+    from sweeps import cluster
+
+    limit = None if time_limit is None else cluster.minutes(time_limit)
+    extra = cluster.extra_options(sbatch or [])
+    resources = cluster.Resources(agents or 1, gpus, cpus, memory, limit, extra=extra)
+    resources.check()
+    return cluster.check_where(on), resources
+
+
+def _submit(sweep: "LaunchedSweep", on: "Where", resources: "Resources", timeout: float | None, as_json: bool) -> None:
+    from sweeps import cluster
+
+    backend = sweep.backend()
+    unfinished = _publish(sweep, backend, failed=True)
+    backend.close()
+    submitted = []
+    if unfinished:
+        options = [] if timeout is None else ["--timeout", str(timeout)]
+        submitted = cluster.submit(
+            sweep.name, sweep.root, resources, on, options=options, storage=sweep.storage
+        )  # fmt: skip
+    if as_json:
+        print_json({"sweep": sweep.name, "jobs": [{"id": job.id, "log": str(job.log)} for job in submitted]})
+        return
+    for job in submitted:
+        out.print(f"job {job.id} submitted; it prints to {job.log}")
+    out.print(f"next: moe sweep status {sweep.name}; moe sweep stop {sweep.name}")
+
+
+def _publish(sweep: "LaunchedSweep", backend: "SweepBackend", *, failed: bool) -> int:
+    """Bring the queue up to date; returns the number of cells that are not finished."""
+    backend.request_stop(stop=False)
+    backend.publish(sweep.jobs)
+    backend.recover(failed=failed)
+    sweep.requeue_missing(backend)
+    sweep.link_finished(backend)
+    trials = sweep.trials(backend)
+    done = sum(trial.state == "finished" for trial in trials)
+    err.print(f"sweep {sweep.name}: {done} of {len(trials)} already finished")
+    return len(trials) - done
 
 
 def _print_plan(trials: list[dict[str, Any]], name: str, swept: list[str], crew: "Crew", as_json: bool) -> None:
@@ -69,7 +154,9 @@ def _print_plan(trials: list[dict[str, Any]], name: str, swept: list[str], crew:
     for column in ("run", *swept, "state"):
         table.add_column(column)
     for trial in trials:
-        table.add_row(trial["run_id"], *(str(trial["values"][path]) for path in swept), trial["kind"])
+        table.add_row(
+            trial["run_id"], *(str(trial["values"].get(path, "to be found")) for path in swept), trial["kind"]
+        )
     out.print(table)
     out.print(outlook.sentence())
 
@@ -80,16 +167,9 @@ def _run(sweep: "LaunchedSweep", crew: "Crew", as_json: bool, quiet: bool, faile
     from sweeps.live import watch
 
     backend = sweep.backend()
-    backend.request_stop(stop=False)
-    backend.publish(sweep.jobs)
-    backend.recover(failed=failed)
-    sweep.requeue_missing(backend)
-    trials = sweep.trials(backend)
-    done = sum(trial.state == "finished" for trial in trials)
-    err.print(f"sweep {sweep.name}: {done} of {len(trials)} already finished")
-    if done < len(trials):
-        sweep.link_finished(backend)
-        agents = Agents(sweep, crew, len(trials) - done)
+    unfinished = _publish(sweep, backend, failed=failed)
+    if unfinished:
+        agents = Agents(sweep, crew, unfinished)
         mode, why = tracker.mode()
         places = ", ".join(sorted({device.name for device in agents.devices}))
         plural = "s" if len(agents.devices) > 1 else ""
@@ -182,6 +262,12 @@ def status_command(sweep: SweepName, storage: Storage = None, as_json: Json = Fa
     trials = launched.trials(backend)
     backend.close()
     _print_status(launched, trials, as_json)
+    if not as_json:
+        from sweeps import cluster_status
+
+        for job in cluster_status.status(sweep, launched.root):
+            if job.unfinished:
+                out.print(f"job {job.id} on {job.on}: {job.state} {job.reason}".rstrip())
 
 
 @app.command("resume")
@@ -191,11 +277,23 @@ def resume_command(
     per_device: PerDevice = 1,
     timeout: Timeout = None,
     storage: Storage = None,
+    on: On = None,
+    gpus: Gpus = None,
+    cpus: Cpus = None,
+    memory: Memory = None,
+    time_limit: Time = None,
+    sbatch: Sbatch = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Finish what is missing: interrupted trials from their last checkpoint, failed ones anew."""
-    _again(sweep, storage, (agents, per_device, timeout), as_json, quiet)
+    jobs = _jobs(on, agents, gpus, cpus, memory, time_limit, sbatch)
+    if jobs:
+        from sweeps.launch import LaunchedSweep
+
+        _submit(LaunchedSweep(sweep, storage=storage), *jobs, timeout, as_json)
+    else:
+        _again(sweep, storage, (agents, per_device, timeout), as_json, quiet)
 
 
 @app.command("retry")
@@ -228,11 +326,15 @@ def _again(
 @app.command("stop")
 def stop_command(sweep: SweepName, storage: Storage = None) -> None:
     """Let running trials write a checkpoint and end; `moe sweep resume` goes on."""
+    from sweeps import cluster_status
     from sweeps.launch import LaunchedSweep
 
-    backend = LaunchedSweep(sweep, storage=storage).backend()
+    launched = LaunchedSweep(sweep, storage=storage)
+    backend = launched.backend()
     backend.request_stop(stop=True)
     backend.close()
+    for job in cluster_status.cancel(sweep, launched.root):
+        out.print(f"job {job} was taken back before it began")
     out.print(f"sweep {sweep}: running trials checkpoint and end; `moe sweep resume {sweep}` goes on")
 
 

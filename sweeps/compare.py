@@ -100,7 +100,7 @@ def compare(sweep: LaunchedSweep) -> Comparison:
     """Summarise a sweep over its seeds. Unfinished cells are counted, never averaged."""
     parameters = [path for path in sweep.swept if path != REPLICATE]
     grouped: dict[tuple[str, ...], list[Any]] = {}
-    for job in sweep.jobs:
+    for job in sweep.cells():
         grouped.setdefault(tuple(repr(job.values[path]) for path in parameters), []).append(job)
     members = []
     for jobs in grouped.values():
@@ -139,8 +139,13 @@ def _cell(values: Sequence[float | None]) -> Cell | None:
 
 def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
     notes = []
-    missing = sum(group.planned - len(group.runs) for group in groups)
-    if missing:
+    backend = sweep.backend()
+    early = sum(1 for state in backend.states().values() if state.state == "finished" and state.note)
+    backend.close()
+    if early:
+        notes.append(f"{early} runs were stopped early or not begun, as the sweep's file asks; they are not averaged")
+    missing = sum(group.planned - len(group.runs) for group in groups) - early
+    if missing > 0:
         notes.append(f"{missing} runs are not finished; `moe sweep resume {sweep.name}` goes on")
     versions = {_code_version(run) for group in groups for run in group.runs}
     if len(versions) > 1:

@@ -1,13 +1,16 @@
 """What a launch would do, and how long it would take, from runs that were measured."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from sweeps.runs import Run, RunStore, read_json
 
 _SAME = ("model.experts", "model.top_k", "model.width", "data.image_size", "train.batch_size", "data.name")
+_Settings = tuple[Any, ...]  # the values of _SAME
 
 
 @dataclass(frozen=True)
@@ -57,50 +60,47 @@ def forecast(store: RunStore, missing: Sequence[tuple[Mapping[str, Any], int]], 
 
     Args:
         store: where finished runs are measured.
-        missing: flat configuration and missing epochs of each cell.
+        missing: configuration (by section) and missing epochs of each cell.
         agents: that work at the same time.
     """
-    measured = _measured(store)
-    epochs = sum(count for _, count in missing)
-    used: dict[str, float] = {}
-    total, unknown = 0.0, False
+    epochs: Counter[_Settings] = Counter()  # many cells share few settings
     for config, count in missing:
-        alike = _most_alike(config, measured)
-        used |= dict(alike)
+        epochs[_settings(config)] += count
+    every = epochs.total()
+    if not every:
+        return Forecast(None, 0, 0, None, agents)
+    measured = _measured(store)
+    used: set[_Settings] = set()
+    total = 0.0
+    for wanted, count in epochs.items():
+        alike = _most_alike(wanted, measured)
         if not alike:
-            unknown = True
-            break
-        total += count * sum(seconds for _, seconds in alike) / len(alike)
-    if unknown or not epochs:
-        return Forecast(None, 0, epochs, None, agents)
+            return Forecast(None, 0, every, None, agents)
+        used.update(alike)
+        total += count * fmean(seconds for settings in alike for seconds in measured[settings])
+    runs = sum(len(measured[settings]) for settings in used)
     at_once = min(agents, len(missing))
-    return Forecast(total / epochs, len(used), epochs, total / at_once / 3600, agents)
+    return Forecast(total / every, runs, every, total / at_once / 3600, agents)
 
 
-def _measured(store: RunStore) -> list[tuple[str, dict[str, Any], float]]:
-    """Id, settings and seconds an epoch of every finished run."""
-    rows = []
+def _measured(store: RunStore) -> dict[_Settings, list[float]]:
+    """Seconds an epoch of every finished run, by its settings."""
+    found: dict[_Settings, list[float]] = {}
     for run_id in store.finished_ids():
         run = store.run(run_id)
         config, seconds = read_json(run.config_file), run.state.seconds
         if config is not None and seconds > 0:
-            rows.append((run_id, _settings(config), seconds / config["train"]["epochs"]))
-    return rows
+            found.setdefault(_settings(config), []).append(seconds / config["train"]["epochs"])
+    return found
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {path: config[path.split(".")[0]][path.split(".")[1]] for path in _SAME}
+def _settings(config: Mapping[str, Any]) -> _Settings:
+    return tuple(config[section][name] for section, name in (path.split(".") for path in _SAME))
 
 
-def _most_alike(
-    config: Mapping[str, Any], measured: Sequence[tuple[str, dict[str, Any], float]]
-) -> list[tuple[str, float]]:
-    """Finished runs of the same data and size that share most other settings."""
-    wanted = _settings(config)
-    scores = [
-        (sum(settings[path] == wanted[path] for path in _SAME), run_id, seconds)
-        for run_id, settings, seconds in measured
-        if all(settings[path] == wanted[path] for path in ("data.name", "data.image_size", "model.width"))
-    ]
-    best = max((score for score, _, _ in scores), default=0)
-    return [(run_id, seconds) for score, run_id, seconds in scores if score == best]
+def _most_alike(wanted: _Settings, measured: Iterable[_Settings]) -> list[_Settings]:
+    """Settings of finished runs: of the same data, size and width, and sharing most of the others."""
+    needed = [_SAME.index(path) for path in ("data.name", "data.image_size", "model.width")]
+    comparable = [settings for settings in measured if all(settings[n] == wanted[n] for n in needed)]
+    shared = {settings: sum(a == b for a, b in zip(settings, wanted, strict=True)) for settings in comparable}
+    return [settings for settings in comparable if shared[settings] == max(shared.values())]

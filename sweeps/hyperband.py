@@ -19,7 +19,8 @@ class Hyperband:
 
     Brackets are min_iter, min_iter * eta, min_iter * eta^2, .., or the `s` epochs max_iter / eta^k, all rounded down.
     A run that comes to a bracket is stopped if more than 1 / eta of the runs that have come to it, itself included,
-    were better there. Not strict: what is compared with their values at the bracket is its best value so far.
+    were better there. Not strict: what is compared with their values at the bracket is its best value so far. (The
+    schema has strict as the default, W&B's manual the other; this follows the schema.)
 
     Optuna's SuccessiveHalvingPruner was not used, for it differs: it lets n // eta of n runs on where W&B lets
     n // eta + 1; its brackets never end, so that `max_iter: 27, s: 2` would also check epochs 27 and 81; eta is

@@ -7,20 +7,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moe.config import from_flat
+from moe.config import DataConfig, from_flat
 from moe.errors import UserError, suggest, unknown
 from sweeps.backend import Job, JobState, SweepBackend
 from sweeps.devices import CPU, Device, groups, visible
 from sweeps.forecast import epochs_behind
 from sweeps.local import LocalBackend
+from sweeps.places import place_of, places, steered
 from sweeps.runs import Run, RunStore, State, home, read_json, write_json
-from sweeps.spec import Cell, Sweep, expand, load_sweep, with_overrides
-from sweeps.storage import ENVIRONMENT, without_password
+from sweeps.spec import Cell, Sweep, expand, load_sweep, restore, with_overrides
+from sweeps.storage import ENVIRONMENT, url_of, without_password
+
+if TYPE_CHECKING:
+    from sweeps.steering import Steering
 
 BACKENDS: dict[str, type[SweepBackend]] = {"local": LocalBackend}
 _DEATHS = 10  # of agents, before a launch stops replacing them
@@ -74,6 +78,7 @@ class LaunchedSweep:
         if stored is None:
             stored = self._fetch()
         self.swept: list[str] = stored["swept"]
+        self._raw, self._digest, self._steered = stored["raw"], stored["digest"], stored["steered"]
         self.jobs = [Job(cell["run_id"], cell["values"]) for cell in stored["cells"]]
 
     def _fetch(self) -> dict[str, Any]:
@@ -100,7 +105,7 @@ class LaunchedSweep:
 
     @classmethod
     def register(
-        cls, sweep: Sweep, cells: list[Cell], root: Path | None = None, storage: str | None = None
+        cls, sweep: Sweep, cells: Sequence[Cell], root: Path | None = None, storage: str | None = None
     ) -> "LaunchedSweep":
         """Write the sweep down, here and in its storage."""
         root = root or home()
@@ -109,7 +114,9 @@ class LaunchedSweep:
             "name": sweep.name,
             "swept": list(sweep.swept),
             "raw": sweep.raw,
-            "cells": [{"run_id": cell.run_id, "values": cell.values} for cell in cells],
+            "digest": sweep.digest,
+            "steered": steered(sweep),
+            "cells": [{"run_id": cell.run_id, "values": cell.values} for cell in cells or places(sweep)],
             "storage": without_password(url) if url else None,
         }
         write_json(cls._file(root, sweep.name), definition)
@@ -122,6 +129,25 @@ class LaunchedSweep:
     def backend(self) -> SweepBackend:
         """The backend that hands out this sweep's cells."""
         return LocalBackend(self.name, self.root, self.storage)
+
+    def steering(self, backend: SweepBackend) -> "Steering | None":
+        """What steers a bayes sweep or one with early termination; None for others."""
+        if not self._steered:
+            return None
+        from sweeps.steering import Steering  # Optuna takes a while to import
+
+        return Steering(
+            restore(self.name, self._raw, self._digest), self.name, backend, url_of(self.root, self.storage)
+        )
+
+    def cells(self) -> list[Job]:
+        """Its cells with their values; those of a bayes sweep that have some by now."""
+        if not any(place_of(job) is not None for job in self.jobs):
+            return self.jobs
+        backend = self.backend()
+        found = [state.job for state in backend.states().values()]
+        backend.close()
+        return [job for job in found if job is not None and place_of(job) is None]
 
     def prepare(self, job: Job) -> Run:
         """The cell's run, with its directory and configuration."""
@@ -137,24 +163,32 @@ class LaunchedSweep:
         result = []
         for job in self.jobs:
             known = states.get(job.run_id, JobState("waiting", 0))
-            state = "finished" if job.run_id in done else known.state
-            if state == "finished" and known.here and job.run_id not in done:
+            now = known.job or job
+            state = "finished" if now.run_id in done else known.state
+            if state == "finished" and _gone(known, now.run_id, done):
                 state = "waiting"  # the queue says done, but its results were deleted
             error = known.error if state != "finished" else None
-            run = self.store.run(job.run_id)
-            result.append(Trial(job, state, known.attempts, error, run, known.note, known.where))
+            run = self.store.run(now.run_id)
+            result.append(Trial(now, state, known.attempts, error, run, known.note, known.where))
         return result
 
     def link_finished(self, backend: SweepBackend) -> None:
         """Close cells that another sweep finished: they are linked by their run id, not repeated."""
-        done = self.store.finished_ids()
-        backend.mark_finished([job for job in self.jobs if job.run_id in done])
+        done, known = self.store.finished_ids(), backend.states()
+        backend.mark_finished([job for job in self.jobs if job.run_id in done and known[job.run_id].state == "waiting"])
 
     def requeue_missing(self, backend: SweepBackend) -> None:
         """Queue again the cells that the queue calls finished here but whose results are gone."""
         known, done = backend.states(), self.store.finished_ids()
-        gone = [j for j in self.jobs if j.run_id in known and j.run_id not in done]
-        backend.publish_again([j for j in gone if known[j.run_id].state == "finished" and known[j.run_id].here])
+        cells = [(job, known[job.run_id]) for job in self.jobs if job.run_id in known]
+        backend.publish_again(
+            [job for job, state in cells if state.state == "finished" and _gone(state, (state.job or job).run_id, done)]
+        )
+
+
+def _gone(known: JobState, run_id: str, done: set[str]) -> bool:
+    """Whether a finished cell's results should lie here and do not; a note says that there are none."""
+    return known.here and known.note is None and run_id not in done
 
 
 def names(root: Path | None = None) -> list[str]:
@@ -176,9 +210,15 @@ def check_backend(name: str) -> str:
 
 
 def plan(spec: str, overrides: Mapping[str, Any]) -> tuple[Sweep, list[Cell]]:
-    """Read and expand a sweep file; everything in it is checked."""
+    """Read and expand a sweep file; everything in it is checked. A bayes sweep has no cells yet, see `places`."""
     sweep = with_overrides(load_sweep(spec), overrides)
     return sweep, expand(sweep)
+
+
+def fixed_data(sweep: Sweep) -> DataConfig:
+    """The images of a bayes sweep, as far as its file fixes them."""
+    chosen = {path: sweep.parameters[path].values[0] for path in sweep.fixed if path.startswith("data.")}
+    return from_flat(chosen).data
 
 
 def preview(
@@ -195,6 +235,8 @@ def preview(
         known = backend.states()
         backend.close()
     done, begun = store.finished_ids(), store.begun_ids()
+    if sweep.method == "bayes":
+        return [_preview_place(sweep, job, known.get(job.run_id), done) for job in places(sweep)]
     rows = []
     for cell in cells:
         state = "finished" if cell.run_id in done else "waiting"
@@ -207,6 +249,19 @@ def preview(
         row = {"run_id": cell.run_id, "config": config, "values": cell.values, "state": state}
         rows.append(row | {"kind": kind, "epochs_left": left})
     return rows
+
+
+def _preview_place(sweep: Sweep, place: Job, known: JobState | None, done: set[str]) -> dict[str, Any]:
+    """A cell of a bayes sweep: its values are found while it runs."""
+    job = known.job if known and known.job else place
+    state = (
+        "waiting" if known is None or (known.state == "finished" and _gone(known, job.run_id, done)) else known.state
+    )
+    fixed = {path: sweep.parameters[path].values[0] for path in sweep.fixed}
+    config = from_flat(fixed | job.values).model_dump(mode="json")
+    kind = state if state != "waiting" else "new" if place_of(job) is not None else "resumable"
+    row = {"run_id": job.run_id, "config": config, "values": job.values, "state": state, "kind": kind}
+    return row | {"epochs_left": 0 if state == "finished" else config["train"]["epochs"]}
 
 
 @dataclass(frozen=True)

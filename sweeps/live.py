@@ -24,7 +24,11 @@ def counts(trials: list[Trial]) -> str:
 
 def values(trial: Trial, swept: list[str]) -> str:
     """The cell's swept parameters, e.g. `experts=4 seed=0`."""
-    return " ".join(f"{path.rsplit('.', 1)[-1]}={trial.job.values[path]}" for path in swept)
+    return " ".join(f"{path.rsplit('.', 1)[-1]}={_short(trial.job.values.get(path, '?'))}" for path in swept)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def table(sweep: LaunchedSweep, trials: list[Trial], footer: str = "") -> Table:
@@ -113,4 +117,6 @@ def _line(trial: Trial, swept: list[str], remaining: str) -> str:
             parts.append(f"agreement {where['agreement']:.2f} (chance {where['chance']:.2f}) CV2 {where['cv2']:.2f}")
     if trial.error:
         parts.append(trial.error)
+    if trial.state == "finished" and trial.note:
+        parts.append(trial.note)
     return "  ".join(part for part in [*parts, remaining] if part)

@@ -5,12 +5,14 @@ make it: `waiting -> running` for a claim, `running by me -> ...` for its end, `
 a recovery. Who is lost, `sweeps/owner.py` says.
 """
 
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from sweeps.backend import Claim, Job, JobState, LeaseLostError
 from sweeps.owner import Owner
@@ -25,7 +27,8 @@ _CELLS = sa.Table(
     "moe_cells",
     _TABLES,
     sa.Column("sweep", sa.String(200), primary_key=True),
-    sa.Column("run_id", sa.String(64), primary_key=True),
+    sa.Column("cell", sa.String(64), primary_key=True),  # the run id it was published under
+    sa.Column("run_id", sa.String(64), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),  # order of claims
     sa.Column("present", sa.Boolean, nullable=False),  # False: of an earlier version of the sweep
     sa.Column("parameters", sa.Text, nullable=False),
@@ -42,6 +45,13 @@ _CELLS = sa.Table(
     sa.Column("trial", sa.Integer),  # number of the attempt in the Optuna study
     sa.Column("note", sa.Text),
     sa.Index("moe_cells_waiting", "sweep", "present", "state", "number"),
+)
+_SUGGESTIONS = sa.Table(
+    "moe_suggestions",
+    _TABLES,
+    sa.Column("sweep", sa.String(200), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("parameters", sa.Text, nullable=False),
 )
 _SWEEPS = sa.Table(
     "moe_sweeps",
@@ -76,11 +86,11 @@ class LocalBackend:
     def publish(self, jobs: Sequence[Job]) -> None:
         """Make these the sweep's cells, in this order; known ones keep their state, others are let be."""
         with self.engine.begin() as connection:
-            known = {row.run_id for row in connection.execute(sa.select(_CELLS.c.run_id).where(self._mine()))}
+            known = {row.cell for row in connection.execute(sa.select(_CELLS.c.cell).where(self._mine()))}
             connection.execute(sa.update(_CELLS).where(self._mine()).values(present=False))
             again = [{"key": job.run_id, "order": number} for number, job in enumerate(jobs) if job.run_id in known]
             if again:
-                back = sa.update(_CELLS).where(self._mine(), _CELLS.c.run_id == sa.bindparam("key"))
+                back = sa.update(_CELLS).where(self._mine(), _CELLS.c.cell == sa.bindparam("key"))
                 connection.execute(back.values(present=True, number=sa.bindparam("order")), again)
             new = [self._row(job, number) for number, job in enumerate(jobs) if job.run_id not in known]
             for start in range(0, len(new), _CHUNK):
@@ -88,7 +98,7 @@ class LocalBackend:
 
     def _row(self, job: Job, number: int) -> dict[str, Any]:
         return {
-            "sweep": self.sweep, "run_id": job.run_id, "number": number, "present": True,
+            "sweep": self.sweep, "cell": job.run_id, "run_id": job.run_id, "number": number, "present": True,
             "parameters": json.dumps(job.values), "state": "waiting", "attempts": 0, "failures": 0, "losses": 0,
             "weight": 1, "beat": 0,
         }  # fmt: skip
@@ -103,11 +113,17 @@ class LocalBackend:
         for job in jobs:
             self._change(job.run_id, {"state": "waiting"}, state="finished", finished_at=self.home)
 
+    def skip_waiting(self, note: str) -> int:
+        """Close the cells that wait: they need not be run."""
+        waiting = sa.update(_CELLS).where(self._present(), _CELLS.c.state == "waiting")
+        with self.engine.begin() as connection:
+            return int(connection.execute(waiting.values(state="finished", note=note)).rowcount)
+
     def claim(self) -> Claim | None:
         """Take the first waiting cell, or None if none waits."""
         self.owner.sign_in()
         first = (
-            sa.select(_CELLS.c.run_id)
+            sa.select(_CELLS.c.cell)
             .where(self._present(), _CELLS.c.state == "waiting")
             .order_by(_CELLS.c.number)
             .limit(1)
@@ -116,15 +132,15 @@ class LocalBackend:
         )
         take = (
             sa.update(_CELLS)
-            .where(self._mine(), _CELLS.c.run_id == first, _CELLS.c.state == "waiting")
+            .where(self._mine(), _CELLS.c.cell == first, _CELLS.c.state == "waiting")
             .values(state="running", owner=self.owner.name, attempts=_CELLS.c.attempts + 1, beat=0)
-            .returning(_CELLS.c.run_id, _CELLS.c.parameters, _CELLS.c.attempts, _CELLS.c.failures, _CELLS.c.weight)
+            .returning(_CELLS)
         )
         with self.engine.begin() as connection:
             row = connection.execute(take).first()
         if row is None:
             return None
-        return Claim(Job(row.run_id, json.loads(row.parameters)), row.attempts, row.failures, row.weight)
+        return Claim(_job(row), row.attempts, row.failures, row.weight, row.cell, row.trial)
 
     # --- what the holder of a cell says -----------------------------------------------------------------------------
 
@@ -148,22 +164,23 @@ class LocalBackend:
         changes = {} if weight is None else {"weight": weight}
         self._own(claim, state="waiting", owner=None, attempts=_CELLS.c.attempts - 1, **changes)
 
-    def record_trial(self, claim: Claim, trial: int) -> int | None:
-        """Remember the attempt's number in the Optuna study; returns that of the attempt before."""
-        query = sa.select(_CELLS.c.trial).where(self._mine(), _CELLS.c.run_id == claim.job.run_id)
-        with self.engine.begin() as connection:
-            before = connection.execute(query).scalar()
+    def fill(self, claim: Claim, job: Job) -> Claim:
+        """Give a claimed cell the values that were found for it."""
+        self._own(claim, run_id=job.run_id, parameters=json.dumps(job.values))
+        return dataclasses.replace(claim, job=job)
+
+    def record_trial(self, claim: Claim, trial: int) -> None:
+        """Remember the number of the cell's trial in the Optuna study."""
         self._own(claim, trial=trial)
-        return before
 
     def _own(self, claim: Claim, **changes: Any) -> None:
-        if not self._change(claim.job.run_id, {"state": "running", "owner": self.owner.name}, **changes):
+        if not self._change(claim.cell, {"state": "running", "owner": self.owner.name}, **changes):
             raise LeaseLostError(f"cell {claim.job.run_id} was given to another agent")
 
-    def _change(self, run_id: str, expected: Mapping[str, Any], **changes: Any) -> bool:
+    def _change(self, cell: str, expected: Mapping[str, Any], **changes: Any) -> bool:
         """Change a cell if it is in the expected state; False if it is not."""
         same = [_CELLS.c[name] == value for name, value in expected.items()]
-        statement = sa.update(_CELLS).where(self._mine(), _CELLS.c.run_id == run_id, *same).values(**changes)
+        statement = sa.update(_CELLS).where(self._mine(), _CELLS.c.cell == cell, *same).values(**changes)
         with self.engine.begin() as connection:
             return bool(connection.execute(statement).rowcount)
 
@@ -177,13 +194,13 @@ class LocalBackend:
             self.owner.forget(owner)
         if failed:
             for row in self._rows("failed"):
-                count += self._change(row.run_id, {"state": "failed"}, state="waiting", **_FRESH)
+                count += self._change(row.cell, {"state": "failed"}, state="waiting", **_FRESH)
         return count
 
     def _take_back(self, row: Any) -> bool:
         final = row.losses + 1 >= LOSSES
         return self._change(
-            row.run_id,
+            row.cell,
             {"state": "running", "owner": row.owner, "beat": row.beat},
             state="failed" if final else "waiting",
             error=f"its agent was lost {row.losses + 1} times" if final else "interrupted: its agent was lost",
@@ -212,7 +229,7 @@ class LocalBackend:
                 state, error = "waiting", "interrupted: its agent is gone"
             here = row.finished_at in (None, self.home)
             where = (row.owner or "").rsplit("/", 1)[0].split(":", 1)[0] or None
-            result[row.run_id] = JobState(state, row.attempts, error, here=here, where=where, note=row.note)
+            result[row.cell] = JobState(state, row.attempts, error, here, where, row.note, _job(row))
         return result
 
     # --- the sweep --------------------------------------------------------------------------------------------------
@@ -238,6 +255,24 @@ class LocalBackend:
         with self.engine.connect() as connection:
             return connection.execute(sa.select(column).where(_SWEEPS.c.sweep == self.sweep)).scalar()
 
+    def suggestion(self, number: int, propose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The values of a suggestion: the first that any agent proposed, for all of them."""
+        found = sa.select(_SUGGESTIONS.c.parameters).where(
+            _SUGGESTIONS.c.sweep == self.sweep, _SUGGESTIONS.c.number == number
+        )
+        with self.engine.connect() as connection:
+            text = connection.execute(found).scalar()
+        if text is None:
+            row = {"sweep": self.sweep, "number": number, "parameters": json.dumps(propose())}
+            try:
+                with self.engine.begin() as connection:
+                    connection.execute(sa.insert(_SUGGESTIONS).values(**row))
+            except IntegrityError:  # another agent was first
+                return self.suggestion(number, propose)
+            text = row["parameters"]
+        values: dict[str, Any] = json.loads(str(text))
+        return values
+
     def _upsert(self, **changes: Any) -> None:
         with self.engine.begin() as connection:
             found = connection.execute(sa.update(_SWEEPS).where(_SWEEPS.c.sweep == self.sweep).values(**changes))
@@ -255,3 +290,7 @@ class LocalBackend:
 
     def _present(self) -> sa.ColumnElement[bool]:
         return sa.and_(self._mine(), _CELLS.c.present)
+
+
+def _job(row: Any) -> Job:
+    return Job(row.run_id, json.loads(row.parameters))

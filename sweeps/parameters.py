@@ -307,8 +307,9 @@ def _check_support(path: str, parameter: Parameter, source: Source) -> None:
     if parameter.distribution in _EXPONENTS:
         ends = ("max", "min") if parameter.distribution.startswith("inv_") else _RANGE
         for key, value in zip(ends, (low, high), strict=True):
-            if problem := value_problem(path, parameter.on_grid(value)):
-                raise source.error((*parameter.at, key), f"{problem}; {_other_kind(parameter.distribution)}")
+            wrong = value_problem(path, parameter.on_grid(value))
+            if wrong:
+                raise source.error((*parameter.at, key), f"{wrong}; {_other_kind(parameter.distribution)}")
 
 
 def _check_wholeness(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> None:

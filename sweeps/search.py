@@ -126,7 +126,7 @@ class Search:
         """
         positions = {}
         for path, axis in self.axes.items():
-            with contextlib.suppress(KeyError, ValueError):
+            with contextlib.suppress(KeyError, TypeError, ValueError):
                 positions[path] = axis.position(values[path])
         kinds = {path: self._kind(path) for path in positions}
         template = create_trial(state=TrialState.RUNNING, params=positions, distributions=kinds)
@@ -136,7 +136,7 @@ class Search:
         """Take note of the metric after an epoch; whether the run shall be stopped early.
 
         An epoch's first value stays, as does the decision at a bracket: a resumed run that reports again hears the
-        same. Epoch 0, the untrained model, is none. None and NaN are the worst value there is.
+        same. Epoch 0, the untrained model, does not count. None and NaN are the worst value there is.
         """
         trial_id, trial = self._trial(number)
         told = self.stopping is not None and any(

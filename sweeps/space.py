@@ -80,7 +80,7 @@ class RangeAxis:
     def position(self, value: Any) -> Any:
         """The value itself."""
         distribution = self.distribution
-        return min(max(value, distribution.low), distribution.high)
+        return min(max(self.parameter.on_grid(value), distribution.low), distribution.high)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 COMMANDS = ("sbatch", "srun", "scontrol", "squeue", "scancel", "sacct")
-KILL_WAIT = 3.0
+KILL_WAIT = 30.0
 POLL = 0.02
 
 

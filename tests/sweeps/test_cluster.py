@@ -60,7 +60,7 @@ def runs(sweep):
     return [sweep.store.run(job.run_id) for job in sweep.jobs]
 
 
-def wait_until(holds, pause=0.1):
+def wait_until(holds, pause=0.3):
     """Wait for something that other processes do."""
     end = time.monotonic() + DEADLINE
     while not holds():
@@ -247,17 +247,17 @@ def test_jobs_on_this_machine_finish_every_cell(tmp_path):
 @pytest.mark.slow
 def test_preempted_on_this_machine_it_writes_a_checkpoint_and_goes_on(tmp_path):
     """The signal goes to every process of the job, as Slurm sends it."""
-    sweep = queued(tmp_path, epochs=20, seeds=2)
+    sweep = queued(tmp_path, epochs=10, seeds=2)
     with local_jobs(sweep, Resources()) as (job,):
-        wait_until(lambda: in_the_middle(sweep), pause=0.02)
+        wait_until(lambda: in_the_middle(sweep), pause=0.05)
         for process in below(int(job.id)):
             os.kill(process, signal.SIGUSR2)
         wait_until(lambda: "Requeued job" in log(job))
         assert "waiting" in states(sweep)
-        assert any(0 < len(epochs_of(run)) < 21 for run in runs(sweep))
+        assert any(0 < len(epochs_of(run)) < 11 for run in runs(sweep))
         wait_until(lambda: over(sweep))
         assert job.handle.result() == 0
-    finished_once(sweep, epochs=20)
+    finished_once(sweep, epochs=10)
     assert "handed back" in log(job)
     assert "killed by" not in log(job)
 
@@ -267,7 +267,7 @@ def test_preempted_on_this_machine_it_writes_a_checkpoint_and_goes_on(tmp_path):
 def test_ended_on_this_machine_it_hands_back_and_stays_ended(tmp_path):
     sweep = queued(tmp_path, epochs=40, seeds=1)
     with local_jobs(sweep, Resources()) as (job,):
-        wait_until(lambda: in_the_middle(sweep), pause=0.02)
+        wait_until(lambda: in_the_middle(sweep), pause=0.05)
         os.kill(int(job.id), signal.SIGTERM)
         wait_until(lambda: over(sweep))
     assert states(sweep) == ["waiting"]
@@ -321,14 +321,14 @@ def test_an_array_of_agents_finishes_every_cell(tmp_path):
 @pytest.mark.parametrize("order", [("scancel", "--signal=USR2"), ("scontrol", "requeue")], ids=["signal", "requeue"])
 def test_a_preempted_job_comes_back_and_every_epoch_is_run_once(tmp_path, order):
     """The signal that submitit asks Slurm for before the time limit, and a requeue by the scheduler itself."""
-    sweep = queued(tmp_path, epochs=20, seeds=2)
+    sweep = queued(tmp_path, epochs=10, seeds=2)
     (job,) = cluster.submit("little", home(), Resources(cpus=1, minutes=10), "slurm")
-    wait_until(lambda: in_the_middle(sweep), pause=0.02)
+    wait_until(lambda: in_the_middle(sweep), pause=0.05)
     slurm_says(*order, job.id)
     wait_until(lambda: log(job).count("Starting with JobEnvironment") == 2)
-    assert any(0 < len(epochs_of(run)) < 21 for run in runs(sweep))
+    assert any(0 < len(epochs_of(run)) < 11 for run in runs(sweep))
     wait_until(lambda: over(sweep))
-    finished_once(sweep, epochs=20)
+    finished_once(sweep, epochs=10)
     assert [known.state for known in status("little", home())] == ["COMPLETED"]
     assert "handed back" in log(job)
     assert "killed by" not in log(job)
@@ -340,7 +340,7 @@ def test_a_preempted_job_comes_back_and_every_epoch_is_run_once(tmp_path, order)
 def test_a_cancelled_job_hands_back_and_stays_cancelled(tmp_path):
     sweep = queued(tmp_path, epochs=40, seeds=1)
     (job,) = cluster.submit("little", home(), Resources(cpus=1, minutes=10), "slurm")
-    wait_until(lambda: in_the_middle(sweep), pause=0.02)
+    wait_until(lambda: in_the_middle(sweep), pause=0.05)
     slurm_says("scancel", job.id)
     wait_until(lambda: over(sweep))
     assert [known.state for known in status("little", home())] == ["CANCELLED"]
@@ -353,9 +353,9 @@ def test_a_cancelled_job_hands_back_and_stays_cancelled(tmp_path):
 def test_room_is_made_for_a_more_urgent_job(tmp_path, real_cluster, monkeypatch):
     """Slurm announces preemption by SIGTERM and leaves a minute; the job does not wait for its end."""
     monkeypatch.setenv("SLURM_CONF", real_cluster["SLURM_CONF"])
-    sweep = queued(tmp_path, epochs=20, seeds=2)
+    sweep = queued(tmp_path, epochs=10, seeds=2)
     (job,) = cluster.submit("little", home(), Resources(cpus=2, minutes=10), "slurm")
-    wait_until(lambda: in_the_middle(sweep), pause=0.02)
+    wait_until(lambda: in_the_middle(sweep), pause=0.05)
     asked = time.monotonic()
     options = ("--partition=urgent", "--cpus-per-task=2", f"--output={os.devnull}")
     urgent = slurm_says("sbatch", "--parsable", *options, "--wrap", "true").strip()
@@ -364,7 +364,7 @@ def test_room_is_made_for_a_more_urgent_job(tmp_path, real_cluster, monkeypatch)
     )
     assert time.monotonic() - asked < 60
     wait_until(lambda: over(sweep))
-    finished_once(sweep, epochs=20)
+    finished_once(sweep, epochs=10)
     assert "handed back" in log(job)
 
 

@@ -3,19 +3,15 @@
 import multiprocessing
 import os
 import signal
-import uuid
 from collections import Counter
-from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from moe.errors import UserError
 from sweeps import local, owner
 from sweeps.backend import Job, LeaseLostError
 from sweeps.launch import BACKENDS
-from sweeps.storage import url_of, without_password
-from tests.sweeps import postgres
+from sweeps.storage import without_password
 
 JOBS = [Job(f"run{number:02d}", {"seed": number, "augment.crop_scale": [0.1, 1.0]}) for number in range(6)]
 
@@ -42,29 +38,6 @@ def in_process(target, *arguments):
     process = context.Process(target=target, args=arguments)
     process.start()
     return process
-
-
-@pytest.fixture(scope="session")
-def postgres_url():
-    if postgres.binaries() is None:
-        pytest.skip("no PostgreSQL server here (Debian: apt install postgresql)")
-    pytest.importorskip("psycopg", reason="no driver (pip install psycopg[binary])")
-    with postgres.server() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def storage(request):
-    """A database: the default one in a temporary MOE_HOME, or a fresh PostgreSQL database."""
-    if request.param == "sqlite":
-        return None
-    url = request.getfixturevalue("postgres_url")
-    database = f"test_{uuid.uuid4().hex[:12]}"
-    engine = sa.create_engine(url_of(Path(), url), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {database}")
-    engine.dispose()
-    return url.rsplit("/", 1)[0] + f"/{database}"
 
 
 @pytest.fixture

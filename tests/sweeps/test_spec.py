@@ -1,16 +1,20 @@
+import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
+from callbacks import monitors
 from moe.config import RunConfig, flat
 from moe.errors import UserError
-from sweeps.draws import QUANTILES
-from sweeps.parameters import DISTRIBUTIONS, Parameter
+from moe.lightning_module import MoEModule
+from sweeps import spec
+from sweeps.metric import METRICS
 from sweeps.source import shipped
-from sweeps.spec import MAX_RUNS, expand, load_sweep, with_overrides
+from sweeps.spec import MAX_RUNS, budget, expand, load_sweep, replicates, restore, with_overrides
 
 
 @pytest.fixture
@@ -31,6 +35,11 @@ def grid(*parameters):
 
 def random(*parameters, cap=20):
     return "\n".join(["method: random", f"run_cap: {cap}", "parameters:", *(f"  {line}" for line in parameters)])
+
+
+def bayes(*parameters, cap=20, metric="{name: val/loss}"):
+    top = ["method: bayes", f"run_cap: {cap}", f"metric: {metric}", "parameters:"]
+    return "\n".join([*top, *(f"  {line}" for line in parameters)])
 
 
 def seeds(top=""):
@@ -233,29 +242,42 @@ def test_other_parameters_and_a_higher_cap_leave_draws_as_they_were(sweep_of):
     assert [c.values["train.lr"] for c in narrower] != [c.values["train.lr"] for c in few]
 
 
-@pytest.mark.parametrize(
-    ("parameter", "quantiles"),
-    [
-        (Parameter("uniform", min=1, max=3), {0: 1.0, 0.5: 2.0}),
-        (Parameter("int_uniform", min=1, max=4), {0: 1, 0.24: 1, 0.26: 2, 0.99: 4}),
-        (Parameter("log_uniform_values", min=0.01, max=100), {0: 0.01, 0.5: 1.0, 0.75: 10.0}),
-        (Parameter("q_uniform", min=1, max=10, q=4), {0: 4, 0.5: 4, 0.99: 8}),
-        (Parameter("normal", mu=2, sigma=3), {0.5: 2.0, 0.8413447460685429: 5.0}),
-        (Parameter("normal", mu=2, sigma=0), {0: 2.0, 0.9: 2.0}),
-        (Parameter("categorical", ("a", "b")), {0: "a", 0.49: "a", 0.5: "b", 0.99: "b"}),
-        (
-            Parameter("categorical_w_probabilities", "abc", (0.25, 0.75, 0.0)),
-            {0.2: "a", 0.3: "b", 1 - 2**-53: "b"},
-        ),
-        (Parameter("constant", (7,)), {0.3: 7}),
-    ],
-)
-def test_quantiles(parameter, quantiles):
-    for u, expected in quantiles.items():
-        value = QUANTILES[parameter.distribution](parameter, u)
-        assert value == (pytest.approx(expected) if isinstance(expected, float) else expected)
-        assert type(value) is type(expected)
-    assert QUANTILES.keys() <= DISTRIBUTIONS.keys()
+# --- bayes -------------------------------------------------------------------------------------------------
+
+LR = "train.lr: {distribution: log_uniform_values, min: 1.0e-5, max: 1.0e-2}"
+
+
+def test_a_bayes_sweep_has_no_cells_of_its_own_but_a_budget_of_suggestions(sweep_of):
+    sweep = sweep_of(bayes("seed: {values: [3, 5, 0]}", LR, "train.epochs: {value: 2}", cap=20))
+    assert expand(sweep) == []
+    assert replicates(sweep) == [3, 5, 0]
+    assert budget(sweep) == 6  # 20 runs, 3 for each
+    one = spec.cell(sweep, {"train.lr": 0.001, "train.epochs": 2, "seed": 5})
+    assert (one.config.seed, one.config.train.lr, one.run_id) == (5, 0.001, one.config.identity())
+
+
+def test_without_a_swept_seed_every_suggestion_is_one_run(sweep_of):
+    assert replicates(sweep_of(bayes(LR))) == [0]
+    assert replicates(sweep_of(bayes(LR, "seed: {value: 4}"))) == [4]
+    assert budget(sweep_of(bayes(LR, "seed: {value: 4}", cap=7))) == 7
+    assert replicates(with_overrides(sweep_of(bayes(LR, "seed: {values: [0, 1]}")), {"seed": 9})) == [9]
+
+
+def test_a_sweep_survives_being_stored(sweep_of):
+    text = random(*RANDOM, "model.embedding: {distribution: q_log_uniform, min: 3, max: 5, q: 8}")
+    sweep = with_overrides(
+        sweep_of(f"early_terminate: {{type: hyperband, min_iter: 2}}\nmetric: {{name: val/loss}}\n{text}"),
+        {"train.lr": 0.5},
+    )
+    again = restore(sweep.name, json.loads(json.dumps(sweep.raw)), sweep.digest)
+    assert expand(again) == expand(sweep)
+    assert (again.name, again.metric, again.early_terminate) == (sweep.name, sweep.metric, sweep.early_terminate)
+
+
+def test_the_metrics_that_a_sweep_may_go_by_are_those_that_runs_say_they_log():
+    documented = [MoEModule.__doc__, *(getattr(monitors, name).__doc__ or "" for name in dir(monitors))]
+    named = set(re.findall(r"``(\w+/[\w<>]+)``", "\n".join(documented)))
+    assert named - {"routing/coactivation", "routing/heatmap", "routing/classes"} == set(METRICS)  # pictures, a table
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------
@@ -304,10 +326,30 @@ MISTAKES = {
         ("early_terminate needs a metric", "val/loss")),
     "stop kind": (seeds("early_terminate: 3"), 1, ("early_terminate", "hyperband")),
     "stop key": (seeds("early_terminate:\n  type: hyperband\n  miniter: 2"), 3, ("miniter", "min_iter")),
+    "stop kind unknown": (seeds("early_terminate: {type: median, min_iter: 1}"), 1, ("{type: hyperband",)),
+    "stop fraction": (seeds("early_terminate:\n  type: hyperband\n  min_iter: 2.5"), 3, ("min_iter 2.5", "whole")),
+    "stop zero": (seeds("early_terminate:\n  type: hyperband\n  min_iter: 0"), 3, ("min_iter 0", "from 1")),
+    "stop truth": (seeds("early_terminate:\n  type: hyperband\n  min_iter: yes"), 3, ("min_iter true", "whole")),
+    "stop s": (
+        seeds("early_terminate:\n  type: hyperband\n  max_iter: 27\n  s: 1.5"), 4, ("s 1.5", "whole number")),
+    "stop eta": (
+        seeds("early_terminate:\n  type: hyperband\n  min_iter: 1\n  eta: 1"), 4, ("eta 1", "above 1", "write 3")),
+    "stop strict": (
+        seeds("early_terminate:\n  type: hyperband\n  min_iter: 1\n  strict: 1"), 4, ("strict 1", "true nor false")),
+    "stop twice": (
+        seeds("early_terminate:\n  type: hyperband\n  min_iter: 1\n  max_iter: 9\n  s: 1"), 4,
+        ("max_iter does not go with min_iter", "keep")),
+    "stop s alone": (
+        seeds("early_terminate:\n  type: hyperband\n  min_iter: 1\n  s: 1"), 4, ("s does not go with min_iter",)),
+    "stop before the first epoch": (
+        seeds("early_terminate:\n  type: hyperband\n  max_iter: 2\n  s: 1"), 3, ("before the first epoch", "raise")),
     "stop unfinished": (seeds("early_terminate: {type: hyperband}"), 1, ("min_iter",)),
     "metric without name": (seeds("metric: {goal: minimize}"), 1, ("metric needs a name",)),
     "metric key": (seeds("metric:\n  name: a\n  gaol: minimize"), 3, ('"gaol"', '"goal"')),
     "metric goal": (seeds("metric:\n  name: a\n  goal: min"), 3, ('"min"', "minimize or maximize")),
+    "metric target": (seeds("metric:\n  name: val/loss\n  target: low"), 3, ('target "low"', "number")),
+    "metric unknown": (seeds("metric: {name: val_loss}"), 1, ('"val_loss"', 'did you mean "val/loss"?')),
+    "metric of nothing": (seeds("metric: {name: fvd}"), 1, ("no run logs", '"fvd"', "known are", "val/loss")),
     # parameters
     "unknown parameter": (
         grid("experts: {values: [4]}"), 3,
@@ -385,6 +427,22 @@ MISTAKES = {
     "q too large": (
         random("train.lr: {distribution: q_uniform, min: 0.1, max: 0.2, q: 1.0}"), 4,
         ("no multiple",)),
+    "q of decimals": (
+        random("train.lr: {distribution: q_log_uniform_values, min: 0.11, max: 0.19, q: 0.1}"), 4,
+        ("no multiple of q 0.1 lies between 0.11 and 0.19",)),
+    "beta": (random("train.lr: {distribution: beta, a: 0}"), 4, ("a 0 is not above 0",)),
+    "exponents out of range": (
+        random("augment.jitter:", "  distribution: log_uniform", "  max: 1", "  min: -3"), 6,
+        ("augment.jitter=2.718", "less than or equal to 1", "log_uniform takes exponents of e, log_uniform_values")),
+    "inverse exponents out of range": (
+        random("augment.jitter:", "  distribution: inv_log_uniform", "  max: 3", "  min: -1"), 7,
+        ("augment.jitter=2.718", "inv_log_uniform_values takes the values")),
+    "exponents too large": (
+        random("train.lr: {distribution: log_uniform, min: 1, max: 1000}"), 4, ("max 1000", "exponent")),
+    "fractions of a logarithm": (
+        random("model.experts: {distribution: log_uniform, min: 1, max: 2}"), 4, ("whole numbers", "log_uniform does")),
+    "fractions by q": (
+        random("model.experts: {distribution: q_normal, mu: 8, q: 0.5}"), 4, ("whole numbers", "q_normal does not")),
     "fractions for whole": (random("model.experts: {min: 4.0, max: 8}"), 4, ("whole numbers", "int_uniform")),
     "whole for fractions": (
         random("loss.temperature: {min: 1, max: 2}"), 4, ("whole numbers only", "min: 1.0", "max: 2.0")),
@@ -402,16 +460,65 @@ def test_a_mistake_in_the_file_gets_one_sentence_with_its_line(sweep_of, text, l
 
 
 MISTAKES_IN_RUNS = {
-    "bayes": (
-        "method: bayes\nmetric: {name: a}\nparameters: {seed: {value: 0}}",
-        1,
-        ("method: bayes is not supported by the local backend yet; use grid or random",),
+    "random without cap": ("method: random\nparameters: {seed: {values: [0, 1]}}", 1, ("method: random", "run_cap")),
+    "bayes without cap": (
+        f"metric: {{name: val/loss}}\nmethod: bayes\nparameters: {{{LR}}}",
+        2,
+        ("method: bayes", "add run_cap: 20"),
     ),
-    "random without cap": ("method: random\nparameters: {seed: {values: [0, 1]}}", 1, ("run_cap",)),
-    "server only": (
-        random("train.lr: {distribution: log_uniform, min: -9, max: -2}"),
+    "bayes with less than one suggestion": (
+        bayes(LR, "seed: {values: [0, 1, 2]}", cap=2),
+        2,
+        ("run_cap=2", "3 seeds", "write 3 or more"),
+    ),
+    "bayes over seeds": (
+        bayes(LR, "seed: {min: 0, max: 9}"),
+        6,
+        ("seed: int_uniform does not go with method: bayes", "values: [0, 1]"),
+    ),
+    "bayes over nothing": (
+        bayes("seed: {values: [0, 1]}", "train.lr: {values: [0.1]}"),
         4,
-        ("log_uniform is not supported by the local backend in this version", "log_uniform_values"),
+        ("nothing to choose", "list several"),
+    ),
+    "bayes with probabilities": (
+        bayes("model.top_k:", "  values: [1, 2]", "  probabilities: [0.5, 0.5]"),
+        7,
+        ("probabilities do not go with method: bayes", "use random"),
+    ),
+    "bayes with imputed values": (bayes(LR, metric="{name: val/loss, impute: best}"), 3, ("impute", "remove it")),
+    "bayes with too many runs": (bayes(LR, cap=MAX_RUNS + 1), 2, ("10,001 runs", "run_cap")),
+    "bayes into an impossible corner": (
+        bayes(
+            LR,
+            "model.experts: {min: 2, max: 16}",
+            "loss.temperature: {min: 0.1, max: 1.0}",
+            "model.top_k: {values: [2, 4, 1]}",
+        ),
+        6,
+        ("model.top_k=4 exceeds model.experts=2", "combination model.experts=2, model.top_k=4"),
+    ),
+    "bayes along one impossible axis": (bayes("model.top_k: {values: [1, 8]}"), 5, ("model.top_k=8 exceeds",)),
+    "bayes into a tail": (
+        bayes("train.lr: {distribution: normal, mu: 1.0e-3, sigma: 1.0e-3}"),
+        5,
+        ("train.lr=-0.002", "drawn from normal"),
+    ),
+    "metric of another objective": (
+        bayes(LR, metric="{name: val/accuracy, goal: maximize}"),
+        3,
+        ('loss.objective "contrastive" does not log val/accuracy', "write val/loss"),
+    ),
+    "metric of no expert": (
+        bayes(LR, metric="{name: balance/load_4}"),
+        3,
+        ("model.experts=4 does not log balance/load_4",),
+    ),
+    "metric of no expert in a grid that stops": (
+        "early_terminate: {type: hyperband, min_iter: 1}\nmetric: {name: balance/load_4}\n"
+        + grid("train.lr: {value: 0.1}"),
+        2,
+        ("does not log balance/load_4",),
     ),
     "combination": (
         grid("model.experts: {values: [2, 4]}", "seed: {values: [0, 1]}", "model.top_k: {values: [2, 4]}"),
