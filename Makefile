@@ -33,7 +33,7 @@ check: $(ENV)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest --durations=10
+	$(BIN)/pytest -n auto --durations=15
 
 test-fast: $(ENV)
 	$(BIN)/ruff check .

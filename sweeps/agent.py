@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
 
+from moe.errors import UserError
 from sweeps.backend import Claim, LeaseLostError
 from sweeps.devices import Device
 from sweeps.exit_codes import INTERRUPTED, USER_MISTAKE
@@ -75,22 +76,39 @@ class Agent:
 
     def run(self) -> int:
         """Work until nothing waits; returns the number of cells that this agent finished."""
-        finished = 0
+        finished, idle = 0, None
         with _on_signal(self._stop):
             try:
                 while not self._should_stop():
                     claim = patiently(self.backend.claim)
-                    if claim is None:
-                        # an agent beside us may have died: take over what it left
-                        if patiently(self.backend.recover) == 0:
+                    if claim is not None:
+                        finished += self._run_claim(claim)
+                        idle = None
+                    # other agents may be lost: take over what they left
+                    elif patiently(self.backend.recover) == 0:
+                        idle = idle or time.monotonic()
+                        if not self._others_run(since=idle):
                             break
-                        continue
-                    finished += self._run_claim(claim)
             finally:
-                if self._spare:
-                    self._spare.kill()
-                self.backend.close()
+                self._drop_spare()
+        # Not so after an error: the lock file shows that this agent is gone, and its cell is free.
+        self.backend.close()
         return finished
+
+    def _others_run(self, since: float) -> bool:
+        """Whether to stay: cells run whose agents may be lost, which shows within the length of a lease."""
+        self._drop_spare()
+        if time.monotonic() - since > LEASE + BEAT:
+            return False
+        if all(cell.state != "running" for cell in patiently(self.backend.states).values()):
+            return False
+        time.sleep(_STOP_POLL)
+        return True
+
+    def _drop_spare(self) -> None:
+        if self._spare:
+            self._spare.kill()
+            self._spare = None
 
     def _stop(self) -> None:
         self._stopping = True
@@ -103,12 +121,21 @@ class Agent:
 
     def _run_claim(self, claim: Claim) -> bool:
         try:
+            return self._in_place(claim)
+        except LeaseLostError as error:
+            self.report(f"{error}; dropped here")
+        return False
+
+    def _in_place(self, claim: Claim) -> bool:
+        try:
             with self.device.hold(self.sweep.root, claim.weight, lambda: self._alive(claim)) as held:
                 if held:
                     return self._attempt(claim)
                 self._hand_back(claim)
-        except LeaseLostError as error:
-            self.report(f"{error}; dropped here")
+        except (LeaseLostError, OperationalError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one cell's trouble, such as a full disk, is not the others'
+            self._failed(claim, f"{type(error).__name__}: {error}", retry=not isinstance(error, UserError))
         return False
 
     def _attempt(self, claim: Claim) -> bool:
@@ -130,13 +157,16 @@ class Agent:
         reason = problem or failure(run, code, logged)
         if self._makes_room(claim, reason):
             return False
-        retry = claim.failures + 1 < FAILURES and code != USER_MISTAKE
-        tail = None if retry else log_tail(run, logged)
-        if self.steering and not retry:
-            self.steering.fail(claim)
-        patiently(lambda: self.backend.fail(claim, reason, retry=retry, tail=tail))
-        self.report(f"{run.id} failed ({reason}); {'trying again' if retry else 'giving up'}; see {run.log_file}")
+        self._failed(claim, reason, retry=code != USER_MISTAKE, tail=log_tail(run, logged))
         return False
+
+    def _failed(self, claim: Claim, reason: str, *, retry: bool, tail: str | None = None) -> None:
+        again = retry and claim.failures + 1 < FAILURES
+        if self.steering and not again:
+            self.steering.fail(claim)
+        patiently(lambda: self.backend.fail(claim, reason, retry=again, tail=None if again else tail))
+        log = self.sweep.store.run(claim.job.run_id).log_file
+        self.report(f"{claim.job.run_id} failed ({reason}); {'trying again' if again else 'giving up'}; see {log}")
 
     def _finish(self, claim: Claim, run: Run, what: str, note: str | None = None) -> bool:
         value = run.summary.get("last", {}).get("val/loss")

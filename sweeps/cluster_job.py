@@ -67,13 +67,13 @@ class AgentJob:
         return DelayedSubmission(self)
 
     def _work(self, told: list[int]) -> int:
+        environment = self._environment()
         command = [sys.executable, "-P", "-m", "cli", "sweep", "agent", self.sweep, *self.options]
+        if gpus := environment.get("CUDA_VISIBLE_DEVICES"):  # those that the job was given, for one trial at a time
+            command += ["--device", gpus]
         # the agent ends when the other end of its standard input closes: with this process, however that ends
         with _blocked(preemption_signal()):
-            agent = subprocess.Popen(
-                command, env=self._environment(), stdin=subprocess.PIPE, stdout=sys.stdout.fileno(),
-                stderr=sys.stderr.fileno(), start_new_session=True,
-            )  # fmt: skip
+            agent = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
         with agent:
             return _attend(agent, told)
 

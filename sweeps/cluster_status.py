@@ -69,7 +69,9 @@ def _slurm_states(jobs: Sequence[str]) -> dict[str, tuple[str, str]]:
     queue = _ask("squeue", f"--user={os.getuid()}", "--noheader", "--array", "--states=all", "--format=%i|%T|%r")
     if queue is None:
         return dict.fromkeys(jobs, ("UNKNOWN", "squeue does not answer"))
-    found = {job: (state, "" if reason == "None" else reason) for job, state, reason in queue}
+    found = {job: (state, reason if state == "PENDING" else "") for job, state, reason in queue}
+    # an array that was taken back before any of it began goes by its own number
+    found |= {job: found[array] for job in jobs if job not in found and (array := job.partition("_")[0]) in found}
     forgotten = [job for job in jobs if job not in found]
     if forgotten:
         accounts = _ask("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State",

@@ -103,4 +103,5 @@ def _most_alike(wanted: _Settings, measured: Iterable[_Settings]) -> list[_Setti
     needed = [_SAME.index(path) for path in ("data.name", "data.image_size", "model.width")]
     comparable = [settings for settings in measured if all(settings[n] == wanted[n] for n in needed)]
     shared = {settings: sum(a == b for a, b in zip(settings, wanted, strict=True)) for settings in comparable}
-    return [settings for settings in comparable if shared[settings] == max(shared.values())]
+    most = max(shared.values(), default=0)
+    return [settings for settings in comparable if shared[settings] == most]

@@ -175,6 +175,23 @@ def test_the_job_survives_its_file_and_comes_back_the_same():
     assert job.checkpoint().function == job
 
 
+def test_the_agent_is_told_of_its_gpus_and_cores(monkeypatch):
+    started = []
+    monkeypatch.setattr("subprocess.Popen", lambda command, **options: started.append((command, options["env"])))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "6")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    for changes in ({}, {"CUDA_VISIBLE_DEVICES": None, "OMP_NUM_THREADS": "3"}):
+        with contextlib.suppress(TypeError):  # what was started is no process
+            AgentJob("little", "/runs", (), changes)()
+    (on_slurm, slurm), (here, local) = started
+    assert on_slurm[-3:] == ["little", "--device", "0,1"]
+    assert (slurm["OMP_NUM_THREADS"], slurm["MOE_HOME"], slurm["MOE_FOLLOW_STDIN"]) == ("6", "/runs", "1")
+    assert here[-1] == "little"
+    assert "CUDA_VISIBLE_DEVICES" not in local
+    assert local["OMP_NUM_THREADS"] == "3"
+
+
 def test_without_submitit_the_message_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match=r"moe-experts\[slurm\]"):
@@ -288,13 +305,20 @@ def real_cluster():
         yield environment
 
 
-@pytest.fixture(params=["pretended", "real"])
+@pytest.fixture
 def slurm(request, monkeypatch):
-    if request.param == "pretended":
+    """The real Slurm where it is installed, else the pretended one."""
+    if slurm_cluster.missing() or getattr(request, "param", "") == "pretended":
         request.getfixturevalue("pretended")
         return
     for name, value in request.getfixturevalue("real_cluster").items():
         monkeypatch.setenv(name, value)
+
+
+def test_the_tests_below_run_on_a_real_cluster():
+    """Skipped where they do not, so that the report says so."""
+    if why := slurm_cluster.missing():
+        pytest.skip(why)
 
 
 def slurm_says(*command):
@@ -317,9 +341,17 @@ def test_an_array_of_agents_finishes_every_cell(tmp_path):
 
 @linux
 @pytest.mark.slow
-@pytest.mark.usefixtures("slurm")
-@pytest.mark.parametrize("order", [("scancel", "--signal=USR2"), ("scontrol", "requeue")], ids=["signal", "requeue"])
-def test_a_preempted_job_comes_back_and_every_epoch_is_run_once(tmp_path, order):
+@pytest.mark.parametrize(
+    ("slurm", "order"),
+    [
+        ("best", ("scancel", "--signal=USR2")),
+        ("best", ("scontrol", "requeue")),
+        ("pretended", ("scancel", "--signal=USR2")),
+    ],
+    ids=["signal", "requeue", "pretended-signal"],
+    indirect=["slurm"],
+)
+def test_a_preempted_job_comes_back_and_every_epoch_is_run_once(tmp_path, slurm, order):
     """The signal that submitit asks Slurm for before the time limit, and a requeue by the scheduler itself."""
     sweep = queued(tmp_path, epochs=10, seeds=2)
     (job,) = cluster.submit("little", home(), Resources(cpus=1, minutes=10), "slurm")
@@ -368,14 +400,12 @@ def test_room_is_made_for_a_more_urgent_job(tmp_path, real_cluster, monkeypatch)
     assert "handed back" in log(job)
 
 
-@linux
 @pytest.mark.slow
-@pytest.mark.usefixtures("slurm")
-def test_jobs_that_wait_are_taken_back(tmp_path):
-    if "FAKE_SLURM" in os.environ:
-        pytest.skip("the pretended Slurm starts every job at once")
-    options = {"begin": "now+1hour"}
-    cluster.submit("little", tmp_path, Resources(agents=2, minutes=10, extra=options), "slurm")
-    assert [(job.state, job.reason) for job in status("little", tmp_path)] == [("PENDING", "BeginTime")] * 2
+def test_jobs_that_wait_are_taken_back(tmp_path, real_cluster, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", real_cluster["SLURM_CONF"])
+    cluster.submit("little", tmp_path, Resources(agents=2, minutes=10, extra={"begin": "now+1hour"}), "slurm")
+    wait_until(lambda: [job.reason for job in status("little", tmp_path)] == ["BeginTime"] * 2)
+    assert [job.state for job in status("little", tmp_path)] == ["PENDING"] * 2
     assert len(cancel("little", tmp_path)) == 2
-    wait_until(lambda: [job.state for job in status("little", tmp_path)] == ["CANCELLED"] * 2)
+    assert [job.state for job in status("little", tmp_path)] == ["CANCELLED"] * 2
+    assert cancel("little", tmp_path) == []

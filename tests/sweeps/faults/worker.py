@@ -1,0 +1,75 @@
+"""A worker without training: does to each run what a plan says. Run as a script; starts in a few milliseconds."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+PARENT = os.getppid()
+
+
+def attempt(folder, run):
+    """Number of this attempt, from 0, counted over all processes."""
+    number = 0
+    while True:
+        try:
+            (folder / f"{run}.{number}").touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+        else:
+            return number
+
+
+def stay(act=lambda: None):
+    """Until ended from outside, or by the parent's end."""
+    (folder / "at work").write_text(str(os.getpid()))
+    while os.getppid() == PARENT:
+        act()
+        time.sleep(0.005)
+    os._exit(1)
+
+
+def end(*_):
+    os._exit(75)
+
+
+def say(text):
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+line = sys.stdin.readline()
+if not line:
+    sys.exit(0)
+order = json.loads(line)
+log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+os.dup2(log, 1)
+os.dup2(log, 2)
+home = Path(order["config"]).parent
+folder = Path(os.environ["MOE_TEST_PLAN"])
+actions = json.loads((folder / "plan.json").read_text())[home.name]
+action = actions[min(attempt(folder, home.name), len(actions) - 1)]
+if action == "finish":
+    (home / "summary.json").write_text('{"last": {"val/loss": 0.5}}')
+    (home / "state.json").write_text('{"state": "finished"}')
+elif action == "polite":
+    signal.signal(signal.SIGTERM, end)
+    stay()
+elif action == "silent":
+    stay()
+elif action == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    stay()
+elif action == "busy":
+    signal.signal(signal.SIGTERM, end)
+    stay(lambda: say("at work"))
+elif action == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+elif action == "wait":
+    stay(lambda: (folder / "go on").exists() and os._exit(1))
+else:
+    say("what it did before")
+    say(f"error: {action}")
+    sys.exit(2 if action.startswith("mistake") else 1)
