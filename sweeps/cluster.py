@@ -4,6 +4,7 @@ MOE_HOME/sweeps/<name>/jobs/<n>/    one submission: what was asked for (jobs.jso
 """
 
 import contextlib
+import io
 import os
 import re
 import shlex
@@ -142,7 +143,7 @@ def submit(
     bodies = [AgentJob(sweep, str(root.absolute()), tuple(options), changes) for changes in environments]
     folder = _new_folder(jobs_folder(root, sweep))
     try:
-        with _environment(storage):
+        with _environment(storage), contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
             jobs = _executor(submitit, folder, resources.parameters(f"moe-{sweep}"), on).submit_array(bodies)
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
         shutil.rmtree(folder)

@@ -54,7 +54,7 @@ class AgentJob:
         with _noted(preempted, signal.SIGTERM) as told:
             code = self._work(told)
         if preempted in told or (told and _runs_on()):
-            _say("the agent handed back its trial; queueing this job again")
+            _say(f"the agent ended with code {code}; queueing this job again")
             signal.raise_signal(preempted)  # submitit's handler: writes `checkpoint()`, requeues, ends this process
         if code and not told:
             raise AgentFailedError(f"the agent of sweep {self.sweep} ended with code {code}; see this job's log")

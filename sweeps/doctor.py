@@ -1,13 +1,18 @@
 """What works on this machine, and the command that mends what does not."""
 
 import importlib.metadata
+import importlib.util
 import shutil
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import sqlalchemy as sa
+
 from moe.data.store import data_root, open_all
+from moe.errors import UserError
 from sweeps import tracker
 from sweeps.runs import home
+from sweeps.storage import ENVIRONMENT, open_engine, url_of, without_password
 
 _ROOM_GB = 5
 
@@ -29,7 +34,7 @@ class Check:
 
 def examine() -> list[Check]:
     """Look at everything that a run needs."""
-    return [*_devices(), _tracker(), _data(), _storage(), *_conflicts()]
+    return [*_devices(), _tracker(), _data(), _storage(), _queue(), _cluster(), *_conflicts()]
 
 
 def _devices() -> list[Check]:
@@ -70,6 +75,24 @@ def _storage() -> Check:
     free = shutil.disk_usage(root).free / 1e9
     mend = "" if free > _ROOM_GB else "free some space, or set MOE_HOME to another disk"
     return Check(f"runs in {root}", f"writable, {free:.0f} GB free", ok=free > _ROOM_GB, mend=mend)
+
+
+def _queue() -> Check:
+    """Where the queues of sweeps live."""
+    try:
+        url = url_of(home(), None)
+        open_engine(url, sa.MetaData()).dispose()
+    except UserError as error:
+        return Check("queue of sweeps", str(error), ok=False, mend=f"set {ENVIRONMENT}, or unset it to use SQLite")
+    return Check("queue of sweeps", without_password(url))
+
+
+def _cluster() -> Check:
+    if not shutil.which("sbatch"):
+        return Check("Slurm", "no sbatch here; agents run on this machine")
+    found = importlib.util.find_spec("submitit") is not None
+    mend = "" if found else 'pip install "moe-experts[slurm]"'
+    return Check("Slurm", "sbatch" + (" and submitit" if found else ", but no submitit"), ok=found, mend=mend)
 
 
 def _conflicts() -> list[Check]:

@@ -325,7 +325,7 @@ class Agents:
             if process.poll() in (None, 0) or self._deaths >= _DEATHS:
                 continue
             backend.recover()
-            if backend.waiting():
+            if backend.waiting() and not backend.stop_requested():
                 self._deaths += 1
                 self.processes[place] = self._start(self.devices[place])
 

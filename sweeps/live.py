@@ -55,7 +55,7 @@ def _row(trial: Trial, swept: list[str]) -> list[Text | ProgressBar | str]:
     return [
         trial.run.id,
         values(trial, swept),
-        Text(trial.state, style=_COLOURS[trial.state]),
+        Text(trial.state + (f", try {trial.attempts}" if trial.attempts > 1 else ""), style=_COLOURS[trial.state]),
         bar,
         f"{where['train_loss']:.3f}" if "train_loss" in where else "",
         f"{where['agreement']:.2f}{chance}" if "agreement" in where else "",

@@ -145,17 +145,18 @@ def _attend(job, batch):
 
 def _signal(batch, number):
     """To every process of the step: those below srun, which itself stays."""
-    for process in _below(batch):
+    for process in below(batch):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, number)
 
 
-def _below(process):
+def below(process):
+    """Every process that it started, or they did."""
     children = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for task in Path(f"/proc/{process}/task").iterdir():
             children += [int(child) for child in (task / "children").read_text().split()]
-    return [each for child in children for each in (child, *_below(child))]
+    return [each for child in children for each in (child, *below(child))]
 
 
 def srun(*words):

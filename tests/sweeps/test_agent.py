@@ -38,6 +38,12 @@ def wait_until(holds):
         time.sleep(0.005)
 
 
+class Loud(list):
+    def append(self, line):
+        print(time.monotonic(), line)
+        super().append(line)
+
+
 class Clock:
     """Time as the agent knows it: it passes by waiting, fifty times as fast once a worker is at work."""
 
@@ -272,6 +278,7 @@ def test_trouble_around_a_cell_is_not_that_of_the_others(situation, monkeypatch)
 def test_sigterm_hands_the_cell_back_uncounted(situation, workers, kind):
     here = situation([kind], ["finish"])
     before = signal.getsignal(signal.SIGTERM)
+    here.said = Loud()
 
     def tell():
         wait_until(here.at_work)

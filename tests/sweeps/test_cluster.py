@@ -28,14 +28,14 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds p
 DEADLINE = 180
 
 
-def queued(tmp_path, epochs, seeds):
+def queued(tmp_path, epochs, seeds, storage=None):
     """A sweep whose cells wait for agents."""
     tiny_store()
     spec = tmp_path / "little.yaml"
     lines = ["name: little", "method: grid", "parameters:", f"  seed: {{values: {list(range(seeds))}}}"]
     lines += [f"  {path}: {{value: {value!r}}}" for path, value in (TINY | {"train.epochs": epochs}).items()]
     spec.write_text("\n".join(lines) + "\n")
-    sweep = LaunchedSweep.register(*plan(str(spec), {}))
+    sweep = LaunchedSweep.register(*plan(str(spec), {}), storage=storage)
     backend = sweep.backend()
     backend.publish(sweep.jobs)
     backend.close()
@@ -84,6 +84,11 @@ def finished_once(sweep, epochs):
 
 def log(job):
     return job.log.read_text() + job.log.with_suffix(".err").read_text()
+
+
+def handed_back(sweep, job):
+    """Whether the agent itself gave a trial back: a killed one says nothing, and its trial is found out later."""
+    return any(f"{run.id} handed back" in log(job) for run in runs(sweep))
 
 
 # --- what is asked of the scheduler ---------------------------------------------------------------------------------
@@ -204,9 +209,10 @@ def test_without_slurm_the_message_says_where_to_launch(monkeypatch, tmp_path):
         cluster.submit("little", tmp_path, Resources(), "slurm")
 
 
-def test_the_refusal_of_sbatch_is_passed_on(pretended, tmp_path):
+def test_the_refusal_of_sbatch_is_passed_on(pretended, tmp_path, capfd):
     with pytest.raises(UserError, match="sbatch refuses: invalid partition specified: nowhere"):
         cluster.submit("little", tmp_path, Resources(partition="nowhere"), "slurm")
+    assert capfd.readouterr() == ("", "")
     assert status("little", tmp_path) == []
     assert list((tmp_path / "sweeps" / "little" / "jobs").iterdir()) == []
 
@@ -241,14 +247,6 @@ def local_jobs(sweep, resources):
             job.handle._process.wait(DEADLINE)
 
 
-def below(process):
-    children = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for task in Path(f"/proc/{process}/task").iterdir():
-            children += [int(child) for child in (task / "children").read_text().split()]
-    return [each for child in children for each in (child, *below(child))]
-
-
 @pytest.mark.slow
 def test_jobs_on_this_machine_finish_every_cell(tmp_path):
     sweep = queued(tmp_path, epochs=2, seeds=3)
@@ -267,7 +265,7 @@ def test_preempted_on_this_machine_it_writes_a_checkpoint_and_goes_on(tmp_path):
     sweep = queued(tmp_path, epochs=10, seeds=2)
     with local_jobs(sweep, Resources()) as (job,):
         wait_until(lambda: in_the_middle(sweep), pause=0.05)
-        for process in below(int(job.id)):
+        for process in fake_slurm.below(int(job.id)):
             os.kill(process, signal.SIGUSR2)
         wait_until(lambda: "Requeued job" in log(job))
         assert "waiting" in states(sweep)
@@ -275,8 +273,7 @@ def test_preempted_on_this_machine_it_writes_a_checkpoint_and_goes_on(tmp_path):
         wait_until(lambda: over(sweep))
         assert job.handle.result() == 0
     finished_once(sweep, epochs=10)
-    assert "handed back" in log(job)
-    assert "killed by" not in log(job)
+    assert handed_back(sweep, job)
 
 
 @linux
@@ -328,9 +325,9 @@ def slurm_says(*command):
 @linux
 @pytest.mark.slow
 @pytest.mark.usefixtures("slurm")
-def test_an_array_of_agents_finishes_every_cell(tmp_path):
-    sweep = queued(tmp_path, epochs=2, seeds=4)
-    jobs = cluster.submit("little", home(), Resources(agents=2, cpus=1, minutes=10), "slurm")
+def test_an_array_of_agents_finishes_every_cell(tmp_path, storage):
+    sweep = queued(tmp_path, epochs=2, seeds=4, storage=storage)
+    jobs = cluster.submit("little", home(), Resources(agents=2, cpus=1, minutes=10), "slurm", storage=storage)
     array = jobs[0].id.partition("_")[0]
     assert [job.id for job in jobs] == [f"{array}_0", f"{array}_1"]
     wait_until(lambda: over(sweep))
@@ -362,8 +359,7 @@ def test_a_preempted_job_comes_back_and_every_epoch_is_run_once(tmp_path, slurm,
     wait_until(lambda: over(sweep))
     finished_once(sweep, epochs=10)
     assert [known.state for known in status("little", home())] == ["COMPLETED"]
-    assert "handed back" in log(job)
-    assert "killed by" not in log(job)
+    assert handed_back(sweep, job)
 
 
 @linux
@@ -397,7 +393,7 @@ def test_room_is_made_for_a_more_urgent_job(tmp_path, real_cluster, monkeypatch)
     assert time.monotonic() - asked < 60
     wait_until(lambda: over(sweep))
     finished_once(sweep, epochs=10)
-    assert "handed back" in log(job)
+    assert handed_back(sweep, job)
 
 
 @pytest.mark.slow
