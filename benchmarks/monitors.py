@@ -1,4 +1,4 @@
-"""What the callbacks cost an epoch, at paper size: `python callbacks_cost.py [--wandb]`.
+"""What the callbacks cost an epoch, at paper size: `python benchmarks/monitors.py [--wandb]`.
 
 5,000 validation images, 100,000 training images in two views, E = 16, k = 2, 10 classes, batches of 256, with CSV
 files and pictures. The hooks are called as Lightning calls them, on records made beforehand; median of repeats.
