@@ -116,7 +116,8 @@ class Agent:
     def _should_stop(self) -> bool:
         if not self._stopping and time.monotonic() - self._looked > _STOP_POLL:
             self._looked = time.monotonic()
-            self._stopping |= patiently(self.backend.stop_requested)
+            if patiently(self.backend.stop_requested):  # no `|=`: a signal may come while this is asked
+                self._stopping = True
         return self._stopping
 
     def _run_claim(self, claim: Claim) -> bool:

@@ -6,7 +6,6 @@ quickly while a worker is at work, so that the real limits of minutes pass in mi
 
 import contextlib
 import json
-import multiprocessing
 import os
 import signal
 import sqlite3
@@ -38,24 +37,38 @@ def wait_until(holds):
         time.sleep(0.005)
 
 
-class Loud(list):
-    def append(self, line):
-        print(time.monotonic(), line)
-        super().append(line)
+class OverdueError(BaseException):
+    """Not an Exception: an agent would take that for its cell's."""
+
+
+@contextlib.contextmanager
+def overdue():
+    """End the agent after a while, or when what should happen beside it failed."""
+
+    def end(_number, _frame):
+        raise OverdueError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(DEADLINE)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class Clock:
-    """Time as the agent knows it: it passes by waiting, fifty times as fast once a worker is at work."""
+    """Time as the agent knows it: it passes by waiting, quickly once a worker is at work."""
 
     def __init__(self, at_work):
-        self.now, self.at_work = 1000.0, at_work
+        self.now, self.at_work, self.speed = 1000.0, at_work, 150
 
     def monotonic(self):
         return self.now
 
     def sleep(self, seconds):
         time.sleep(0.005)
-        self.now += seconds * (50 if self.at_work.exists() else 1)
+        self.now += seconds * (self.speed if self.at_work.exists() else 1)
 
 
 @pytest.fixture
@@ -94,6 +107,10 @@ def workers(folder, clock, monkeypatch):
             (folder / "at work").unlink(missing_ok=True)
             super().train(run)
 
+        def ask_to_stop(self):
+            (folder / "at work").unlink(missing_ok=True)  # time to answer; who will not, says so
+            super().ask_to_stop()
+
     monkeypatch.setattr(agent, "Worker", Planned)
     yield started
     assert started
@@ -111,7 +128,8 @@ class Situation:
         self.backend = sweep.backend()
 
     def run(self, device=None, limits=None):
-        return Agent(self.sweep, self.said.append, device, limits).run()
+        with overdue():
+            return Agent(self.sweep, self.said.append, device, limits).run()
 
     def states(self):
         return [(state.state, state.attempts) for state in self.backend.states().values()]
@@ -153,16 +171,19 @@ def meanwhile(act):
     def guarded():
         try:
             act()
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - raised again below
             failures.append(error)
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
 
     thread = threading.Thread(target=guarded, daemon=True)
     thread.start()
-    yield
+    try:
+        yield
+    except OverdueError as late:
+        raise (failures or [AssertionError("the agent does not end")])[0] from late
     thread.join(DEADLINE)
     assert not thread.is_alive()
-    if failures:
-        raise failures[0]
+    assert not failures
 
 
 # --- workers that fail ----------------------------------------------------------------------------------------------
@@ -278,7 +299,6 @@ def test_trouble_around_a_cell_is_not_that_of_the_others(situation, monkeypatch)
 def test_sigterm_hands_the_cell_back_uncounted(situation, workers, kind):
     here = situation([kind], ["finish"])
     before = signal.getsignal(signal.SIGTERM)
-    here.said = Loud()
 
     def tell():
         wait_until(here.at_work)
@@ -291,6 +311,20 @@ def test_sigterm_hands_the_cell_back_uncounted(situation, workers, kind):
     assert here.said[-1] == f"{here.ids[0]} handed back"
     assert workers[0].process.returncode == (75 if kind == "polite" else -signal.SIGKILL)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_sigterm_while_the_stop_mark_is_read_is_not_lost(situation, monkeypatch):
+    here = situation(["polite"], ["finish"])
+    real = LocalBackend.stop_requested
+
+    def read(self):
+        if here.at_work():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self)
+
+    monkeypatch.setattr(LocalBackend, "stop_requested", read)
+    assert here.run() == 0
+    assert here.states() == [("waiting", 0), ("waiting", 0)]
 
 
 def test_the_stop_mark_does_the_same(situation):
@@ -365,18 +399,11 @@ def test_a_cell_lost_while_it_is_trained_is_dropped_and_nothing_recorded(situati
 
     def take():
         wait_until(here.at_work)
-        assert other.recover() == 1
+        wait_until(other.recover)  # not while the cell's beat goes on between its look and its update
         claims.append(other.claim())
 
     with meanwhile(take):
-        agent_ = Agent(here.sweep, here.said.append)
-        agent_.limits = Limits(silence=float("inf"))
-
-        def until_taken():
-            return bool(claims) and claims[0] is not None
-
-        assert agent_.run() == 1
-        assert until_taken()
+        assert here.run(limits=Limits(silence=float("inf"))) == 1
     assert workers[0].process.returncode == -signal.SIGKILL
     assert any("given to another agent; dropped here" in line for line in here.said)
     assert here.states() == [("running", 2), ("finished", 1)]
@@ -385,18 +412,19 @@ def test_a_cell_lost_while_it_is_trained_is_dropped_and_nothing_recorded(situati
     other.close()
 
 
-def claim_and_die(root):
-    backend = LocalBackend("little", root)
-    assert backend.claim() is not None
-    os.kill(os.getpid(), signal.SIGKILL)
+CLAIM_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from sweeps.local import LocalBackend
+assert LocalBackend("little", Path(sys.argv[1])).claim() is not None
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def test_what_a_dead_agent_beside_it_held_is_taken_over(situation):
     here = situation(["finish"], ["finish"])
-    process = multiprocessing.get_context("spawn").Process(target=claim_and_die, args=(here.sweep.root,))
-    process.start()
-    process.join(DEADLINE)
-    assert process.exitcode == -signal.SIGKILL
+    died = subprocess.run([sys.executable, "-c", CLAIM_AND_DIE, here.sweep.root], check=False, timeout=DEADLINE)
+    assert died.returncode == -signal.SIGKILL
     assert here.run() == 2
     assert here.states() == [("finished", 2), ("finished", 1)]
     assert here.row().losses == 1
@@ -450,9 +478,10 @@ def locked_database(root):
     connection.close()
 
 
-def test_a_database_that_does_not_answer_for_a_while_is_waited_for(situation, monkeypatch):
-    """Locked by another process, first while a cell is trained and until after its end, then again."""
+def test_a_database_that_does_not_answer_for_a_while_is_waited_for(situation, clock, monkeypatch):
+    """Locked by another process while a cell is trained and until after its end."""
     monkeypatch.setattr(storage, "_SECONDS", 0.01)
+    clock.speed = 1
     here = situation(["wait", "finish"], ["finish"])
 
     def lock():
@@ -467,8 +496,9 @@ def test_a_database_that_does_not_answer_for_a_while_is_waited_for(situation, mo
 
 
 @pytest.mark.parametrize("call", ["claim", "waiting", "stop_requested", "beat", "finish", "fail", "release", "recover"])
-def test_any_call_may_fail_now_and_then(situation, monkeypatch, call):
-    here = situation(["wait", "finish"] if call == "fail" else ["busy", "finish"], ["finish"])
+def test_any_call_may_fail_now_and_then(situation, clock, monkeypatch, call):
+    clock.speed = 1
+    here = situation(["wait", "finish"], ["finish"])
     real, failed = getattr(LocalBackend, call), []
 
     def flaky(self, *arguments, **options):
@@ -478,50 +508,54 @@ def test_any_call_may_fail_now_and_then(situation, monkeypatch, call):
         return real(self, *arguments, **options)
 
     def proceed():
-        wait_until(lambda: here.at_work() and (call != "beat" or failed))
-        (here.folder / "go on").touch()
+        wait_until(lambda: here.at_work() and (call != "beat" or len(failed) == 3))
         if call == "release":
             os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            (here.folder / "go on").touch()
 
     with monkeypatch.context() as patch, meanwhile(proceed):
         patch.setattr(LocalBackend, call, flaky)
-        finished = here.run(limits=Limits(minutes=5))
+        finished = here.run()
     assert len(failed) == 3
     if call == "release":
         assert here.states() == [("waiting", 0), ("waiting", 0)]
-        finished = here.run(limits=Limits(minutes=5))
+        finished = here.run()
         assert here.states() == [("finished", 1), ("finished", 1)]
     else:
         assert here.states() == [("finished", 2), ("finished", 1)]
     assert finished == 2
 
 
-def die_of_the_database(root, folder, script):
-    """An agent in a process of its own whose database is gone while it trains."""
-    os.environ["MOE_TEST_PLAN"] = str(folder)
-    agent.LEASE = 0.05
-    agent._STOP_POLL = storage._SECONDS = 0.01
+AGENT = """
+import subprocess, sys
+from pathlib import Path
+from sweeps import agent, storage
+from sweeps.launch import LaunchedSweep
 
-    class Planned(agent.Worker):
-        def __init__(self, environment):
-            command = [sys.executable, "-I", "-S", script]
-            self.process = subprocess.Popen(
-                command, env=dict(environment), stdin=subprocess.PIPE, start_new_session=True
-            )
+class Planned(agent.Worker):
+    def __init__(self, environment):
+        command = [sys.executable, "-I", "-S", sys.argv[2]]
+        self.process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.PIPE, start_new_session=True)
 
-    agent.Worker = Planned
-    Agent(LaunchedSweep("little", root), lambda _line: None).run()
+agent.Worker, agent.LEASE = Planned, 0.05
+agent._STOP_POLL = storage._SECONDS = 0.01
+agent.Agent(LaunchedSweep("little", Path(sys.argv[1])), print).run()
+"""
 
 
-def test_without_its_database_an_agent_ends_and_its_cell_is_free(situation, tmp_path, folder, workers):
+def test_without_its_database_an_agent_ends_and_its_cell_is_free(situation, folder):
+    """In a process of its own, which gives up sooner than it would; its worker ends with it."""
     here = situation(["silent", "finish"], ["finish"])
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=die_of_the_database, args=(here.sweep.root, folder, SCRIPT))
-    process.start()
+    here.sweep.prepare(here.sweep.jobs[0])
+    process = subprocess.Popen(
+        [sys.executable, "-c", AGENT, here.sweep.root, SCRIPT], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
     wait_until(here.at_work)
     with locked_database(here.sweep.root):
-        process.join(DEADLINE)
-    assert process.exitcode == 1
+        _, said = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 1
+    assert b"database is locked" in said
     assert not Path(f"/proc/{(folder / 'at work').read_text()}").exists()
     assert [state for state, _ in here.states()] == ["waiting", "waiting"]
     assert here.run() == 2

@@ -22,9 +22,13 @@ def attempt(folder, run):
             return number
 
 
+def at_work(*_):
+    (folder / "at work").write_text(str(os.getpid()))
+
+
 def stay(act=lambda: None):
     """Until ended from outside, or by the parent's end."""
-    (folder / "at work").write_text(str(os.getpid()))
+    at_work()
     while os.getppid() == PARENT:
         act()
         time.sleep(0.005)
@@ -60,7 +64,7 @@ elif action == "polite":
 elif action == "silent":
     stay()
 elif action == "stubborn":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, at_work)
     stay()
 elif action == "busy":
     signal.signal(signal.SIGTERM, end)
