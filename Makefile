@@ -33,7 +33,7 @@ check: $(ENV)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest -n auto --durations=15
+	$(BIN)/pytest -n auto --durations=15 -rf
 
 test-fast: $(ENV)
 	$(BIN)/ruff check .

@@ -244,6 +244,7 @@ def _quiet_lightning() -> Iterator[None]:
             ".*treespec.*",
             ".*LeafSpec.*",
             ".*batch_size.*could not.*",
+            ".*`srun` command is available.*",  # agents under Slurm are one process a run
             ".*dataloader is not resumable.*",  # EpochBatches skips what is done
         ):
             warnings.filterwarnings("ignore", message=text)
