@@ -439,7 +439,7 @@ def test_what_an_agent_of_a_machine_that_is_gone_held_is_taken_over_after_the_le
     assert lost.claim() is not None
     assert here.run() == 2
     assert here.states() == [("finished", 2), ("finished", 1)]
-    assert 1000 + owner.LEASE < clock.now < 1000 + owner.LEASE + owner.BEAT
+    assert 1000 + owner.LEASE < clock.now < 1000 + 2 * owner.LEASE
     lost.close()
 
 

@@ -25,7 +25,7 @@ from tests.sweeps import fake_slurm, slurm_cluster
 submitit = pytest.importorskip("submitit", reason='submitit is missing: pip install "moe-experts[slurm]"')
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes through /proc")
 
-DEADLINE = 180
+DEADLINE = 300
 
 
 def queued(tmp_path, epochs, seeds, storage=None):
