@@ -93,10 +93,18 @@ def _local_state(job: str, folder: Path) -> str:
     process = Path("/proc")
     if (process / "self").exists():
         with contextlib.suppress(OSError):
-            return "RUNNING" if str(folder).encode() in (process / job / "cmdline").read_bytes() else "ENDED"
+            return "RUNNING" if _looks_after(process / job, folder) else "ENDED"
         return "ENDED"
     try:
         os.kill(int(job), 0)
     except (ProcessLookupError, PermissionError):
         return "ENDED"
     return "RUNNING"
+
+
+def _looks_after(process: Path, folder: Path) -> bool:
+    command = (process / "cmdline").read_bytes()
+    if command:
+        return str(folder).encode() in command
+    # one that is just being started shows no command yet; one that ended and was not waited for shows none any more
+    return (process / "stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")

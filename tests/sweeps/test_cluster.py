@@ -16,7 +16,7 @@ from moe.errors import UserError
 from sweeps import cluster
 from sweeps.cluster import Resources
 from sweeps.cluster_job import AgentJob
-from sweeps.cluster_status import cancel, status
+from sweeps.cluster_status import _local_state, cancel, status
 from sweeps.launch import LaunchedSweep, plan
 from sweeps.runs import home
 from tests.conftest import TINY, tiny_store
@@ -245,6 +245,20 @@ def local_jobs(sweep, resources):
         for job in jobs:
             job.handle._process.terminate()
             job.handle._process.wait(DEADLINE)
+
+
+@linux
+def test_a_job_is_seen_from_its_first_moment_to_its_last(tmp_path):
+    """Between fork and exec's end a process has no command line, after its end neither: the first is no end."""
+    for _ in range(100):
+        process = subprocess.Popen(["/bin/sh", "-c", "read line", str(tmp_path)], stdin=subprocess.PIPE)
+        assert _local_state(str(process.pid), tmp_path) == "RUNNING"
+        process.stdin.close()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert _local_state(str(process.pid), tmp_path) == "ENDED"
+        process.wait()
+        assert _local_state(str(process.pid), tmp_path) == "ENDED"
+    assert _local_state(str(os.getpid()), tmp_path / "another") == "ENDED"
 
 
 @pytest.mark.slow
