@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sweeps.cluster import Resources, Where
     from sweeps.launch import Crew, LaunchedSweep, Trial
 
+_ROWS = 200  # of a plan, printed
+
 app = typer.Typer(help="Many runs: launch, watch, resume.", no_args_is_help=True)
 
 AgentCount = Annotated[
@@ -153,11 +155,13 @@ def _print_plan(trials: list[dict[str, Any]], name: str, swept: list[str], crew:
     table = Table(title=f"sweep {name}: {len(trials)} trials, {found}", title_justify="left")
     for column in ("run", *swept, "state"):
         table.add_column(column)
-    for trial in trials:
+    for trial in trials[:_ROWS]:
         table.add_row(
             trial["run_id"], *(str(trial["values"].get(path, "to be found")) for path in swept), trial["kind"]
         )
     out.print(table)
+    if len(trials) > _ROWS:
+        out.print(f"... and {len(trials) - _ROWS:,} more; --json lists all")
     out.print(outlook.sentence())
 
 

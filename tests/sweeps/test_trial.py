@@ -234,6 +234,22 @@ def test_a_checkpoint_cut_off_while_written_is_passed_over(finished, tmp_path):
     assert run.history() == finished.history()
 
 
+def test_checkpoints_dated_by_a_clock_that_jumped_back_cost_time_alone(finished, tmp_path):
+    """The older one carries the later date."""
+    tiny_store()
+    store = RunStore(tmp_path / "jumped")
+    run = store.create(tiny_config())
+    shutil.copytree(finished.checkpoints, run.checkpoints)
+    shutil.copy(finished.history_file, run.history_file)
+    (run.checkpoints / "last.ckpt").unlink()
+    os.utime(run.checkpoints / "epoch0002.ckpt", (0, 0))
+    lines = []
+    train(tiny_config(), store, report=lines.append)
+    assert any("resuming after epoch 1" in line for line in lines)
+    assert same(weights(run), weights(finished))
+    assert run.history() == finished.history()
+
+
 def test_a_finished_run_is_skipped(finished):
     before = finished.history_file.stat().st_mtime_ns
     lines = []
