@@ -15,7 +15,9 @@ from probes.cross_run import SimilarityProbe, compare_experts
 from probes.run_probes import ExcitingProbe, RoutingProbe, SeparabilityProbe, TuningProbe
 from probes.subject import Numbers, Probe, Subject, representative_rows
 from sweeps import tracker
+from sweeps.artifacts import find
 from sweeps.launch import LaunchedSweep
+from sweeps.mirror import publish_results
 from sweeps.runs import Run, RunStore, write_json
 
 PROBES: dict[str, Probe] = {
@@ -51,7 +53,7 @@ def probe_run(run_id: str, names: Sequence[str] | None, images: Sequence[str] | 
     Raises:
         UserError: no such run, it is not finished, or images or probes are unknown.
     """
-    return _probe(RunStore().find(run_id), chosen_probes(names), images, report)
+    return _probe(find(run_id, RunStore(), report), chosen_probes(names), images, report)
 
 
 def _probe(run: Run, names: list[str], images: Sequence[str] | None, report: Report) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def _probe(run: Run, names: list[str], images: Sequence[str] | None, report: Rep
         raise UserError(f"run {run.id} is {run.state.state}, not finished; finish it with `moe sweep resume SWEEP`")
     stores = probe_stores(list(images or []), run.config.data)
     results: dict[str, dict[str, Numbers]] = {}
-    with tracker.tracked(run, job="probe") as tracked:
+    with tracker.reopened(run) as session:
         for store in stores:
             subject = _subject(run, store, report)
             results[store.name] = {}
@@ -68,7 +70,7 @@ def _probe(run: Run, names: list[str], images: Sequence[str] | None, report: Rep
                 if reason is not None:
                     report(f"  {name}: left out, {reason}")
                     continue
-                results[store.name][name] = _one(subject, name, tracked, report)
+                results[store.name][name] = _one(subject, name, session, report)
     return {"run_id": run.id, "images": results}
 
 
@@ -80,15 +82,14 @@ def _subject(run: Run, store: ImageStore, report: Report) -> Subject:
     return Subject(run, store, found)
 
 
-def _one(subject: Subject, name: str, tracked: Any, report: Report) -> Numbers:
+def _one(subject: Subject, name: str, session: Any, report: Report) -> Numbers:
     started = time.monotonic()
     folder = subject.run.probe(subject.store.name, name)
     with threadpool_limits(1, user_api="blas"):  # thousands of small fits: threads only wait for each other
         numbers = PROBES[name].run(subject, folder)
     write_json(subject.run.probe_result(subject.store.name, name), numbers)
     prefix = f"probe/{subject.store.name}/{name}"
-    tracker.log_files(tracked, prefix, folder)
-    tracker.log_numbers(tracked, {f"{prefix}/{key}": value for key, value in numbers.items() if value is not None})
+    publish_results(subject.run, session, prefix, folder, numbers)
     report(f"  {name}: {words(numbers)} ({time.monotonic() - started:.1f} s) -> {folder}")
     return numbers
 

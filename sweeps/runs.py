@@ -167,6 +167,16 @@ class Run:
         return self.path / "model"
 
     @property
+    def best_model(self) -> Path:
+        """The exported model of the epoch with the lowest validation loss; absent where that is the last."""
+        return self.path / "model_best"
+
+    @property
+    def tracker_file(self) -> Path:
+        """What the run has in the tracker."""
+        return self.path / "tracker.json"
+
+    @property
     def routing(self) -> Path:
         """Heatmaps of every epoch."""
         return self.path / "routing"

@@ -1,18 +1,21 @@
-"""The experiment tracker, W&B. Without a server or key the same calls write offline runs for `wandb sync`.
+"""The experiment tracker, W&B. Without a server or key the same calls write offline runs for `moe runs sync`.
 
-This is the only module that knows which mode W&B is in.
+This is the only module that knows which mode W&B is in. What a run has in W&B is kept in its `tracker.json`: its id
+there, the last epoch that was sent, and the offline segments that wait for a server.
 """
 
 import contextlib
 import logging
 import netrc
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-from sweeps.runs import Run
+from pydantic import BaseModel, ConfigDict
+
+from sweeps.exit_codes import INTERRUPTED, InterruptedRunError
+from sweeps.runs import Run, read_json, write_json
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -42,85 +45,153 @@ def _key_in_netrc() -> bool:
         return False
 
 
+class Segment(BaseModel):
+    """One offline piece of a run: what one process wrote.
+
+    Attributes:
+        folder: below the run's directory.
+        synced: whether a server has confirmed it.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    folder: str
+    synced: bool = False
+
+
+class Record(BaseModel):
+    """What `tracker.json` holds.
+
+    Attributes:
+        id: the run's in W&B: its identity, or what a W&B sweep calls it.
+        entity: of the server; None before it was online.
+        project: the same.
+        sweep: the W&B sweep that handed it out.
+        sent: last epoch in W&B, or on its way in an offline segment; -1 for none.
+        segments: offline pieces, in order.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    entity: str | None = None
+    project: str = "moe"
+    sweep: str | None = None
+    sent: int = -1
+    segments: list[Segment] = []
+
+    @classmethod
+    def of(cls, run: Run) -> "Record":
+        """A run's record; that of a new run names it by its identity."""
+        stored = read_json(run.tracker_file)
+        return cls(id=run.id, project=project()) if stored is None else cls.model_validate(stored)
+
+    def save(self, run: Run) -> None:
+        """Write it into the run's directory."""
+        write_json(run.tracker_file, self.model_dump())
+
+    @property
+    def waiting(self) -> list[Segment]:
+        """Segments that no server has confirmed yet."""
+        return [segment for segment in self.segments if not segment.synced]
+
+    @property
+    def path(self) -> str:
+        """`ENTITY/PROJECT/ID`, as W&B names a run."""
+        return "/".join(filter(None, [self.entity, self.project, self.id]))
+
+
+def project() -> str:
+    """The W&B project that runs go into."""
+    return os.environ.get("WANDB_PROJECT", "moe")
+
+
 @contextlib.contextmanager
-def tracked(run: Run, *, job: str, group: str | None = None) -> Iterator[Any]:
-    """The tracker's run of this id, begun or continued; finished on the way out.
+def tracked(run: Run, *, group: str | None = None) -> Iterator[Any]:
+    """The tracker's run, begun or continued, while a run is trained; closed on the way out.
+
+    A run that is told to stop is marked as preempted, so that a W&B sweep hands it out again.
 
     Args:
-        run: its id is the tracker's run id, its directory holds the offline files.
-        job: "train" or "probe".
+        run: its identity is the tracker's run id, unless a W&B sweep names it; its directory holds offline files.
         group: the sweep, so that the dashboard groups its runs.
     """
+    config = run.config
+    record = _claimed(run)
+    settings = {
+        "name": f"{config.data.name}-E{config.model.experts}-s{config.seed}-{run.id[:4]}",
+        "group": group or record.sweep,
+        "job_type": "train",
+        "tags": [tag for tag in (f"E{config.model.experts}", config.data.name[:64], (group or "")[:64]) if tag],
+        "config": config.scientific() | {"identity": run.id},
+    }
+    with _session(run, record, **settings) as session:
+        session.define_metric("epoch")
+        session.define_metric("*", step_metric="epoch")
+        yield session
+
+
+@contextlib.contextmanager
+def reopened(run: Run) -> Iterator[Any]:
+    """The tracker's run of a finished run, to add results to its summary; its history and system metrics stay."""
+    import wandb
+
+    with _session(run, Record.of(run), settings=wandb.Settings(silent=True, console="off", x_disable_stats=True)) as s:
+        yield s
+
+
+def _claimed(run: Run) -> Record:
+    """The run's record, with the id that a W&B sweep has for it."""
+    record = Record.of(run)
+    sweep, given = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
+    if sweep:
+        again = record.sweep == sweep and os.environ.get("MOE_SWEEP")  # our own agent goes on with a run of the sweep
+        new = record.id if again or not given else given
+        record = record.model_copy(update={"id": new, "sweep": sweep, "sent": record.sent if new == record.id else -1})
+    return record.model_copy(update={"project": project() if record.entity is None else record.project})
+
+
+@contextlib.contextmanager
+def _session(run: Run, record: Record, **options: Any) -> Iterator[Any]:
     import wandb
 
     logging.getLogger("wandb").setLevel(logging.ERROR)
-    config = run.config
-    tracker = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", "moe"),
-        id=run.id,
-        name=f"{config.data.name}-E{config.model.experts}-s{config.seed}-{run.id[:4]}",
-        group=group,
-        job_type=job,
+    how = mode()[0]
+    if record.sweep and how == "online":  # W&B takes these from the environment alone within a sweep
+        os.environ.update(WANDB_SWEEP_ID=record.sweep, WANDB_RUN_ID=record.id, WANDB_PROJECT=record.project)
+    options.setdefault("settings", wandb.Settings(silent=True, console="off"))
+    session = wandb.init(
+        project=record.project,
+        entity=record.entity,
+        id=record.id,
         dir=str(run.path),
-        config=config.scientific(),
-        mode=mode()[0],
-        resume="allow" if mode()[0] == "online" else None,
-        settings=wandb.Settings(silent=True, console="off"),
+        mode=how,
+        resume="allow" if how == "online" else None,
+        **options,
     )
-    failed = True
+    if how != "disabled":
+        _note(run, record, session, online=how == "online")
+    code = 1
     try:
-        yield tracker
-        failed = False
+        yield session
+        code = 0
+    except InterruptedRunError:
+        session.mark_preempting()
+        code = INTERRUPTED
+        raise
     finally:
-        tracker.finish(exit_code=1 if failed else 0)
+        session.finish(exit_code=code)
 
 
-def log_files(tracker: Any, prefix: str, folder: Path) -> None:
-    """Log a folder's tables (.csv) and pictures (.png) under `prefix/<file name>`."""
-    import csv
-
-    import wandb
-
-    media: dict[str, Any] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".png":
-            media[f"{prefix}/{path.stem}"] = wandb.Image(str(path))
-        elif path.suffix == ".csv":
-            with path.open(newline="") as file:
-                header, *rows = list(csv.reader(file))
-            media[f"{prefix}/{path.stem}_table"] = wandb.Table(columns=list[str | int](header), data=_typed(rows))
-    tracker.log(media)
-
-
-def _typed(rows: list[list[str]]) -> list[Iterable[Any]]:
-    """CSV cells with a column's numbers as numbers, if it holds nothing else: W&B refuses a mixture."""
-    columns = [[_number(cell) for cell in column] for column in zip(*rows, strict=True)]
-    texts = [any(isinstance(cell, str) for cell in column) for column in columns]
-    return [
-        [cell if text else number for cell, text, number in zip(row, texts, numbers, strict=True)]
-        for row, numbers in zip(rows, zip(*columns, strict=True), strict=True)
-    ]
-
-
-def _number(cell: str) -> float | str | None:
-    if not cell:
-        return None
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
-
-
-def log_numbers(tracker: Any, values: Mapping[str, float]) -> None:
-    """Put headline numbers into the run's summary."""
-    tracker.summary.update(dict(values))
-
-
-def log_model(tracker: Any, run: Run) -> None:
-    """Log the exported model as the artifact `model-<id>`."""
-    import wandb
-
-    artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=run.config.scientific())
-    for file in sorted(run.model.iterdir()):
-        artifact.add_file(str(file))
-    tracker.log_artifact(artifact, aliases=["last"])
+def _note(run: Run, record: Record, session: Any, *, online: bool) -> None:
+    """Write down where the run is in W&B, and the new segment of an offline one."""
+    if online:
+        record.entity, record.project = session.entity, session.project
+        record.sent = session.starting_step - 1  # what the server has; all that is missing follows
+        if not record.sent + 1:
+            for segment in record.segments:  # the server has none of them: everything is sent anew
+                segment.synced = True
+    else:
+        folder = os.path.relpath(session.settings.sync_dir, run.path)
+        record.segments.append(Segment(folder=folder))
+    record.save(run)

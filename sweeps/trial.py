@@ -6,13 +6,13 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 
 from callbacks.monitors import Coactivation, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
 from moe.config import RunConfig
@@ -25,6 +25,7 @@ from sweeps import provenance, tracker
 from sweeps.checkpoints import StepCheckpoint, StopRequest, best_and_last, newest
 from sweeps.exit_codes import InterruptedRunError
 from sweeps.history import HistoryLogger, Progress
+from sweeps.mirror import Mirror, adopt, publish
 from sweeps.runs import LockedError, Run, RunStore, locked, now, write_json
 
 # a worker whose agent was killed needs a while to write its checkpoint and end
@@ -57,6 +58,7 @@ def train(
         return run
     if run.finished:
         report(f"run {run.id} is finished already: {run.path}")
+        adopt(run, group)
         return run
     check_available(config.data)
     store.create(config)
@@ -103,16 +105,16 @@ def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str]
     data, module = _prepare(config)
     stop.obey()
     history = HistoryLogger(run.history_file)
-    with _quiet_lightning(), tracker.tracked(run, job="train", group=group) as tracked:
-        loggers: list[Logger] = [history]
-        if tracker.mode()[0] != "disabled":
-            loggers.append(WandbLogger(experiment=tracked))
-        trainer = _trainer(run, config, data, loggers, report, stop)
+    with _quiet_lightning(), tracker.tracked(run, group=group) as session:
+        watchers = [Mirror(run, session)] if tracker.mode()[0] != "disabled" else []
+        trainer = _trainer(run, config, data, [history], report, stop, watchers)
         facts = provenance.collect(config, data, trainer.strategy.root_device, str(trainer.precision))
         write_json(run.provenance_file, facts)
         report(f"run {run.id}: {_headline(config, data, module)} on {facts['device']}")
         _fit(trainer, module, data, run, report)
-        _finish(run, config, module, data, tracked)
+        _finish(run, config, module, data)
+        if watchers:
+            publish(run, session)
     report(f"finished: {run.path}")
 
 
@@ -156,7 +158,13 @@ def _headline(config: RunConfig, data: RunData, module: MoEModule) -> str:
 
 
 def _trainer(
-    run: Run, config: RunConfig, data: RunData, loggers: list[Logger], report: Callable[[str], None], stop: StopRequest
+    run: Run,
+    config: RunConfig,
+    data: RunData,
+    loggers: list[Logger],
+    report: Callable[[str], None],
+    stop: StopRequest,
+    watchers: Sequence[L.Callback] = (),
 ) -> L.Trainer:
     machine = config.machine
     return L.Trainer(
@@ -177,6 +185,7 @@ def _trainer(
             best_and_last(run),
             Progress(run, report),
             StepCheckpoint(run, stop, machine.checkpoint_minutes),
+            *watchers,
         ],
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -209,25 +218,32 @@ def _fit(trainer: L.Trainer, module: MoEModule, data: RunData, run: Run, report:
     )
 
 
-def _finish(run: Run, config: RunConfig, module: MoEModule, data: RunData, tracked: Any) -> None:
+def _finish(run: Run, config: RunConfig, module: MoEModule, data: RunData) -> None:
     run.step_checkpoint.unlink(missing_ok=True)
+    rows = run.history()
+    trained = rows[1:]
+    best = min(trained, key=lambda row: float("inf") if row["val/loss"] is None else row["val/loss"])
+    _export(run.model, run, config, module, data, config.train.epochs)
+    at = int(best["epoch"] or 0)
+    checkpoint = run.checkpoints / f"epoch{at:04d}.ckpt"
+    if at != config.train.epochs and checkpoint.exists():
+        module.load_state_dict(torch.load(checkpoint, map_location=module.device, weights_only=False)["state_dict"])
+        _export(run.best_model, run, config, module, data, at)
+    write_json(run.summary_file, {"untrained": rows[0], "last": trained[-1], "best": best})
+
+
+def _export(folder: Path, run: Run, config: RunConfig, module: MoEModule, data: RunData, epoch: int) -> None:
     export_model(
         module.model,
-        run.model,
+        folder,
         run_id=run.id,
         seed=config.seed,
-        epoch=config.train.epochs,
+        epoch=epoch,
         data=config.data,
         mean=data.train.mean,
         sd=data.train.sd,
         data_digest=data.train.digest,
     )
-    rows = run.history()
-    trained = rows[1:]
-    best = min(trained, key=lambda row: float("inf") if row["val/loss"] is None else row["val/loss"])
-    write_json(run.summary_file, {"untrained": rows[0], "last": trained[-1], "best": best})
-    if tracker.mode()[0] != "disabled":
-        tracker.log_model(tracked, run)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 import pytest
 
-from sweeps import tracker
+from sweeps import mirror, tracker
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def test_a_stored_key_counts_for_its_own_server_alone(bare, monkeypatch):
 
 def test_a_column_of_numbers_and_words_is_words():
     rows = [["1", "a", "", "1.5"], ["2", "3", "0.5", "nan"]]
-    assert list(tracker._typed(rows)[0]) == [1.0, "a", None, 1.5]
-    assert list(tracker._typed(rows)[1])[:3] == [2.0, "3", 0.5]
+    assert list(mirror._typed(rows)[0]) == [1.0, "a", None, 1.5]
+    assert list(mirror._typed(rows)[1])[:3] == [2.0, "3", 0.5]
 
 
 @pytest.mark.parametrize(("value", "mode"), [("disabled", "disabled"), ("offline", "offline"), ("dryrun", "offline")])

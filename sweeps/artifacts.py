@@ -1,0 +1,214 @@
+"""What of a run travels through the tracker: its model with everything needed to probe it elsewhere, and results.
+
+Nothing that comes back is trusted: every file is compared with the digest that the artifact's manifest has for it,
+files of other names are refused, models are safetensors and JSON, and the run's configuration has to hash to the id in
+the artifact's name.
+"""
+
+import base64
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from moe.config import RunConfig
+from moe.data.datasets import training_stores, validation_store
+from moe.errors import UserError
+from moe.export import CARD, WEIGHTS, load_model
+from sweeps.runs import Run, RunStore, write_json
+from sweeps.tracker import Record, mode
+
+MODEL, PROBE, ACTIVATIONS = "model", "probe", "activations"
+KEPT = 3  # versions of an artifact beside those with an alias of their own
+DATA_CARD = "data.json"
+_RUN_FILES = ("config.json", "provenance.json", "summary.json", "history.jsonl")
+_BIGGEST = {WEIGHTS: 20e9, "history.jsonl": 1e9}  # bytes; other files are small
+_BIG = 50e6
+
+
+def log_model(session: Any, run: Run) -> None:
+    """Log the model of the best epoch and that of the last as versions of `model-<id>`, with their data card."""
+    card = _data_card(run)
+    if run.best_model.is_dir():
+        session.log_artifact(_model(run, run.best_model, card), aliases=["best"])
+        session.log_artifact(_model(run, run.model, card), aliases=["last"])
+    else:
+        session.log_artifact(_model(run, run.model, card), aliases=["best", "last"])
+
+
+def _model(run: Run, folder: Path, card: dict[str, Any]) -> Any:
+    import wandb
+
+    about = json.loads((folder / CARD).read_text())
+    artifact = wandb.Artifact(
+        f"model-{run.id}", type=MODEL, metadata=run.config.scientific() | {"epoch": about["epoch"]}
+    )
+    for file in sorted(folder.iterdir()):
+        artifact.add_file(str(file), policy="immutable")
+    for name in _RUN_FILES:
+        if (run.path / name).exists():
+            artifact.add_file(str(run.path / name), policy="immutable")
+    with artifact.new_file(DATA_CARD) as written:
+        json.dump(card, written, indent=2)
+    return artifact
+
+
+def _data_card(run: Run) -> dict[str, Any]:
+    """What the run was trained and validated on: origin, size, statistics and checksums, none of the images."""
+    config = run.config.data
+    stores = {store.name: store for store in (*training_stores(config), validation_store(config))}
+    cards = {name: store.manifest.model_dump(mode="json", exclude={"factors"}) for name, store in stores.items()}
+    return {"data": config.model_dump(mode="json"), "stores": cards}
+
+
+def log_results(session: Any, run: Run, kind: str, name: str, source: Path) -> None:
+    """Log results (a folder or a file) as an artifact made from the run's model; older versions make room."""
+    import wandb
+
+    artifact = wandb.Artifact(name, type=kind)
+    if source.is_dir():
+        artifact.add_dir(str(source), policy="immutable")
+    else:
+        artifact.add_file(str(source), policy="immutable")
+    if mode()[0] == "online":
+        session.use_artifact(f"model-{run.id}:last")
+    session.log_artifact(artifact)
+
+
+def prune(record: Record, name: str, kind: str) -> None:
+    """Delete all but the newest versions of an artifact; those with an alias other than `latest` stay."""
+    import wandb
+
+    versions = wandb.Api().artifacts(kind, "/".join(filter(None, [record.entity, record.project, name])))
+    plain = [version for version in versions if not set(version.aliases) - {"latest"}]
+    for version in sorted(plain, key=lambda one: int(one.version.removeprefix("v")), reverse=True)[KEPT:]:
+        version.delete()
+
+
+# --- back again -----------------------------------------------------------------------------------------------------
+
+
+def find(run_id: str, store: RunStore, report: Callable[[str], None]) -> Run:
+    """A run by its id or the beginning of it; one that is not here is pulled from the tracker.
+
+    Args:
+        run_id: of a run here, or `ENTITY/PROJECT/ID` as W&B has it.
+        store: where runs live.
+        report: takes a line when something is pulled.
+
+    Raises:
+        UserError: there is no such run, or its model is damaged.
+    """
+    if "/" in run_id:
+        return pull(run_id, store, report)
+    try:
+        return store.find(run_id)
+    except UserError as error:
+        if mode()[0] != "online":
+            raise
+        try:
+            return pull(run_id, store, report)
+        except UserError:
+            raise error from None
+
+
+def pull(path: str, store: RunStore, report: Callable[[str], None]) -> Run:
+    """Fetch a run's model from the tracker and make it a finished run of this machine.
+
+    Args:
+        path: `ENTITY/PROJECT/ID`; the first two may be left out.
+        store: where it goes.
+        report: takes a line about what is done.
+
+    Raises:
+        UserError: no such run or model, or what came is not what its digests say.
+    """
+    import wandb
+
+    if mode()[0] != "online":
+        raise UserError(f"run {path} is in W&B, which is {mode()[0]} here ({mode()[1]}); `wandb login` first")
+    api = wandb.Api()
+    try:
+        known = api.run(path if "/" in path else f"{Record(id=path).project}/{path}")
+        identity = str(known.config["identity"])
+        run = store.run(identity)
+        if run.finished:
+            return run
+        artifact = api.artifact(f"{known.entity}/{known.project}/model-{identity}:last", type=MODEL)
+    except KeyError:
+        raise UserError(f"W&B run {path} was not made by moe: its config has no identity") from None
+    except (wandb.errors.CommError, ValueError) as error:
+        raise UserError(f"W&B has no run {path} with a model: {_first_line(error)}") from None
+    report(f"pulling {artifact.qualified_name} ({artifact.size / 1e6:.1f} MB)")
+    partial = store.root / f".pull-{uuid.uuid4().hex[:8]}"
+    try:
+        fetch(artifact, partial)
+        _place(partial, run)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    record = Record(id=known.id, entity=known.entity, project=known.project, sent=known.lastHistoryStep)
+    record.save(run)
+    return run
+
+
+def fetch(artifact: Any, folder: Path) -> None:
+    """Download a model artifact and compare every file with its digest.
+
+    Raises:
+        UserError: a file that no model has, one that is too large, or one that differs from its digest.
+    """
+    named = artifact.qualified_name
+    allowed = {WEIGHTS, CARD, DATA_CARD, *_RUN_FILES}
+    entries = artifact.manifest.entries
+    for name, entry in entries.items():
+        if name not in allowed or entry.ref is not None:
+            raise UserError(f'artifact {named} holds "{name}", which no model of moe does; nothing was downloaded')
+        if (entry.size or 0) > _BIGGEST.get(name, _BIG):
+            raise UserError(f"artifact {named}: {name} has {entry.size:,} bytes, too many to be genuine")
+    if missing := {WEIGHTS, CARD, "config.json"} - set(entries):
+        raise UserError(f"artifact {named} is no complete model: {', '.join(sorted(missing))} is missing")
+    try:
+        artifact.download(root=str(folder), skip_cache=True)
+    except (ValueError, OSError) as error:
+        raise UserError(f"artifact {named} could not be downloaded: {_first_line(error)}") from None
+    for name, entry in entries.items():
+        if _digest(folder / name) != entry.digest:
+            raise UserError(f"artifact {named}: {name} differs from its digest, so it is damaged or was changed")
+
+
+def _digest(file: Path) -> str:
+    """The base64 MD5 by which W&B knows a file."""
+    if not file.is_file():
+        return ""
+    with file.open("rb") as content:
+        return base64.b64encode(hashlib.file_digest(content, "md5").digest()).decode()
+
+
+def _place(folder: Path, run: Run) -> None:
+    """Make a run of downloaded files, once they prove to be of one piece."""
+    try:
+        config = RunConfig.model_validate_json((folder / "config.json").read_text())
+    except ValidationError as error:
+        raise UserError(f"the pulled config.json is no configuration of moe: {_first_line(error)}") from None
+    model = folder / "model"
+    model.mkdir()
+    for name in (WEIGHTS, CARD):
+        (folder / name).rename(model / name)
+    _, card = load_model(model)
+    if not config.identity() == card.run_id == run.id or (card.model, card.gate) != (config.model, config.gate):
+        raise UserError(f"the pulled model calls itself run {card.run_id}, but run {run.id} was asked for")
+    run.path.mkdir(parents=True, exist_ok=True)
+    for file in (*(folder / name for name in _RUN_FILES), model):
+        if file.exists():
+            shutil.rmtree(run.path / file.name, ignore_errors=True)
+            file.replace(run.path / file.name)
+    write_json(run.state_file, {"state": "finished"})
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
