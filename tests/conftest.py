@@ -10,6 +10,8 @@ import torch
 from moe.config import RunConfig, from_flat
 from moe.data.store import Images, write_store
 
+pytest_plugins = ["tests.wandb_server.fixtures"]
+
 # the models are tiny: threads would spend their time waiting for each other, above all beside another process
 torch.set_num_threads(1)
 
