@@ -8,7 +8,8 @@ import contextlib
 import logging
 import netrc
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urlparse
 
@@ -18,6 +19,7 @@ from sweeps.exit_codes import INTERRUPTED, InterruptedRunError
 from sweeps.runs import Run, read_json, write_json
 
 Mode = Literal["online", "offline", "disabled"]
+PATIENCE = 90.0  # seconds for the server's answer at the start of a session
 
 
 def mode() -> tuple[Mode, str]:
@@ -118,14 +120,14 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[Any]:
     """
     config = run.config
     record = _claimed(run)
-    settings = {
+    about: dict[str, Any] = {
         "name": f"{config.data.name}-E{config.model.experts}-s{config.seed}-{run.id[:4]}",
         "group": group or record.sweep,
         "job_type": "train",
         "tags": [tag for tag in (f"E{config.model.experts}", config.data.name[:64], (group or "")[:64]) if tag],
         "config": config.scientific() | {"identity": run.id},
     }
-    with _session(run, record, **settings) as session:
+    with _session(run, record, **about) as session:
         session.define_metric("epoch")
         session.define_metric("*", step_metric="epoch")
         yield session
@@ -134,10 +136,8 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[Any]:
 @contextlib.contextmanager
 def reopened(run: Run) -> Iterator[Any]:
     """The tracker's run of a finished run, to add results to its summary; its history and system metrics stay."""
-    import wandb
-
-    with _session(run, Record.of(run), settings=wandb.Settings(silent=True, console="off", x_disable_stats=True)) as s:
-        yield s
+    with _session(run, Record.of(run), stats=False) as session:
+        yield session
 
 
 def _claimed(run: Run) -> Record:
@@ -152,25 +152,9 @@ def _claimed(run: Run) -> Record:
 
 
 @contextlib.contextmanager
-def _session(run: Run, record: Record, **options: Any) -> Iterator[Any]:
-    import wandb
-
-    logging.getLogger("wandb").setLevel(logging.ERROR)
-    how = mode()[0]
-    if record.sweep and how == "online":  # W&B takes these from the environment alone within a sweep
-        os.environ.update(WANDB_SWEEP_ID=record.sweep, WANDB_RUN_ID=record.id, WANDB_PROJECT=record.project)
-    options.setdefault("settings", wandb.Settings(silent=True, console="off"))
-    session = wandb.init(
-        project=record.project,
-        entity=record.entity,
-        id=record.id,
-        dir=str(run.path),
-        mode=how,
-        resume="allow" if how == "online" else None,
-        **options,
-    )
-    if how != "disabled":
-        _note(run, record, session, online=how == "online")
+def _session(run: Run, record: Record, *, stats: bool = True, **options: Any) -> Iterator[Any]:
+    logging.getLogger("wandb").setLevel(logging.CRITICAL)  # what matters is raised
+    session = _begun(run, record, mode()[0], stats, options)
     code = 1
     try:
         yield session
@@ -181,6 +165,35 @@ def _session(run: Run, record: Record, **options: Any) -> Iterator[Any]:
         raise
     finally:
         session.finish(exit_code=code)
+
+
+def _begun(run: Run, record: Record, how: Mode, stats: bool, options: Mapping[str, Any]) -> Any:
+    """A session of the tracker; an offline one where the server does not answer."""
+    import wandb
+
+    if record.sweep:  # within a sweep W&B takes these from the environment alone
+        os.environ.update(WANDB_SWEEP_ID=record.sweep, WANDB_RUN_ID=record.id, WANDB_PROJECT=record.project)
+    try:
+        session = wandb.init(
+            project=record.project,
+            entity=record.entity,
+            id=record.id,
+            dir=str(run.path),
+            mode=how,
+            resume="allow" if how == "online" else None,
+            settings=wandb.Settings(silent=True, console="off", init_timeout=PATIENCE, x_disable_stats=not stats),
+            **options,
+        )
+    except wandb.errors.CommError as error:
+        if how != "online":
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        wandb.teardown()  # its service holds on to the run's id
+        sys.stderr.write(f"W&B does not answer ({reason}); this attempt is kept offline for `moe runs sync`\n")
+        return _begun(run, record, "offline", stats, options)
+    if how != "disabled":
+        _note(run, record, session, online=how == "online")
+    return session
 
 
 def _note(run: Run, record: Record, session: Any, *, online: bool) -> None:

@@ -1,0 +1,237 @@
+"""Real training of tiny models with the real W&B client, against the protocol double of its server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moe.config import flat
+from moe.errors import UserError
+from probes.jobs import probe_run
+from sweeps import tracker, trial
+from sweeps.artifacts import pull
+from sweeps.runs import RunStore
+from sweeps.tracker import Record
+from sweeps.trial import train
+from tests.conftest import tiny_config, tiny_store
+from tests.wandb_server.faults import Fault
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wandb_server")]
+
+SITE = Path(__file__).parent / "faults" / "site"
+
+
+def silent(_line):
+    return None
+
+
+def epochs_at(server, run_id):
+    return server.run(run_id).series("epoch")
+
+
+@pytest.fixture
+def images(isolated):
+    return tiny_store()
+
+
+def test_a_run_arrives_whole(wandb_server, images):
+    run = train(tiny_config(), group="a-sweep", report=silent)
+    there = wandb_server.run(run.id)
+    assert (there.state, there.exit_code) == ("finished", 0)
+    assert (there.group, there.job_type) == ("a-sweep", "train")
+    assert there.tags == ["E4", "tiny", "a-sweep"]
+    assert there.config == run.config.scientific() | {"identity": run.id}
+    assert [row["_step"] for row in there.history] == epochs_at(wandb_server, run.id) == [0, 1, 2]
+    for mine, theirs in zip(run.history(), there.history, strict=True):
+        assert {key: theirs[key] for key in mine} == mine
+        assert theirs["routing/heatmap"]["_type"] == theirs["routing/coactivation"]["_type"] == "image-file"
+        assert theirs["routing/classes"]["_type"] == "table-file"
+        assert wandb_server.content(there, theirs["routing/heatmap"]["path"]).startswith(b"\x89PNG")
+    best = min(run.history()[1:], key=lambda row: row["val/loss"])
+    assert there.summary["val/loss"] == run.history()[-1]["val/loss"]
+    assert (there.summary["best/epoch"], there.summary["best/val/loss"]) == (best["epoch"], best["val/loss"])
+    assert any("system.cpu" in key or "system.proc" in key for row in there.events for key in row)
+    model = wandb_server.artifact(f"model-{run.id}:last")
+    assert model.run is there
+    assert {"model.safetensors", "model.json", "data.json", "config.json", "history.jsonl"} <= set(model.blobs)
+    assert json.loads(wandb_server.content(model, "data.json"))["stores"]["tiny"]["count"] == 48
+    assert json.loads(wandb_server.content(wandb_server.artifact(f"model-{run.id}:best"), "model.json"))["epoch"] == 2
+    assert Record.of(run).path == f"me/moe/{run.id}"
+
+
+def test_the_best_epoch_has_a_model_of_its_own(wandb_server, images, monkeypatch):
+    real = trial.MoEModule.validation_step
+
+    def worse_at_the_end(self, batch, batch_idx):
+        output = real(self, batch, batch_idx)
+        if self.current_epoch == 2:
+            self.log("val/loss", 100.0, batch_size=1)
+        return output
+
+    monkeypatch.setattr(trial.MoEModule, "validation_step", worse_at_the_end)
+    run = train(tiny_config(train__epochs=3, train__lr=1e-4), report=silent)
+    cards = {
+        alias: json.loads(wandb_server.content(wandb_server.artifact(f"model-{run.id}:{alias}"), "model.json"))
+        for alias in ("best", "last")
+    }
+    assert cards["last"]["epoch"] == 3
+    assert cards["best"]["epoch"] == run.summary["best"]["epoch"] < 3
+    assert cards["best"]["sha256"] != cards["last"]["sha256"]
+
+
+def test_told_to_stop_and_resumed_no_epoch_is_lost_or_repeated(wandb_server, images, monkeypatch):
+    real = trial.MoEModule.training_step
+
+    def step(self, batch, batch_idx):
+        if self.global_step == 7 and not told:
+            told.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batch, batch_idx)
+
+    told = []
+    monkeypatch.setattr(trial.MoEModule, "training_step", step)
+    config = tiny_config(train__epochs=4)
+    with pytest.raises(trial.InterruptedRunError):
+        train(config, report=silent)
+    there = wandb_server.run(config.identity())
+    assert (there.preempting, there.exit_code) == (True, 75)
+    assert there.series("epoch") == [0, 1, 2]
+    run = train(config, report=silent)
+    assert there.series("epoch") == [0, 1, 2, 3, 4]
+    assert [row["val/loss"] for row in run.history()] == there.series("val/loss")
+    assert there.state == "finished"
+
+
+def test_killed_in_mid_epoch_and_resumed_no_epoch_is_lost_or_repeated(wandb_server, images, tmp_path):
+    (tmp_path / "faults").mkdir()
+    (tmp_path / "faults" / "plan.json").write_text('{"0": ["worker:step"]}')
+    path = os.pathsep.join(filter(None, [str(SITE), os.environ.get("PYTHONPATH", "")]))
+    environment = os.environ | {"PYTHONPATH": path, "MOE_TEST_FAULTS": str(tmp_path / "faults")}
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "cli",
+        "train",
+        *(f"--{key}={value}" for key, value in flat(tiny_config()).items()),
+    ]
+    killed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    run = train(tiny_config(), report=silent)
+    assert epochs_at(wandb_server, run.id) == [0, 1, 2]
+    assert wandb_server.run(run.id).state == "finished"
+
+
+@pytest.mark.parametrize("trouble", ["errors", "silence", "cut off"])
+def test_a_server_in_trouble_holds_no_training_up_and_gets_everything_later(wandb_server, images, trouble):
+    config = tiny_config(train__epochs=3)
+    faults = wandb_server.faults
+    if trouble == "errors":
+        faults.fail(3, match="file_stream")
+        faults.fail(1, match="PUT")
+    elif trouble == "silence":
+        faults.add(Fault("hang", "file_stream", seconds=5, count=1))
+    else:
+        faults.lasting(4, "cut", "file_stream")
+    run = train(config, report=silent)
+    there = wandb_server.run(run.id)
+    assert there.series("val/loss") == [row["val/loss"] for row in run.history()]
+    assert wandb_server.artifact(f"model-{run.id}:last").state == "COMMITTED"
+
+
+def test_a_server_that_is_away_at_the_start_makes_an_offline_run(wandb_server, images, monkeypatch, capsys):
+    monkeypatch.setattr(tracker, "PATIENCE", 3.0)
+    with wandb_server.faults.during("cut"):
+        run = train(tiny_config(), report=silent)
+    assert "does not answer" in capsys.readouterr().err
+    assert run.finished
+    assert [segment.synced for segment in Record.of(run).segments] == [False]
+    assert wandb_server.runs() == []
+
+
+def elsewhere(monkeypatch, tmp_path):
+    """Another machine: it has the images but has never seen a run."""
+    monkeypatch.setenv("MOE_HOME", str(tmp_path / "elsewhere"))
+    return RunStore()
+
+
+@pytest.fixture
+def trained(wandb_server, images):
+    return train(tiny_config(), report=silent)
+
+
+def test_probed_elsewhere_the_results_are_in_the_run_and_its_history_is_as_it_was(
+    wandb_server, trained, monkeypatch, tmp_path
+):
+    elsewhere(monkeypatch, tmp_path)
+    there = wandb_server.run(trained.id)
+    before = list(there.history_lines), len(there.events)
+    lines = []
+    names = ["routing", "exciting"]
+    probe_run(f"me/moe/{trained.id}", names, ["tiny"], lines.append)
+    assert any(line.startswith(f"pulling me/moe/model-{trained.id}") for line in lines)
+    assert (list(there.history_lines), len(there.events)) == before
+    assert there.state == "finished"
+    assert there.job_type == "train"
+    picture = there.summary["probe/tiny/routing/routing"]
+    assert picture["_type"] == "image-file"
+    assert wandb_server.content(there, picture["path"]).startswith(b"\x89PNG")
+    assert there.summary["probe/tiny/routing/routing_table"]["_type"] == "table-file"
+    assert there.summary["probe/tiny/routing/load_cv2"] >= 0
+    assert there.summary["val/loss"] == trained.history()[-1]["val/loss"]
+    results = wandb_server.artifact(f"probe-{trained.id}-tiny-routing:latest")
+    assert "routing.csv" in results.blobs
+    assert there in wandb_server.artifact(f"model-{trained.id}:last").used_by
+    keys = set(there.summary)
+    probe_run(trained.id, names, ["tiny"], silent)
+    assert set(there.summary) == keys
+    assert (list(there.history_lines), len(there.events)) == before
+    assert len(results.collection.committed) == 1  # the same results are the same version
+
+
+def test_a_damaged_or_hostile_artifact_is_refused(wandb_server, trained, monkeypatch, tmp_path):
+    store = elsewhere(monkeypatch, tmp_path)
+    model = wandb_server.artifact(f"model-{trained.id}:last")
+    whole = wandb_server.content(model, "model.safetensors")
+    for content, message in ((whole[:-1], "model.safetensors"), (whole[:-1] + b"x", "model.safetensors")):
+        wandb_server.tamper(model, "model.safetensors", content)
+        with pytest.raises(UserError, match=message):
+            pull(f"me/moe/{trained.id}", store, silent)
+        assert not store.run(trained.id).path.exists()
+    wandb_server.tamper(model, "model.safetensors", whole)
+    model.manifest["contents"]["../../evil.py"] = dict(model.manifest["contents"]["model.json"])
+    wandb_server.state.blobs[model.manifest_key] = json.dumps(model.manifest).encode()
+    with pytest.raises(UserError, match=r"evil\.py.*nothing was downloaded"):
+        pull(f"me/moe/{trained.id}", store, silent)
+    assert not any(store.root.glob("*"))
+
+
+def test_a_model_of_another_run_is_refused(wandb_server, trained, monkeypatch, tmp_path):
+    """Genuine files, but not those of the run that was asked for."""
+    other = train(tiny_config(seed=1), report=silent)
+    store = elsewhere(monkeypatch, tmp_path)
+    mine, theirs = (wandb_server.artifact(f"model-{run.id}:last") for run in (trained, other))
+    mine.blobs, mine.manifest, mine.manifest_key = theirs.blobs, theirs.manifest, theirs.manifest_key
+    with pytest.raises(UserError, match="calls itself run"):
+        pull(f"me/moe/{trained.id}", store, silent)
+
+
+def test_what_is_not_there_is_said(wandb_server, images, monkeypatch, tmp_path):
+    with pytest.raises(UserError, match="no run me/moe/none"):
+        pull("me/moe/none", RunStore(), silent)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with pytest.raises(UserError, match="which is offline here"):
+        pull("me/moe/none", RunStore(), silent)
+
+
+def test_the_key_is_in_no_file_of_a_run_and_in_no_upload(wandb_server, trained):
+    probe_run(trained.id, ["routing"], ["tiny"], silent)
+    key = wandb_server.key.encode()
+    files = [file for file in RunStore().root.rglob("*") if file.is_file()]
+    assert len(files) > 10
+    assert not [file for file in files if key in file.read_bytes()]
+    assert not wandb_server.seen_text(wandb_server.key)
