@@ -120,6 +120,30 @@ def runs_show(
             out.print(f"  {key}: {value}", markup=False)
 
 
+@runs_app.command("sync")
+def runs_sync(
+    run_ids: Annotated[list[str] | None, typer.Argument(help="Runs; default: all that have offline pieces.")] = None,
+    clean: Annotated[bool, typer.Option("--clean", help="Remove the pieces that the server has confirmed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what waits and upload nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Upload offline runs to W&B, in order; what did not get through is tried again next time."""
+    from sweeps import sync
+    from sweeps.runs import RunStore
+
+    store = RunStore()
+    runs = [store.find(run_id) for run_id in run_ids] if run_ids else sync.waiting(store)
+    left = sync.pieces(runs) if dry_run else sync.sync(runs, err.print, clean=clean)
+    if as_json:
+        print_json({"runs": len(runs), "left": [vars(each) for each in left]})
+    else:
+        out.print(f"{len(runs) - len(left)} of {len(runs)} runs are on the server" if runs else "no run waits")
+        for each in left:
+            out.print(f"  {each.run}: {each.segments} offline pieces wait; {each.reason}".rstrip("; "))
+    if left and not dry_run:
+        raise typer.Exit(FAILURE)
+
+
 # --- probes and comparison ------------------------------------------------------------------------------------------
 
 

@@ -14,10 +14,9 @@ from probes.activations import activations
 from probes.cross_run import SimilarityProbe, compare_experts
 from probes.run_probes import ExcitingProbe, RoutingProbe, SeparabilityProbe, TuningProbe
 from probes.subject import Numbers, Probe, Subject, representative_rows
-from sweeps import tracker
 from sweeps.artifacts import find
 from sweeps.launch import LaunchedSweep
-from sweeps.mirror import publish_results
+from sweeps.mirror import publish_results, reopened
 from sweeps.runs import Run, RunStore, write_json
 
 PROBES: dict[str, Probe] = {
@@ -61,7 +60,7 @@ def _probe(run: Run, names: list[str], images: Sequence[str] | None, report: Rep
         raise UserError(f"run {run.id} is {run.state.state}, not finished; finish it with `moe sweep resume SWEEP`")
     stores = probe_stores(list(images or []), run.config.data)
     results: dict[str, dict[str, Numbers]] = {}
-    with tracker.reopened(run) as session:
+    with reopened(run) as session:
         for store in stores:
             subject = _subject(run, store, report)
             results[store.name] = {}
@@ -88,8 +87,7 @@ def _one(subject: Subject, name: str, session: Any, report: Report) -> Numbers:
     with threadpool_limits(1, user_api="blas"):  # thousands of small fits: threads only wait for each other
         numbers = PROBES[name].run(subject, folder)
     write_json(subject.run.probe_result(subject.store.name, name), numbers)
-    prefix = f"probe/{subject.store.name}/{name}"
-    publish_results(subject.run, session, prefix, folder, numbers)
+    publish_results(subject.run, session, subject.store.name, name)
     report(f"  {name}: {words(numbers)} ({time.monotonic() - started:.1f} s) -> {folder}")
     return numbers
 

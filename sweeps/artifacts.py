@@ -16,7 +16,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moe.config import RunConfig
 from moe.data.datasets import training_stores, validation_store
 from moe.errors import UserError
 from moe.export import CARD, WEIGHTS, load_model
@@ -25,36 +24,29 @@ from sweeps.tracker import Record, mode
 
 MODEL, PROBE, ACTIVATIONS = "model", "probe", "activations"
 KEPT = 3  # versions of an artifact beside those with an alias of their own
-DATA_CARD = "data.json"
-_RUN_FILES = ("config.json", "provenance.json", "summary.json", "history.jsonl")
-_BIGGEST = {WEIGHTS: 20e9, "history.jsonl": 1e9}  # bytes; other files are small
-_BIG = 50e6
+_BIGGEST, _BIG = 20e9, 1e9  # bytes of the weights, and of any other file
 
 
 def log_model(session: Any, run: Run) -> None:
     """Log the model of the best epoch and that of the last as versions of `model-<id>`, with their data card."""
-    card = _data_card(run)
+    write_json(run.data_card, _data_card(run))
     if run.best_model.is_dir():
-        session.log_artifact(_model(run, run.best_model, card), aliases=["best"])
-        session.log_artifact(_model(run, run.model, card), aliases=["last"])
+        session.log_artifact(_model(run, run.best_model), aliases=["best"])
+        session.log_artifact(_model(run, run.model), aliases=["last"])
     else:
-        session.log_artifact(_model(run, run.model, card), aliases=["best", "last"])
+        session.log_artifact(_model(run, run.model), aliases=["best", "last"])
 
 
-def _model(run: Run, folder: Path, card: dict[str, Any]) -> Any:
+def _model(run: Run, folder: Path) -> Any:
     import wandb
 
     about = json.loads((folder / CARD).read_text())
     artifact = wandb.Artifact(
         f"model-{run.id}", type=MODEL, metadata=run.config.scientific() | {"epoch": about["epoch"]}
     )
-    for file in sorted(folder.iterdir()):
-        artifact.add_file(str(file), policy="immutable")
-    for name in _RUN_FILES:
-        if (run.path / name).exists():
-            artifact.add_file(str(run.path / name), policy="immutable")
-    with artifact.new_file(DATA_CARD) as written:
-        json.dump(card, written, indent=2)
+    for file in (*sorted(folder.iterdir()), *run.portable):
+        if file.exists():
+            artifact.add_file(str(file), policy="immutable")
     return artifact
 
 
@@ -75,7 +67,7 @@ def log_results(session: Any, run: Run, kind: str, name: str, source: Path) -> N
         artifact.add_dir(str(source), policy="immutable")
     else:
         artifact.add_file(str(source), policy="immutable")
-    if mode()[0] == "online":
+    if not session.offline:
         session.use_artifact(f"model-{run.id}:last")
     session.log_artifact(artifact)
 
@@ -147,8 +139,8 @@ def pull(path: str, store: RunStore, report: Callable[[str], None]) -> Run:
     report(f"pulling {artifact.qualified_name} ({artifact.size / 1e6:.1f} MB)")
     partial = store.root / f".pull-{uuid.uuid4().hex[:8]}"
     try:
-        fetch(artifact, partial)
-        _place(partial, run)
+        fetch(artifact, Run(partial))
+        _place(Run(partial), run)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     record = Record(id=known.id, entity=known.entity, project=known.project, sent=known.lastHistoryStep)
@@ -156,28 +148,28 @@ def pull(path: str, store: RunStore, report: Callable[[str], None]) -> Run:
     return run
 
 
-def fetch(artifact: Any, folder: Path) -> None:
+def fetch(artifact: Any, into: Run) -> None:
     """Download a model artifact and compare every file with its digest.
 
     Raises:
         UserError: a file that no model has, one that is too large, or one that differs from its digest.
     """
     named = artifact.qualified_name
-    allowed = {WEIGHTS, CARD, DATA_CARD, *_RUN_FILES}
+    allowed = {WEIGHTS, CARD, *(file.name for file in into.portable)}
     entries = artifact.manifest.entries
     for name, entry in entries.items():
         if name not in allowed or entry.ref is not None:
             raise UserError(f'artifact {named} holds "{name}", which no model of moe does; nothing was downloaded')
-        if (entry.size or 0) > _BIGGEST.get(name, _BIG):
+        if (entry.size or 0) > (_BIGGEST if name == WEIGHTS else _BIG):
             raise UserError(f"artifact {named}: {name} has {entry.size:,} bytes, too many to be genuine")
-    if missing := {WEIGHTS, CARD, "config.json"} - set(entries):
+    if missing := {WEIGHTS, CARD, into.config_file.name} - set(entries):
         raise UserError(f"artifact {named} is no complete model: {', '.join(sorted(missing))} is missing")
     try:
-        artifact.download(root=str(folder), skip_cache=True)
+        artifact.download(root=str(into.path), skip_cache=True)
     except (ValueError, OSError) as error:
         raise UserError(f"artifact {named} could not be downloaded: {_first_line(error)}") from None
     for name, entry in entries.items():
-        if _digest(folder / name) != entry.digest:
+        if _digest(into.path / name) != entry.digest:
             raise UserError(f"artifact {named}: {name} differs from its digest, so it is damaged or was changed")
 
 
@@ -189,23 +181,22 @@ def _digest(file: Path) -> str:
         return base64.b64encode(hashlib.file_digest(content, "md5").digest()).decode()
 
 
-def _place(folder: Path, run: Run) -> None:
+def _place(pulled: Run, run: Run) -> None:
     """Make a run of downloaded files, once they prove to be of one piece."""
     try:
-        config = RunConfig.model_validate_json((folder / "config.json").read_text())
+        config = pulled.config
     except ValidationError as error:
-        raise UserError(f"the pulled config.json is no configuration of moe: {_first_line(error)}") from None
-    model = folder / "model"
-    model.mkdir()
+        raise UserError(f"the pulled {pulled.config_file.name} is none of moe's: {_first_line(error)}") from None
+    pulled.model.mkdir()
     for name in (WEIGHTS, CARD):
-        (folder / name).rename(model / name)
-    _, card = load_model(model)
+        (pulled.path / name).rename(pulled.model / name)
+    _, card = load_model(pulled.model)
     if not config.identity() == card.run_id == run.id or (card.model, card.gate) != (config.model, config.gate):
         raise UserError(f"the pulled model calls itself run {card.run_id}, but run {run.id} was asked for")
     run.path.mkdir(parents=True, exist_ok=True)
-    for file in (*(folder / name for name in _RUN_FILES), model):
+    shutil.rmtree(run.model, ignore_errors=True)
+    for file in (*pulled.portable, pulled.model):
         if file.exists():
-            shutil.rmtree(run.path / file.name, ignore_errors=True)
             file.replace(run.path / file.name)
     write_json(run.state_file, {"state": "finished"})
 

@@ -4,17 +4,19 @@ The files are the truth. Whatever the tracker lacks when a run begins or goes on
 away, a W&B sweep gave the run another name) is sent first, so that the tracker holds every epoch once and in order.
 """
 
+import contextlib
 import csv
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
+from sweeps import tracker
 from sweeps.artifacts import PROBE, log_model, log_results
-from sweeps.runs import Run
-from sweeps.tracker import Record, mode, tracked
+from sweeps.runs import Run, read_json
+from sweeps.tracker import Record
 
 PICTURES = ("heatmap", "coactivation")
 TABLES = ("classes",)
@@ -52,16 +54,15 @@ def send(run: Run, session: Any, until: int | None = None) -> None:
             continue
         numbers = {key: value for key, value in row.items() if value is not None}
         session.log(numbers | _media(run, epoch), step=epoch, commit=True)
-        record.sent = epoch
-    record.save(run)
+        record.passed(run, epoch)
 
 
 def adopt(run: Run, group: str | None) -> None:
     """Show a finished run under the name that a W&B sweep has just given it: the sweep then counts it as done."""
     given = os.environ.get("WANDB_RUN_ID")
-    if not os.environ.get("WANDB_SWEEP_ID") or mode()[0] != "online" or given in (None, Record.of(run).id):
+    if not os.environ.get("WANDB_SWEEP_ID") or tracker.mode()[0] != "online" or given in (None, Record.of(run).id):
         return
-    with tracked(run, group=group) as session:
+    with tracker.tracked(run, group=group) as session:
         publish(run, session)
 
 
@@ -80,40 +81,65 @@ def _media(run: Run, epoch: int) -> dict[str, Any]:
 
 
 def publish(run: Run, session: Any) -> None:
-    """Send all that a trained run has and the tracker lacks: its epochs, its best values, its models."""
+    """Send all that a trained run has and the tracker lacks: its epochs, its summary, its models."""
     send(run, session)
-    for which in ("best", "untrained"):  # the last values W&B keeps itself
-        values = {f"{which}/{key}": value for key, value in run.summary[which].items() if value is not None}
-        session.summary.update(values)
+    session.summary.update(_summary(run))
     log_model(session, run)
 
 
-def publish_results(
-    run: Run, session: Any, prefix: str, folder: Path, numbers: Mapping[str, float | int | None]
-) -> None:
-    """Put a probe's numbers, tables (.csv) and pictures (.png) into the run's summary, in place of older ones.
+@contextlib.contextmanager
+def reopened(run: Run) -> Iterator[Any]:
+    """The tracker's run of a finished run, to add results; its history and system metrics stay as they are.
+
+    An offline piece begins with an empty summary and replaces, once uploaded, what the server had, so all that belongs
+    there is written into it again.
+    """
+    with tracker.reopened(run) as session:
+        if not session.disabled and not session.resumed:
+            if session.offline:
+                session.summary.update(_summary(run))
+            else:  # the server has never seen this run
+                publish(run, session)
+        yield session
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    """The whole summary of a run: last, best and untrained values, pictures of the last epoch, results of probes."""
+    rows = run.history()
+    values: dict[str, Any] = {key: value for key, value in rows[-1].items() if value is not None} if rows else {}
+    values |= _media(run, int(rows[-1]["epoch"] or 0)) if rows else {}
+    for which in ("best", "untrained"):
+        found = run.summary.get(which, {})
+        values |= {f"{which}/{key}": value for key, value in found.items() if value is not None}
+    for images, probe, numbers in run.probe_results():
+        values |= _results(f"probe/{images}/{probe}", run.probe(images, probe), numbers)
+    return values
+
+
+def publish_results(run: Run, session: Any, images: str, probe: str) -> None:
+    """Put a probe's results into the run's summary, in place of older ones; its files travel as an artifact too.
 
     The summary, not the history: a probe run twice leaves one set of results and every epoch as it was.
-
-    Args:
-        run: the run that was probed.
-        session: the tracker's run.
-        prefix: `probe/<images>/<probe>`.
-        folder: the probe's files; they travel as the artifact `probe-<id>-<images>-<probe>` too.
-        numbers: the headline.
     """
+    if session.disabled:
+        return
+    folder = run.probe(images, probe)
+    numbers = read_json(run.probe_result(images, probe))
+    session.summary.update(_results(f"probe/{images}/{probe}", folder, numbers))
+    log_results(session, run, PROBE, f"probe-{run.id}-{images}-{probe}", folder)
+
+
+def _results(prefix: str, folder: Path, numbers: Mapping[str, float | int | None]) -> dict[str, Any]:
+    """A probe's numbers, pictures (.png) and tables (.csv)."""
     import wandb
 
-    if mode()[0] == "disabled":
-        return
     values: dict[str, Any] = {f"{prefix}/{key}": value for key, value in numbers.items() if value is not None}
     for path in sorted(folder.iterdir()):
         if path.suffix == ".png":
             values[f"{prefix}/{path.stem}"] = wandb.Image(str(path))
         elif path.suffix == ".csv":
             values[f"{prefix}/{path.stem}_table"] = table(path)
-    session.summary.update(values)
-    log_results(session, run, PROBE, f"probe-{run.id}-{'-'.join(prefix.split('/')[1:])}", folder)
+    return values
 
 
 def table(path: Path) -> Any:

@@ -172,6 +172,16 @@ class Run:
         return self.path / "model_best"
 
     @property
+    def data_card(self) -> Path:
+        """What the images were: origin, size, statistics, checksums."""
+        return self.path / "data.json"
+
+    @property
+    def portable(self) -> list[Path]:
+        """The small files that travel with the model."""
+        return [self.config_file, self.provenance_file, self.summary_file, self.history_file, self.data_card]
+
+    @property
     def tracker_file(self) -> Path:
         """What the run has in the tracker."""
         return self.path / "tracker.json"

@@ -9,7 +9,7 @@ import logging
 import netrc
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 from urllib.parse import urlparse
 
@@ -52,12 +52,14 @@ class Segment(BaseModel):
 
     Attributes:
         folder: below the run's directory.
+        until: last epoch that was written into it, or before it.
         synced: whether a server has confirmed it.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     folder: str
+    until: int = -1
     synced: bool = False
 
 
@@ -69,6 +71,7 @@ class Record(BaseModel):
         entity: of the server; None before it was online.
         project: the same.
         sweep: the W&B sweep that handed it out.
+        group: the name of the sweep, which groups its runs.
         sent: last epoch in W&B, or on its way in an offline segment; -1 for none.
         segments: offline pieces, in order.
     """
@@ -79,6 +82,7 @@ class Record(BaseModel):
     entity: str | None = None
     project: str = "moe"
     sweep: str | None = None
+    group: str | None = None
     sent: int = -1
     segments: list[Segment] = []
 
@@ -91,6 +95,13 @@ class Record(BaseModel):
     def save(self, run: Run) -> None:
         """Write it into the run's directory."""
         write_json(run.tracker_file, self.model_dump())
+
+    def passed(self, run: Run, epoch: int) -> None:
+        """Write down that an epoch was handed to the tracker."""
+        self.sent = epoch
+        if self.waiting:
+            self.waiting[-1].until = epoch
+        self.save(run)
 
     @property
     def waiting(self) -> list[Segment]:
@@ -118,16 +129,9 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[Any]:
         run: its identity is the tracker's run id, unless a W&B sweep names it; its directory holds offline files.
         group: the sweep, so that the dashboard groups its runs.
     """
-    config = run.config
     record = _claimed(run)
-    about: dict[str, Any] = {
-        "name": f"{config.data.name}-E{config.model.experts}-s{config.seed}-{run.id[:4]}",
-        "group": group or record.sweep,
-        "job_type": "train",
-        "tags": [tag for tag in (f"E{config.model.experts}", config.data.name[:64], (group or "")[:64]) if tag],
-        "config": config.scientific() | {"identity": run.id},
-    }
-    with _session(run, record, **about) as session:
+    record.group = group or record.group or record.sweep
+    with _session(run, record) as session:
         session.define_metric("epoch")
         session.define_metric("*", step_metric="epoch")
         yield session
@@ -152,9 +156,9 @@ def _claimed(run: Run) -> Record:
 
 
 @contextlib.contextmanager
-def _session(run: Run, record: Record, *, stats: bool = True, **options: Any) -> Iterator[Any]:
+def _session(run: Run, record: Record, *, stats: bool = True) -> Iterator[Any]:
     logging.getLogger("wandb").setLevel(logging.CRITICAL)  # what matters is raised
-    session = _begun(run, record, mode()[0], stats, options)
+    session = _begun(run, record, mode()[0], stats)
     code = 1
     try:
         yield session
@@ -167,7 +171,7 @@ def _session(run: Run, record: Record, *, stats: bool = True, **options: Any) ->
         session.finish(exit_code=code)
 
 
-def _begun(run: Run, record: Record, how: Mode, stats: bool, options: Mapping[str, Any]) -> Any:
+def _begun(run: Run, record: Record, how: Mode, stats: bool) -> Any:
     """A session of the tracker; an offline one where the server does not answer."""
     import wandb
 
@@ -182,7 +186,7 @@ def _begun(run: Run, record: Record, how: Mode, stats: bool, options: Mapping[st
             mode=how,
             resume="allow" if how == "online" else None,
             settings=wandb.Settings(silent=True, console="off", init_timeout=PATIENCE, x_disable_stats=not stats),
-            **options,
+            **_about(run, record),
         )
     except wandb.errors.CommError as error:
         if how != "online":
@@ -190,10 +194,23 @@ def _begun(run: Run, record: Record, how: Mode, stats: bool, options: Mapping[st
         reason = str(error).strip().partition("\n")[0]
         wandb.teardown()  # its service holds on to the run's id
         sys.stderr.write(f"W&B does not answer ({reason}); this attempt is kept offline for `moe runs sync`\n")
-        return _begun(run, record, "offline", stats, options)
+        return _begun(run, record, "offline", stats)
     if how != "disabled":
         _note(run, record, session, online=how == "online")
     return session
+
+
+def _about(run: Run, record: Record) -> dict[str, Any]:
+    """What the dashboard shows and filters by; the same in every session, for the newest one replaces the others."""
+    config = run.config
+    tags = [f"E{config.model.experts}", config.data.name[:64], *([record.group[:64]] if record.group else [])]
+    return {
+        "name": f"{config.data.name}-E{config.model.experts}-s{config.seed}-{run.id[:4]}",
+        "group": record.group,
+        "job_type": "train",
+        "tags": tags,
+        "config": config.scientific() | {"identity": run.id},
+    }
 
 
 def _note(run: Run, record: Record, session: Any, *, online: bool) -> None:
@@ -206,5 +223,5 @@ def _note(run: Run, record: Record, session: Any, *, online: bool) -> None:
                 segment.synced = True
     else:
         folder = os.path.relpath(session.settings.sync_dir, run.path)
-        record.segments.append(Segment(folder=folder))
+        record.segments.append(Segment(folder=folder, until=record.sent))
     record.save(run)

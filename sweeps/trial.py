@@ -106,7 +106,7 @@ def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str]
     stop.obey()
     history = HistoryLogger(run.history_file)
     with _quiet_lightning(), tracker.tracked(run, group=group) as session:
-        watchers = [Mirror(run, session)] if tracker.mode()[0] != "disabled" else []
+        watchers = [] if session.disabled else [Mirror(run, session)]
         trainer = _trainer(run, config, data, [history], report, stop, watchers)
         facts = provenance.collect(config, data, trainer.strategy.root_device, str(trainer.precision))
         write_json(run.provenance_file, facts)

@@ -15,6 +15,7 @@ from probes.jobs import probe_run
 from sweeps import tracker, trial
 from sweeps.artifacts import pull
 from sweeps.runs import RunStore
+from sweeps.sync import sync, waiting
 from sweeps.tracker import Record
 from sweeps.trial import train
 from tests.conftest import tiny_config, tiny_store
@@ -235,3 +236,103 @@ def test_the_key_is_in_no_file_of_a_run_and_in_no_upload(wandb_server, trained):
     assert len(files) > 10
     assert not [file for file in files if key in file.read_bytes()]
     assert not wandb_server.seen_text(wandb_server.key)
+
+
+# --- offline, then uploaded -----------------------------------------------------------------------------------------
+
+
+def offline_in_pieces(monkeypatch, config, stops):
+    """A run that was told to stop in these steps, each time leaving an offline piece."""
+    real, left = trial.MoEModule.training_step, list(stops)
+
+    def step(self, batch, batch_idx):
+        if left and self.global_step == left[0]:
+            left.pop(0)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setattr(trial.MoEModule, "training_step", step)
+        for _ in stops:
+            with pytest.raises(trial.InterruptedRunError):
+                train(config, report=silent)
+        run = train(config, report=silent)
+        probe_run(run.id, ["routing"], ["tiny"], silent)
+    return run
+
+
+def seen(there):
+    """What a server knows of a run, without times."""
+    return {
+        "config": there.config,
+        "history": [{key: value for key, value in row.items() if isinstance(value, int | float)
+                     and not key.startswith("_") and "time" not in key} for row in there.history],
+        "media": [sorted(key for key, value in row.items() if isinstance(value, dict)) for row in there.history],
+        "summary": {key: value for key, value in there.summary.items()
+                    if isinstance(value, int | float) and not key.startswith("_")},
+        "pictures": sorted(key for key, value in there.summary.items() if isinstance(value, dict)),
+        "group": there.group,
+        "tags": there.tags,
+        "state": there.state,
+    }  # fmt: skip
+
+
+def test_a_run_in_offline_pieces_is_uploaded_as_the_run_it_would_have_been_online(
+    wandb_server, images, monkeypatch, tmp_path
+):
+    config = tiny_config(train__epochs=3)
+    run = offline_in_pieces(monkeypatch, config, [2, 7])
+    assert wandb_server.runs() == []
+    assert len(Record.of(run).waiting) == 4
+    assert sync([run], silent) == []
+    there = wandb_server.run(run.id)
+    assert there.series("epoch") == [0, 1, 2, 3]
+    uploaded = seen(there)
+    model = wandb_server.artifact(f"model-{run.id}:last")
+    assert wandb_server.content(model, "model.json") == (run.model / "model.json").read_bytes()
+    assert Record.of(run).waiting == []
+    called = len(wandb_server.calls)
+    assert sync([run], silent) == []
+    assert len(wandb_server.calls) == called
+    elsewhere(monkeypatch, tmp_path)
+    monkeypatch.setenv("WANDB_PROJECT", "online")
+    again = train(config, report=silent)
+    probe_run(again.id, ["routing"], ["tiny"], silent)
+    assert seen(wandb_server.run(run.id, "online")) == uploaded
+
+
+def test_what_a_piece_lost_is_sent_from_the_runs_own_files_and_pieces_are_kept_until_then(
+    wandb_server, images, monkeypatch
+):
+    run = offline_in_pieces(monkeypatch, tiny_config(train__epochs=3), [])
+    (first, probed) = Record.of(run).segments
+    file = next((run.path / first.folder).glob("*.wandb"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])  # as a power cut leaves it
+    with wandb_server.faults.during("status", "UpsertBucket", status=400):
+        (left,) = sync([run], silent, clean=True)
+    assert (left.run, left.segments) == (run.id, 2)
+    assert all((run.path / segment.folder).is_dir() for segment in (first, probed))
+    assert sync([run], silent, clean=True) == []
+    there = wandb_server.run(run.id)
+    assert there.series("epoch") == [0, 1, 2, 3]
+    assert wandb_server.artifact(f"model-{run.id}:last").state == "COMMITTED"
+    assert not any((run.path / segment.folder).exists() for segment in (first, probed))
+
+
+def test_a_run_made_offline_and_probed_online_arrives_whole(wandb_server, images, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        run = train(tiny_config(), report=silent)
+    probe_run(run.id, ["routing"], ["tiny"], silent)
+    there = wandb_server.run(run.id)
+    assert there.series("epoch") == [0, 1, 2]
+    assert "probe/tiny/routing/routing" in there.summary
+    assert there.summary["best/epoch"] == run.summary["best"]["epoch"]
+    assert waiting(RunStore()) == []
+
+
+def test_without_a_server_the_message_says_how_to_reach_one(images, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with pytest.raises(UserError, match="wandb login"):
+        sync([], silent)

@@ -1,0 +1,145 @@
+"""Offline runs on their way to a server: in order, resumable, nothing removed before the server has confirmed it."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe.errors import UserError
+from sweeps.mirror import publish, reopened, send
+from sweeps.runs import Run, RunStore
+from sweeps.tracker import Record, mode
+
+
+@dataclass(frozen=True)
+class Left:
+    """A run that is not, or not wholly, on the server.
+
+    Attributes:
+        run: its id.
+        segments: offline pieces that wait.
+        reason: why the last attempt failed.
+    """
+
+    run: str
+    segments: int
+    reason: str = ""
+
+
+def waiting(store: RunStore) -> list[Run]:
+    """Runs with offline pieces that no server has confirmed, oldest first."""
+    return [run for run in store.all() if Record.of(run).waiting]
+
+
+def pieces(runs: Sequence[Run]) -> list[Left]:
+    """What waits, run by run."""
+    return [Left(run.id, len(Record.of(run).waiting)) for run in runs]
+
+
+def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = False) -> list[Left]:
+    """Upload offline runs through `wandb sync`; returns what is left.
+
+    Whatever an offline piece lacks (its process was killed before it was written) is sent from the run's own files.
+
+    Args:
+        runs: which runs.
+        report: takes one line a run.
+        clean: remove the offline pieces that the server has confirmed.
+
+    Raises:
+        UserError: there is no server to upload to.
+    """
+    if mode()[0] != "online":
+        raise UserError(f"W&B is {mode()[0]} ({mode()[1]}): log in with `wandb login`, or set WANDB_API_KEY")
+    left = []
+    for number, run in enumerate(runs, 1):
+        record = Record.of(run)
+        count = len(record.waiting)
+        if count:
+            report(f"[{number}/{len(runs)}] run {run.id}: {count} offline piece{'s' if count > 1 else ''}")
+            if reason := _upload(run):
+                left.append(Left(run.id, len(Record.of(run).waiting), reason))
+                report(f"  not uploaded: {reason}")
+                continue
+        if clean:
+            _clean(run)
+    return left
+
+
+def _upload(run: Run) -> str | None:
+    """Upload a run's pieces, one after the other; why that failed, or None.
+
+    `wandb sync` ends with code 0 whatever happens, so each time the server is asked what it has.
+    """
+    for segment in Record.of(run).waiting:
+        piece = run.path / segment.folder
+        if not piece.is_dir():
+            return f"{piece.name} is gone from {run.path}"
+        said = _wandb_sync(piece, Record.of(run))
+        if reason := _confirm(run, segment.until):
+            return f"{reason} ({said})" if said else reason
+        _mark(run, segment.folder)
+    return _complete(run)
+
+
+def _wandb_sync(piece: Path, record: Record) -> str:
+    command = [sys.executable, "-P", "-m", "wandb", "sync", "--project", record.project]
+    command += ["--entity", record.entity] if record.entity else []
+    done = subprocess.run([*command, str(piece)], capture_output=True, text=True, check=False)
+    lines = [line.removeprefix("wandb: ").strip() for line in done.stderr.splitlines()]
+    return "; ".join(line for line in lines if "rror" in line)
+
+
+def _confirm(run: Run, until: int) -> str | None:
+    """Compare the server's history with the run's own up to an epoch, and send what was lost; why that failed."""
+    import wandb
+
+    record = Record.of(run)
+    try:
+        there = wandb.Api().run(record.path)
+        record.entity, record.sent = there.entity, there.lastHistoryStep
+        record.save(run)
+        if record.sent < until:
+            with reopened(run) as session:
+                send(run, session, until=until)
+            there = wandb.Api().run(record.path)
+        has = {row["epoch"] for row in there.scan_history(keys=["epoch"])}
+    except (wandb.errors.CommError, wandb.errors.UsageError, ValueError) as error:
+        return f"the server did not confirm it: {error}"
+    missing = [epoch for epoch in _epochs(run) if epoch <= until and epoch not in has]
+    return f"the server lacks epochs {', '.join(map(str, missing))}" if missing else None
+
+
+def _complete(run: Run) -> str | None:
+    """A finished run has a model on the server too, which a piece that was cut off may have lost."""
+    import wandb
+
+    record, epochs = Record.of(run), _epochs(run)
+    api = wandb.Api()
+    model = f"{record.entity}/{record.project}/model-{run.id}:last"
+    if run.finished and epochs and (record.sent < epochs[-1] or not api.artifact_exists(model)):
+        with reopened(run) as session:
+            publish(run, session)
+    return _confirm(run, epochs[-1]) if epochs else None
+
+
+def _epochs(run: Run) -> list[int]:
+    return [int(row["epoch"] or 0) for row in run.history()]
+
+
+def _mark(run: Run, folder: str) -> None:
+    record = Record.of(run)
+    for segment in record.segments:
+        segment.synced |= segment.folder == folder
+    record.save(run)
+
+
+def _clean(run: Run) -> None:
+    record = Record.of(run)
+    for segment in record.segments:
+        if segment.synced:
+            shutil.rmtree(run.path / segment.folder, ignore_errors=True)
+    record.segments = record.waiting
+    record.save(run)
