@@ -11,9 +11,14 @@ from sweeps.console import Json, Set, Storage, SweepName, err, out, print_json
 from sweeps.exit_codes import FAILURE
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sweeps.backend import SweepBackend
     from sweeps.cluster import Resources, Where
-    from sweeps.launch import Crew, LaunchedSweep, Trial
+    from sweeps.crew import Agents, Crew
+    from sweeps.devices import Device
+    from sweeps.launch import LaunchedSweep, Trial
+    from sweeps.remote import Remote
 
 _ROWS = 200  # of a plan, printed
 
@@ -46,7 +51,7 @@ Sbatch = Annotated[
 @app.command("launch")
 def launch_command(
     spec: Annotated[str, typer.Argument(help="A sweep file, or a shipped one: paper.yaml, gating.yaml, ...")],
-    backend: Annotated[str, typer.Option(help="auto or local")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, local or wandb: who hands out the cells")] = "auto",
     agents: AgentCount = None,
     per_device: PerDevice = 1,
     timeout: Timeout = None,
@@ -65,11 +70,12 @@ def launch_command(
     """Run every cell of a sweep that is not finished yet."""
     from moe.config import parse_assignments
     from sweeps import launch
+    from sweeps.crew import Crew
 
-    launch.check_backend(backend)
     sweep, cells = launch.plan(spec, parse_assignments(assignments or [], "--set: "))
     size = max((cell.config.machine.devices for cell in cells), default=1)
-    crew = launch.Crew(agents, per_device, timeout, size)
+    crew = Crew(agents, per_device, timeout, size)
+    chosen, why = launch.choose_backend("local" if dry_run and backend == "auto" else backend, sweep)
     if dry_run:
         _print_plan(launch.preview(sweep, cells, storage=storage), sweep.name, list(sweep.swept), crew, as_json)
         return
@@ -78,7 +84,8 @@ def launch_command(
     for data in {cell.config.data for cell in cells} or {launch.fixed_data(sweep)}:
         check_available(data)
     jobs = _jobs(on, agents, gpus, cpus, memory, time_limit, sbatch)
-    launched = launch.LaunchedSweep.register(sweep, cells, storage=storage)
+    launched = launch.register(sweep, cells, chosen, storage)
+    err.print(f"backend {chosen}: {why}")
     if jobs:
         _submit(launched, *jobs, timeout, as_json)
     else:
@@ -130,11 +137,16 @@ def _submit(sweep: "LaunchedSweep", on: "Where", resources: "Resources", timeout
 
 def _publish(sweep: "LaunchedSweep", backend: "SweepBackend", *, failed: bool) -> int:
     """Bring the queue up to date; returns the number of cells that are not finished."""
+    from sweeps import remote
+
     backend.request_stop(stop=False)
-    backend.publish(sweep.jobs)
-    backend.recover(failed=failed)
-    sweep.requeue_missing(backend)
-    sweep.link_finished(backend)
+    if sweep.remote:
+        remote.resume(sweep.remote)
+    else:
+        backend.publish(sweep.jobs)
+        backend.recover(failed=failed)
+        sweep.requeue_missing(backend)
+        sweep.link_finished(backend)
     trials = sweep.trials(backend)
     done = sum(trial.state == "finished" for trial in trials)
     err.print(f"sweep {sweep.name}: {done} of {len(trials)} already finished")
@@ -167,24 +179,38 @@ def _print_plan(trials: list[dict[str, Any]], name: str, swept: list[str], crew:
 
 def _run(sweep: "LaunchedSweep", crew: "Crew", as_json: bool, quiet: bool, failed: bool = False) -> None:
     from sweeps import tracker
-    from sweeps.launch import Agents
-    from sweeps.live import watch
+    from sweeps.crew import Agents
 
     backend = sweep.backend()
     unfinished = _publish(sweep, backend, failed=failed)
+    console, going = None if quiet or as_json else err, True
     if unfinished:
-        agents = Agents(sweep, crew, unfinished)
         mode, why = tracker.mode()
+        agents = Agents(sweep, crew, unfinished)
         places = ", ".join(sorted({device.name for device in agents.devices}))
         plural = "s" if len(agents.devices) > 1 else ""
-        err.print(f"backend local, {len(agents.devices)} agent{plural} on {places}; W&B {mode}: {why}")
-        try:
-            watch(sweep, backend, agents, None if quiet or as_json else err)
-        except KeyboardInterrupt:
-            err.print("stopping: running trials write a checkpoint and end")
-        finally:
-            agents.stop()
+        who = f"W&B sweep {sweep.remote}" if sweep.remote else "queue"
+        err.print(f"{who}, {len(agents.devices)} agent{plural} on {places}; W&B {mode}: {why}")
+        going = _watched(sweep, backend, agents, console)
+    left = sweep.left_over(backend) if going and failed else []
+    if left:
+        err.print(f"{len(left)} cells that the W&B server counts as done are not; they are run now")
+        _watched(sweep, backend, Agents(sweep, crew, len(left), left_over=True), console)
     _report(sweep, backend, as_json)
+
+
+def _watched(sweep: "LaunchedSweep", backend: "SweepBackend", agents: "Agents", console: "Console | None") -> bool:
+    """Look after agents until they end; False if they were stopped."""
+    from sweeps.live import watch
+
+    try:
+        watch(sweep, backend, agents, console)
+    except KeyboardInterrupt:
+        err.print("stopping: running trials write a checkpoint and end")
+        return False
+    finally:
+        agents.stop()
+    return not backend.stop_requested()
 
 
 def _report(sweep: "LaunchedSweep", backend: "SweepBackend", as_json: bool) -> None:
@@ -236,19 +262,22 @@ def agent_command(
     places: Annotated[int, typer.Option(min=1, help="Runs that share the device.")] = 1,
     timeout: Timeout = None,
     quiet: Quiet = False,
+    left_over: Annotated[bool, typer.Option("--left-over", hidden=True)] = False,
 ) -> None:
     """Join a launched sweep, from this or another machine: run waiting trials until none is left."""
     from sweeps.agent import Agent, Limits
     from sweeps.devices import CPU, Device, visible
-    from sweeps.launch import LaunchedSweep
+    from sweeps.launch import open_sweep
     from sweeps.worker import follow_stdin
 
     if os.environ.pop("MOE_FOLLOW_STDIN", ""):
         follow_stdin()
     place = Device(device or ",".join(visible()[:1]) or CPU, places)
-    agent = Agent(
-        LaunchedSweep(sweep, storage=storage), (lambda _line: None) if quiet else out.print, place, Limits(timeout)
-    )
+    launched = open_sweep(sweep, storage)
+    if launched.remote and not left_over:
+        _serve(launched, launched.remote, place)
+        return
+    agent = Agent(launched, (lambda _line: None) if quiet else out.print, place, Limits(timeout))
     if agent.backend.stop_requested():
         raise UserError(f"sweep {sweep} was told to stop; `moe sweep resume {sweep}` withdraws that and goes on")
     finished = agent.run()
@@ -256,12 +285,23 @@ def agent_command(
         out.print(f"nothing waits any more; this agent finished {finished}")
 
 
+def _serve(sweep: "LaunchedSweep", remote: "Remote", place: "Device") -> None:
+    """Work for a W&B sweep until its server has nothing more to hand out."""
+    from sweeps.remote_agent import serve
+
+    backend = sweep.backend()
+    code = serve(remote, sweep.name, sweep.root, place.environment(), backend.stop_requested)
+    backend.close()
+    if code:
+        raise typer.Exit(FAILURE)
+
+
 @app.command("status")
 def status_command(sweep: SweepName, storage: Storage = None, as_json: Json = False) -> None:
     """Show every trial: waiting, running, finished or failed."""
-    from sweeps.launch import LaunchedSweep
+    from sweeps.launch import open_sweep
 
-    launched = LaunchedSweep(sweep, storage=storage)
+    launched = open_sweep(sweep, storage)
     backend = launched.backend()
     trials = launched.trials(backend)
     backend.close()
@@ -269,7 +309,7 @@ def status_command(sweep: SweepName, storage: Storage = None, as_json: Json = Fa
     if not as_json:
         from sweeps import cluster_status
 
-        for job in cluster_status.status(sweep, launched.root):
+        for job in cluster_status.status(launched.name, launched.root):
             if job.unfinished:
                 out.print(f"job {job.id} on {job.on}: {job.state} {job.reason}".rstrip())
 
@@ -293,9 +333,9 @@ def resume_command(
     """Finish what is missing: interrupted trials from their last checkpoint, failed ones anew."""
     jobs = _jobs(on, agents, gpus, cpus, memory, time_limit, sbatch)
     if jobs:
-        from sweeps.launch import LaunchedSweep
+        from sweeps.launch import open_sweep
 
-        _submit(LaunchedSweep(sweep, storage=storage), *jobs, timeout, as_json)
+        _submit(open_sweep(sweep, storage), *jobs, timeout, as_json)
     else:
         _again(sweep, storage, (agents, per_device, timeout), as_json, quiet)
 
@@ -320,9 +360,10 @@ def retry_command(
 def _again(
     name: str, storage: str | None, crew: tuple[int | None, int, float | None], as_json: bool, quiet: bool
 ) -> None:
-    from sweeps.launch import Crew, LaunchedSweep
+    from sweeps.crew import Crew
+    from sweeps.launch import open_sweep
 
-    sweep = LaunchedSweep(name, storage=storage)
+    sweep = open_sweep(name, storage)
     size = max(int(job.values.get("machine.devices", 1)) for job in sweep.jobs)
     _run(sweep, Crew(*crew, size), as_json, quiet, failed=True)
 
@@ -330,14 +371,16 @@ def _again(
 @app.command("stop")
 def stop_command(sweep: SweepName, storage: Storage = None) -> None:
     """Let running trials write a checkpoint and end; `moe sweep resume` goes on."""
-    from sweeps import cluster_status
-    from sweeps.launch import LaunchedSweep
+    from sweeps import cluster_status, remote
+    from sweeps.launch import open_sweep
 
-    launched = LaunchedSweep(sweep, storage=storage)
+    launched = open_sweep(sweep, storage)
     backend = launched.backend()
     backend.request_stop(stop=True)
     backend.close()
-    for job in cluster_status.cancel(sweep, launched.root):
+    if launched.remote:
+        remote.pause(launched.remote)
+    for job in cluster_status.cancel(launched.name, launched.root):
         out.print(f"job {job} was taken back before it began")
     out.print(f"sweep {sweep}: running trials checkpoint and end; `moe sweep resume {sweep}` goes on")
 

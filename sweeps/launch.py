@@ -4,9 +4,6 @@ MOE_HOME/sweeps/<name>/sweep.json    the sweep as launched: its file's text, its
 """
 
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from moe.config import DataConfig, from_flat
 from moe.errors import UserError, suggest, unknown
 from sweeps.backend import Job, JobState, SweepBackend
-from sweeps.devices import CPU, Device, groups, visible
 from sweeps.forecast import epochs_behind
 from sweeps.local import LocalBackend
 from sweeps.places import place_of, places, steered
+from sweeps.remote import Remote, View, answers, create, definition, prepare, refusal
 from sweeps.runs import Run, RunStore, State, home, read_json, write_json
 from sweeps.spec import Cell, Sweep, expand, load_sweep, restore, with_overrides
 from sweeps.storage import ENVIRONMENT, url_of, without_password
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
     from sweeps.steering import Steering
 
 BACKENDS: dict[str, type[SweepBackend]] = {"local": LocalBackend}
-_DEATHS = 10  # of agents, before a launch stops replacing them
 
 
 @dataclass(frozen=True)
@@ -64,6 +60,7 @@ class LaunchedSweep:
     Attributes:
         swept: parameters that vary, in file order.
         jobs: its cells, in order.
+        remote: the W&B sweep that hands its cells out; None: the queue does.
 
     Raises:
         UserError: there is no such sweep.
@@ -80,6 +77,8 @@ class LaunchedSweep:
         self.swept: list[str] = stored["swept"]
         self._raw, self._digest, self._steered = stored["raw"], stored["digest"], stored["steered"]
         self.jobs = [Job(cell["run_id"], cell["values"]) for cell in stored["cells"]]
+        self.remote = Remote.of(stored["remote"]) if stored.get("remote") else None
+        self._view = View(self.remote) if self.remote else None
 
     def _fetch(self) -> dict[str, Any]:
         """The definition from the storage, for a machine that did not launch the sweep."""
@@ -105,7 +104,12 @@ class LaunchedSweep:
 
     @classmethod
     def register(
-        cls, sweep: Sweep, cells: Sequence[Cell], root: Path | None = None, storage: str | None = None
+        cls,
+        sweep: Sweep,
+        cells: Sequence[Cell],
+        root: Path | None = None,
+        storage: str | None = None,
+        remote: Remote | None = None,
     ) -> "LaunchedSweep":
         """Write the sweep down, here and in its storage."""
         root = root or home()
@@ -118,6 +122,7 @@ class LaunchedSweep:
             "steered": steered(sweep),
             "cells": [{"run_id": cell.run_id, "values": cell.values} for cell in cells or places(sweep)],
             "storage": without_password(url) if url else None,
+            "remote": str(remote) if remote else None,
         }
         write_json(cls._file(root, sweep.name), definition)
         launched = cls(sweep.name, root, storage)
@@ -158,7 +163,7 @@ class LaunchedSweep:
 
     def trials(self, backend: SweepBackend) -> list[Trial]:
         """Every cell and how it stands. A finished run counts, whichever sweep finished it."""
-        states = backend.states()
+        states = self._known(backend)
         done = self.store.finished_ids()
         result = []
         for job in self.jobs:
@@ -171,6 +176,35 @@ class LaunchedSweep:
             run = self.store.run(now.run_id)
             result.append(Trial(now, state, known.attempts, error, run, known.note, known.where))
         return result
+
+    def _known(self, backend: SweepBackend) -> dict[str, JobState]:
+        """How the queue and, where it hands out cells, the W&B server say they stand."""
+        queued = backend.states()
+        if self._view is None:
+            return queued
+        there = self._view.states(self.jobs)
+        return there | {cell: state for cell, state in queued.items() if there[cell].state != "finished"}
+
+    def left_over(self, backend: SweepBackend) -> list[Job]:
+        """Cells that the W&B server calls done, or never handed out, without a finished or running run.
+
+        Each is written down with the W&B run that it goes on with, and queued for our own agents.
+        """
+        if self.remote is None or self._view is None:
+            return []
+        from sweeps.mirror import show
+
+        found = self._view.runs(afresh=True)
+        states, done = self._view.states(self.jobs), self.store.finished_ids()
+        lacking = [job for job in self.jobs if states[job.run_id].state in ("waiting", "failed")]
+        for job in lacking:
+            prepare(self.remote, job, self.store, found)
+            if job.run_id in done:  # trained here, but its end did not reach the server
+                show(self.store.run(job.run_id), self.name)
+        left = [job for job in lacking if job.run_id not in done]
+        backend.publish(left)
+        backend.recover(failed=True)
+        return left
 
     def link_finished(self, backend: SweepBackend) -> None:
         """Close cells that another sweep finished: they are linked by their run id, not repeated."""
@@ -196,17 +230,53 @@ def names(root: Path | None = None) -> list[str]:
     return sorted(file.parent.name for file in ((root or home()) / "sweeps").glob("*/sweep.json"))
 
 
-def check_backend(name: str) -> str:
-    """The backend meant by `auto` or by its name.
+def choose_backend(name: str, sweep: Sweep) -> tuple[str, str]:
+    """The backend meant by `auto` or by its name, and why.
 
     Raises:
-        UserError: no such backend.
+        UserError: no such backend, or it cannot run this sweep.
     """
-    if name == "auto":
-        return "local"
-    if name not in BACKENDS:
-        raise unknown("backend", name, ["auto", *BACKENDS])
-    return name
+    if name not in ("auto", "wandb", *BACKENDS):
+        raise unknown("backend", name, ["auto", "wandb", *BACKENDS])
+    if name == "local":
+        return "local", "as asked"
+    problem = refusal(sweep) or answers()
+    if problem is None:
+        return "wandb", "as asked" if name == "wandb" else "a W&B server answers"
+    if name == "wandb":
+        raise UserError(f"--backend wandb: {problem}; use --backend local, which logs to W&B all the same")
+    return "local", problem
+
+
+def register(sweep: Sweep, cells: Sequence[Cell], backend: str, storage: str | None) -> LaunchedSweep:
+    """Write a sweep down before its agents start; on the W&B server too, unless the same one is there already."""
+    remote = None
+    if backend == "wandb":
+        known = LaunchedSweep(sweep.name, storage=storage) if sweep.name in names() else None
+        same = known is not None and known.jobs == [Job(cell.run_id, cell.values) for cell in cells]
+        remote = known.remote if known and same and known.remote else create(sweep)
+    return LaunchedSweep.register(sweep, cells, storage=storage, remote=remote)
+
+
+def open_sweep(name: str, storage: str | None = None) -> LaunchedSweep:
+    """A launched sweep by its name, or a W&B sweep by ENTITY/PROJECT/SWEEP, which may be new to this machine.
+
+    Raises:
+        UserError: there is no such sweep, or moe cannot run it.
+    """
+    if "/" not in name:
+        return LaunchedSweep(name, storage=storage)
+    remote = Remote.of(name)
+    raw = definition(remote)
+    known = str(raw.get("name") or remote.id)
+    if known in names() and LaunchedSweep(known, storage=storage).remote == remote:
+        return LaunchedSweep(known, storage=storage)
+    if known in names():
+        known = f"{known}-{remote.id}"  # another sweep of that name is here
+    sweep = restore(known, raw, "")
+    if problem := refusal(sweep):
+        raise UserError(f"sweep {name}: {problem}")
+    return LaunchedSweep.register(sweep, expand(sweep), storage=storage, remote=remote)
 
 
 def plan(spec: str, overrides: Mapping[str, Any]) -> tuple[Sweep, list[Cell]]:
@@ -262,83 +332,3 @@ def _preview_place(sweep: Sweep, place: Job, known: JobState | None, done: set[s
     kind = state if state != "waiting" else "new" if place_of(job) is not None else "resumable"
     row = {"run_id": job.run_id, "config": config, "values": job.values, "state": state, "kind": kind}
     return row | {"epochs_left": 0 if state == "finished" else config["train"]["epochs"]}
-
-
-@dataclass(frozen=True)
-class Crew:
-    """How many agents a launch starts, and on what.
-
-    Attributes:
-        agents: how many; None: as many as the devices have places.
-        per_device: runs that share a GPU.
-        minutes: limit for one attempt; None: none.
-        size: GPUs of each agent.
-    """
-
-    agents: int | None = None
-    per_device: int = 1
-    minutes: float | None = None
-    size: int = 1
-
-    def devices(self) -> list[Device]:
-        """The device of each agent."""
-        found = groups(visible(), self.size)
-        count = self.agents or len(found) * self.per_device
-        if found == [CPU]:
-            return [Device()] * count
-        places = max(self.per_device, -(-count // len(found)))
-        return [Device(found[number % len(found)], places) for number in range(count)]
-
-
-class Agents:
-    """Agent processes of this launch. They end when this process ends, however it ends.
-
-    Args:
-        sweep: what they work on.
-        crew: how many, and where.
-        most: not more than these: there are no more cells.
-    """
-
-    def __init__(self, sweep: LaunchedSweep, crew: Crew, most: int) -> None:
-        self.sweep, self.crew = sweep, crew
-        self.devices = crew.devices()[:most]
-        self.processes = [self._start(device) for device in self.devices]
-        self._deaths = 0
-
-    def _start(self, device: Device) -> subprocess.Popen[bytes]:
-        threads = str(max(1, (os.cpu_count() or 1) // len(self.devices)))
-        environment = os.environ | {"MOE_HOME": str(self.sweep.root.absolute()), "MOE_FOLLOW_STDIN": "1"}
-        if len(self.devices) > 1:
-            environment.setdefault("OMP_NUM_THREADS", threads)
-        if self.sweep.storage:
-            environment[ENVIRONMENT] = self.sweep.storage
-        command = [sys.executable, "-P", "-m", "cli", "sweep", "agent", self.sweep.name, "--quiet"]
-        command += ["--device", device.name, "--places", str(device.places)]
-        if self.crew.minutes is not None:
-            command += ["--timeout", str(self.crew.minutes)]
-        # its own group, and gone when our end of its standard input closes
-        return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
-
-    def tend(self, backend: SweepBackend) -> None:
-        """Replace agents that died while cells wait, a few times; take back what they held."""
-        for place, process in enumerate(self.processes):
-            if process.poll() in (None, 0) or self._deaths >= _DEATHS:
-                continue
-            backend.recover()
-            if backend.waiting() and not backend.stop_requested():
-                self._deaths += 1
-                self.processes[place] = self._start(self.devices[place])
-
-    def running(self) -> bool:
-        """Whether any agent is still at work."""
-        return any(process.poll() is None for process in self.processes)
-
-    def stop(self) -> None:
-        """Ask all to hand back their cells, and wait for them."""
-        for process in self.processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in self.processes:
-            process.wait()
-            if process.stdin:
-                process.stdin.close()

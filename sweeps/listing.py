@@ -43,6 +43,8 @@ def sweeps(root: Path | None = None) -> list[dict[str, Any]]:
 
 
 def _queue(sweep: LaunchedSweep) -> str:
+    if sweep.remote:
+        return f"W&B {sweep.remote}"
     return without_password(sweep.storage) if sweep.storage else "SQLite"
 
 

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.backend import SweepBackend
-from sweeps.launch import Agents, LaunchedSweep, Trial
+from sweeps.crew import Agents
+from sweeps.launch import LaunchedSweep, Trial
 
 _COLOURS = {"waiting": "dim", "running": "cyan", "finished": "green", "failed": "red"}
 _ROWS, _PAUSE = 30, 0.5

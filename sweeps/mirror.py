@@ -62,6 +62,11 @@ def adopt(run: Run, group: str | None) -> None:
     given = os.environ.get("WANDB_RUN_ID")
     if not os.environ.get("WANDB_SWEEP_ID") or tracker.mode()[0] != "online" or given in (None, Record.of(run).id):
         return
+    show(run, group)
+
+
+def show(run: Run, group: str | None) -> None:
+    """Bring all of a finished run into its W&B run."""
     with tracker.tracked(run, group=group) as session:
         publish(run, session)
 
