@@ -385,6 +385,19 @@ def stop_command(sweep: SweepName, storage: Storage = None) -> None:
     out.print(f"sweep {sweep}: running trials checkpoint and end; `moe sweep resume {sweep}` goes on")
 
 
+@app.command("dashboard")
+def dashboard_command(sweep: SweepName, storage: Storage = None, as_json: Json = False) -> None:
+    """Lay out the sweep in the W&B dashboard: a workspace and a report."""
+    from sweeps import dashboard
+    from sweeps.launch import open_sweep
+
+    saved = dashboard.save(open_sweep(sweep, storage))
+    if as_json:
+        print_json({"sweep": sweep, **saved})
+    for what, address in () if as_json else saved.items():
+        out.print(f"{what}: {address}")
+
+
 @app.command("ls")
 def list_command(as_json: Json = False) -> None:
     """List the sweeps launched on this machine and how they stand."""
