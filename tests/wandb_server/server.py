@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
-from tests.wandb_server import artifacts, filestream, runs, sweeps, views
+from tests.wandb_server import artifact_lists, artifacts, filestream, runs, sweeps, views
 from tests.wandb_server.artifacts import Artifact
 from tests.wandb_server.faults import Faults
 from tests.wandb_server.graphql import OPERATIONS, NotFoundError, name_of
 from tests.wandb_server.state import Run, State, Sweep
 
-HANDLERS = (artifacts, runs, sweeps, views)  # their import registers the operations
+HANDLERS = (artifact_lists, artifacts, runs, sweeps, views)  # their import registers the operations
 KEY = "0123456789abcdef" * 2 + "dead" + "beef"  # 40 characters, as the client wants it
 
 # the client's patience, cut to what a test can wait for; it drops fractions of these seconds, and 0 is its long default

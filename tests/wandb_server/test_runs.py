@@ -127,3 +127,20 @@ def test_a_wrong_key_is_refused_and_no_key_is_stored(wandb_server, monkeypatch):
     with pytest.raises(wandb.errors.CommError, match="invalid API key"):
         wandb.init(project="moe", id="bb")
     assert [run.name for run in wandb_server.runs()] == ["aa"]
+
+
+def test_media_in_the_summary_leave_the_history_alone(wandb_server):
+    """How results join a finished run: a second time replaces them."""
+    import wandb
+
+    with wandb.init(project="moe", id="aa", job_type="train") as run:
+        run.log({"loss": 1})
+    for share in (0.25, 0.75):
+        with wandb.init(project="moe", id="aa", resume="must") as run:
+            run.summary["probe/table"] = wandb.Table(columns=["share"], data=[[share]])
+            run.summary["probe/share"] = share
+    there = wandb_server.run("aa")
+    assert (there.series("loss"), len(there.history), there.job_type) == ([1], 1, "train")
+    assert (there.summary["loss"], there.summary["probe/share"]) == (1, 0.75)
+    table = json.loads(wandb_server.content(there, there.summary["probe/table"]["path"]))
+    assert table["data"] == [[0.75]]
