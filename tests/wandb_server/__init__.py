@@ -3,7 +3,7 @@
     server.py      the HTTP server: keys, faults, routes
     graphql.py     dispatch of GraphQL operations by name
     runs.py        operations on runs and projects        filestream.py  history, summary and logs as they stream in
-    artifacts.py   operations on artifacts                sweeps.py      sweeps, agents, hand-out of trials
+    artifacts.py   operations on artifacts, with _lists   sweeps.py      sweeps, agents, hand-out of trials
     views.py       saved workspaces and reports           filters.py     the language of `Api().runs(filters=...)`
     state.py       what the server holds; tests ask it    faults.py      errors, delays and cut connections
     fixtures.py    the pytest fixture `wandb_server`

@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 from tests.wandb_server.graphql import Variables, connection, operation
-from tests.wandb_server.runs import of_run, project_node, run_node
-from tests.wandb_server.state import Artifact, Collection, Run, State, encode
+from tests.wandb_server.runs import project_node, run_node
+from tests.wandb_server.state import Artifact, Collection, State, encode
 
 
-def _collection_node(state: State, collection: Collection) -> dict[str, Any]:
+def collection_node(state: State, collection: Collection) -> dict[str, Any]:
     latest = collection.find("latest")
     return {
         "__typename": "ArtifactSequence",
@@ -26,13 +26,13 @@ def _collection_node(state: State, collection: Collection) -> dict[str, Any]:
     }
 
 
-def _alias_node(alias: str, artifact: Artifact) -> dict[str, Any]:
+def alias_node(alias: str, artifact: Artifact) -> dict[str, Any]:
     return {"__typename": "ArtifactAlias", "id": encode("Alias", artifact.id, alias), "alias": alias}
 
 
 def artifact_node(state: State, artifact: Artifact) -> dict[str, Any]:
-    collection = _collection_node(state, artifact.collection)
-    aliases = [_alias_node(alias, artifact) | {"artifactCollection": collection} for alias in artifact.aliases]
+    collection = collection_node(state, artifact.collection)
+    aliases = [alias_node(alias, artifact) | {"artifactCollection": collection} for alias in artifact.aliases]
     url = None if artifact.manifest_key is None else state.url(artifact.manifest_key)
     return {
         "__typename": "Artifact",
@@ -229,8 +229,8 @@ def _membership(state: State, artifact: Artifact) -> dict[str, Any]:
         "id": encode("Membership", artifact.id),
         "versionIndex": artifact.index,
         "createdAt": artifact.created,
-        "aliases": [_alias_node(alias, artifact) for alias in artifact.aliases],
-        "artifactCollection": _collection_node(state, artifact.collection),
+        "aliases": [alias_node(alias, artifact) for alias in artifact.aliases],
+        "artifactCollection": collection_node(state, artifact.collection),
         "artifact": artifact_node(state, artifact),
     }
 
@@ -249,7 +249,7 @@ def artifact_files(state: State, variables: Variables) -> dict[str, Any]:
     artifact = _named(state, variables, f"{variables['collection']}:{variables['alias']}")
     names = variables.get("fileNames") or list(artifact.blobs)
     page = connection([state.file_node(name, artifact.blobs[name]) for name in names], variables)
-    collection = _collection_node(state, artifact.collection) | {"artifactMembership": {"files": page}}
+    collection = collection_node(state, artifact.collection) | {"artifactMembership": {"files": page}}
     return {"project": {"artifactCollection": collection}}
 
 
@@ -302,68 +302,3 @@ def delete_artifact(state: State, variables: Variables) -> dict[str, Any]:
     artifact.aliases = []
     artifact.state = "DELETED"
     return {"result": {"artifact": {"id": artifact.id}}}
-
-
-@operation("RunOutputArtifacts")
-def run_output_artifacts(state: State, variables: Variables) -> dict[str, Any]:
-    def logged(run: Run) -> list[Artifact]:
-        return [each for each in state.artifacts.values() if each.run is run and each.state == "COMMITTED"]
-
-    return _run_artifacts(state, variables, logged)
-
-
-@operation("RunInputArtifacts")
-def run_input_artifacts(state: State, variables: Variables) -> dict[str, Any]:
-    return _run_artifacts(state, variables, lambda run: [state.artifacts[each] for each in run.used])
-
-
-def _run_artifacts(state: State, variables: Variables, of: Any) -> dict[str, Any]:
-    run = state.run(variables.get("entity"), variables["project"], variables["run"])
-    nodes = [artifact_node(state, artifact) for artifact in (of(run) if run else [])]
-    return of_run(state, variables, artifacts=connection(nodes, variables))
-
-
-@operation(
-    "ProjectArtifacts", "ProjectArtifactCollections", "ProjectArtifactCollection", "ProjectArtifactTypes",
-    "ProjectArtifactType", "ArtifactTypeArtifactCollections",
-)  # fmt: skip
-def project_artifacts(state: State, variables: Variables) -> dict[str, Any]:
-    """Types, collections and versions of a project, as `Api().artifacts(type, name)` reads them."""
-    entity, project = variables.get("entity") or state.entity, variables["project"]
-    here = [each for key, each in state.collections.items() if key[:2] == (entity, project)]
-    wanted = variables.get("type")
-    typed = [each for each in here if wanted in (None, each.type)]
-    name = variables.get("collection") or variables.get("name")
-    one = next((each for each in typed if each.name == name), None)
-    versions = sorted(one.committed, key=lambda each: -each.index) if one else []
-    edges = connection([artifact_node(state, each) for each in versions], variables)
-    for edge, version in zip(edges["edges"], versions[int(variables.get("cursor") or 0) :], strict=False):
-        edge["version"] = f"v{version.index}"
-    collections = connection([_collection_node(state, each) for each in typed], variables)
-    types = [_type_node(each) for each in sorted({each.type for each in here})]
-    return {
-        "project": project_node(state, *state.project(entity, project))
-        | {
-            "artifactTypes": connection(types, variables),
-            "artifactCollections": collections,
-            "artifactType": None
-            if wanted and not typed
-            else _type_node(wanted or "")
-            | {
-                "artifactCollections": collections,
-                "artifactCollection": one and _collection_node(state, one) | {"artifacts": edges},
-            },
-        }
-    }
-
-
-def _type_node(name: str) -> dict[str, Any]:
-    node = {"__typename": "ArtifactType", "id": encode("Type", name), "name": name}
-    return node | {"description": None, "createdAt": ""}
-
-
-@operation("ArtifactCollectionAliases")
-def artifact_collection_aliases(state: State, variables: Variables) -> dict[str, Any]:
-    collection = next(each for each in state.collections.values() if each.id == variables["id"])
-    nodes = [_alias_node(alias, version) for version in collection.committed for alias in version.aliases]
-    return {"artifactCollection": _collection_node(state, collection) | {"aliases": connection(nodes, variables)}}

@@ -150,8 +150,8 @@ def _update(state: State, run: Run, variables: Variables) -> None:
     run.tags = given.get("tags", run.tags)
     if given.get("sweep"):
         run.sweep = given["sweep"]
-        sweep = state.sweeps[run.sweep]
-        if run not in sweep.runs:
+        sweep = state.sweeps.get(run.sweep)
+        if sweep and run not in sweep.runs:
             sweep.runs.append(run)
 
 

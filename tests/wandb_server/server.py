@@ -4,7 +4,11 @@ import base64
 import contextlib
 import gzip
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,24 +16,24 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
-from tests.wandb_server import artifacts, filestream, runs, sweeps, views
+from tests.wandb_server import artifact_lists, artifacts, filestream, runs, sweeps, views
 from tests.wandb_server.artifacts import Artifact
 from tests.wandb_server.faults import Faults
 from tests.wandb_server.graphql import OPERATIONS, NotFoundError, name_of
 from tests.wandb_server.state import Run, State, Sweep
 
-HANDLERS = (artifacts, runs, sweeps, views)  # their import registers the operations
+HANDLERS = (artifact_lists, artifacts, runs, sweeps, views)  # their import registers the operations
 KEY = "0123456789abcdef" * 2 + "dead" + "beef"  # 40 characters, as the client wants it
 
-# the client's patience, cut to what a test can wait for
+# the client's patience, cut to what a test can wait for; it drops fractions of these seconds, and 0 is its long default
 QUICK = {
-    "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.1",
-    "WANDB_X_FILE_STREAM_RETRY_WAIT_MIN_SECONDS": "0.1",
-    "WANDB_X_FILE_STREAM_RETRY_WAIT_MAX_SECONDS": "0.5",
-    "WANDB_X_FILE_TRANSFER_RETRY_WAIT_MIN_SECONDS": "0.1",
-    "WANDB_X_FILE_TRANSFER_RETRY_WAIT_MAX_SECONDS": "0.5",
-    "WANDB_X_GRAPHQL_RETRY_WAIT_MIN_SECONDS": "0.1",
-    "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": "0.5",
+    "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
+    "WANDB_X_FILE_STREAM_RETRY_WAIT_MIN_SECONDS": "1",
+    "WANDB_X_FILE_STREAM_RETRY_WAIT_MAX_SECONDS": "1",
+    "WANDB_X_FILE_TRANSFER_RETRY_WAIT_MIN_SECONDS": "1",
+    "WANDB_X_FILE_TRANSFER_RETRY_WAIT_MAX_SECONDS": "1",
+    "WANDB_X_GRAPHQL_RETRY_WAIT_MIN_SECONDS": "1",
+    "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": "1",
     "WANDB_X_STATS_SAMPLING_INTERVAL": "0.5",
     "WANDB_HEARTBEAT_SECONDS": "1",
     "WANDB_ERROR_REPORTING": "false",
@@ -60,6 +64,7 @@ class WandbServer:
         self.errors: list[str] = []
         self.calls: list[str] = []
         self._seen: list[bytes] = []
+        self._processes: list[subprocess.Popen[str]] = []
         self._open: set[socket.socket] = set()
         self._http = _Http(("127.0.0.1", 0), _Handler)
         self._http.double = self
@@ -75,12 +80,30 @@ class WandbServer:
 
     def __exit__(self, *_: object) -> None:
         self.faults.clear()
-        self._http.shutdown()
-        for connection in list(self._open):  # connections that a client keeps open
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        self._http.server_close()
-        self._thread.join()
+        try:
+            self._end_clients()
+        finally:
+            self._http.shutdown()
+            for connection in list(self._open):  # connections that a client keeps open
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            self._http.server_close()
+            self._thread.join()
+
+    def _end_clients(self) -> None:
+        """Kill what is left of the processes that were started for this server, with their services and children.
+
+        They are known by the folder in their environment, which no other test has; a port may be another's later.
+        """
+        ours = f"WANDB_DIR={self.folder / 'wandb'}\0".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # gone, or another user's
+                if int(folder.name) != os.getpid() and ours in (folder / "environ").read_bytes():
+                    os.kill(int(folder.name), signal.SIGKILL)
+        for process in self._processes:
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -98,6 +121,23 @@ class WandbServer:
             "NETRC": str(self.folder / "netrc"),
             "NO_PROXY": "127.0.0.1",
         }
+
+    @property
+    def process_environment(self) -> dict[str, str]:
+        """The whole environment for a child process, which starts a service of its own."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+        return inherited | self.environment
+
+    def client(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start the client's own command, such as `wandb agent`."""
+        return self.python("-m", "wandb", *arguments, **options)
+
+    def python(self, *arguments: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+        """Start a Python process that talks to this server, in the server's folder; `env` adds to its environment."""
+        options = {"cwd": self.folder, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
+        process = subprocess.Popen([sys.executable, *arguments], env=self.process_environment | (env or {}), **options)
+        self._processes.append(process)
+        return process
 
     def run(self, name: str, project: str = "moe", entity: str | None = None) -> Run:
         """The run with this id; KeyError with those that exist."""

@@ -183,7 +183,7 @@ def _next(state: State, agent: Agent) -> list[dict[str, Any]]:
 
 
 def _command(kind: str, sweep: Sweep, run: Run) -> dict[str, Any]:
-    run.reported, run.preempting = "running", False
+    run.reported, run.preempting = "pending", False  # until its process is heard of
     keys = sweep.config["parameters"]
     args = {key: {"value": value} for key, value in run.config.items() if key in keys}
     return {"type": kind, "run_id": run.name, "program": sweep.config.get("program"), "args": args}

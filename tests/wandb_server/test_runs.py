@@ -1,8 +1,6 @@
 """The real client logs, resumes, syncs and reads runs through the double."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -47,7 +45,7 @@ def test_a_resumed_run_goes_on_behind_its_history(wandb_server):
 
     for segment in range(2):
         with wandb.init(project="moe", id="aa", resume="allow", config={"seed": 0}) as run:
-            assert run.resumed == (segment == 1)
+            assert (run.resumed, run.starting_step) == (segment == 1, 2 * segment)
             for epoch in (2 * segment, 2 * segment + 1):
                 run.log({"epoch": epoch})
     there = wandb_server.run("aa")
@@ -131,19 +129,18 @@ def test_a_wrong_key_is_refused_and_no_key_is_stored(wandb_server, monkeypatch):
     assert [run.name for run in wandb_server.runs()] == ["aa"]
 
 
-def test_two_offline_segments_become_one_run(wandb_server, monkeypatch):
+def test_media_in_the_summary_leave_the_history_alone(wandb_server):
+    """How results join a finished run: a second time replaces them."""
     import wandb
 
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    for segment in range(2):
-        with wandb.init(project="moe", id="aa", config={"seed": 0}) as run:
-            for epoch in (2 * segment, 2 * segment + 1):
-                run.log({"epoch": epoch})
-    folders = sorted((wandb_server.folder / "wandb" / "wandb").glob("offline-run-*"))
-    assert len(folders) == 2
-    assert not wandb_server.calls
-    wandb.teardown()
-    monkeypatch.setenv("WANDB_MODE", "online")
-    subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, folders)], check=True, timeout=60)
+    with wandb.init(project="moe", id="aa", job_type="train") as run:
+        run.log({"loss": 1})
+    for share in (0.25, 0.75):
+        with wandb.init(project="moe", id="aa", resume="must") as run:
+            run.summary["probe/table"] = wandb.Table(columns=["share"], data=[[share]])
+            run.summary["probe/share"] = share
     there = wandb_server.run("aa")
-    assert there.series("epoch") == [0, 1, 2, 3]
+    assert (there.series("loss"), len(there.history), there.job_type) == ([1], 1, "train")
+    assert (there.summary["loss"], there.summary["probe/share"]) == (1, 0.75)
+    table = json.loads(wandb_server.content(there, there.summary["probe/table"]["path"]))
+    assert table["data"] == [[0.75]]
