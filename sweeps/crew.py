@@ -10,6 +10,7 @@ from sweeps.backend import SweepBackend
 from sweeps.devices import CPU, Device, groups, visible
 from sweeps.launch import LaunchedSweep
 from sweeps.storage import ENVIRONMENT
+from sweeps.tracker import for_children
 
 _DEATHS = 10  # of agents, before a launch stops replacing them
 
@@ -58,7 +59,7 @@ class Agents:
 
     def _start(self, device: Device) -> subprocess.Popen[bytes]:
         threads = str(max(1, (os.cpu_count() or 1) // len(self.devices)))
-        environment = os.environ | {"MOE_HOME": str(self.sweep.root.absolute()), "MOE_FOLLOW_STDIN": "1"}
+        environment = for_children() | {"MOE_HOME": str(self.sweep.root.absolute()), "MOE_FOLLOW_STDIN": "1"}
         if len(self.devices) > 1:
             environment.setdefault("OMP_NUM_THREADS", threads)
         if self.sweep.storage:

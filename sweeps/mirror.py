@@ -19,7 +19,7 @@ from sweeps.runs import Run, read_json
 from sweeps.tracker import Record
 
 PICTURES = ("heatmap", "coactivation")
-TABLES = ("classes",)
+TABLE = "classes"
 
 
 class Mirror(L.Callback):
@@ -72,24 +72,24 @@ def show(run: Run, group: str | None) -> None:
 
 
 def _media(run: Run, epoch: int) -> dict[str, Any]:
-    """What the callbacks drew for an epoch."""
+    """What the callbacks drew for an epoch. No tables: each asks the server at once, and training waits for no one."""
     import wandb
 
     media: dict[str, Any] = {}
     for kind in PICTURES:
         if (file := run.routing / f"{kind}_{epoch:04d}.png").exists():
             media[f"routing/{kind}"] = wandb.Image(str(file), caption=f"epoch {epoch}")
-    for kind in TABLES:
-        if (file := run.routing / f"{kind}_{epoch:04d}.csv").exists():
-            media[f"routing/{kind}"] = table(file)
     return media
 
 
 def publish(run: Run, session: Any) -> None:
     """Send all that a trained run has and the tracker lacks: its epochs, its summary, its models."""
     send(run, session)
-    session.summary.update(_summary(run))
-    log_model(session, run)
+    with _or_later(run):
+        session.summary.update(_summary(run))
+        log_model(session, run)
+        for images, probe, _ in run.probe_results():
+            _log_results(run, session, images, probe)
 
 
 @contextlib.contextmanager
@@ -102,17 +102,21 @@ def reopened(run: Run) -> Iterator[Any]:
     with tracker.reopened(run) as session:
         if not session.disabled and not session.resumed:
             if session.offline:
-                session.summary.update(_summary(run))
+                with _or_later(run):
+                    session.summary.update(_summary(run))
             else:  # the server has never seen this run
                 publish(run, session)
         yield session
 
 
 def _summary(run: Run) -> dict[str, Any]:
-    """The whole summary of a run: last, best and untrained values, pictures of the last epoch, results of probes."""
-    rows = run.history()
-    values: dict[str, Any] = {key: value for key, value in rows[-1].items() if value is not None} if rows else {}
-    values |= _media(run, int(rows[-1]["epoch"] or 0)) if rows else {}
+    """The whole summary of a run: last, best and untrained values, what the last epoch showed, results of probes."""
+    values: dict[str, Any] = {}
+    if rows := run.history():
+        epoch = int(rows[-1]["epoch"] or 0)
+        values = {key: value for key, value in rows[-1].items() if value is not None} | _media(run, epoch)
+        if (classes := run.routing / f"{TABLE}_{epoch:04d}.csv").exists():
+            values[f"routing/{TABLE}"] = table(classes)
     for which in ("best", "untrained"):
         found = run.summary.get(which, {})
         values |= {f"{which}/{key}": value for key, value in found.items() if value is not None}
@@ -128,10 +132,25 @@ def publish_results(run: Run, session: Any, images: str, probe: str) -> None:
     """
     if session.disabled:
         return
-    folder = run.probe(images, probe)
     numbers = read_json(run.probe_result(images, probe))
-    session.summary.update(_results(f"probe/{images}/{probe}", folder, numbers))
-    log_results(session, run, PROBE, f"probe-{run.id}-{images}-{probe}", folder)
+    with _or_later(run):
+        session.summary.update(_results(f"probe/{images}/{probe}", run.probe(images, probe), numbers))
+        _log_results(run, session, images, probe)
+
+
+def _log_results(run: Run, session: Any, images: str, probe: str) -> None:
+    log_results(session, run, PROBE, f"probe-{run.id}-{images}-{probe}", run.probe(images, probe))
+
+
+@contextlib.contextmanager
+def _or_later(run: Run) -> Iterator[None]:
+    """What W&B asks its server at once may fail with it; that is no reason to fail what was computed."""
+    import wandb
+
+    try:
+        yield
+    except wandb.errors.Error as error:
+        tracker.give_up(run, f"artifacts not uploaded ({str(error).strip().partition(chr(10))[0]})")
 
 
 def _results(prefix: str, folder: Path, numbers: Mapping[str, float | int | None]) -> dict[str, Any]:

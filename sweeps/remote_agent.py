@@ -11,6 +11,7 @@ from pathlib import Path
 
 from moe.data.store import data_root
 from sweeps.remote import Remote
+from sweeps.tracker import for_children
 
 _POLL = 1.0
 
@@ -52,7 +53,7 @@ def serve(remote: Remote, sweep: str, root: Path, environment: Mapping[str, str]
 
 def _environment(sweep: str, root: Path, device: Mapping[str, str]) -> dict[str, str]:
     tools = str(Path(sys.executable).parent)  # the sweep's command is `moe train`, found by its name
-    result = os.environ | {
+    result = for_children() | {
         "PATH": os.pathsep.join([tools, os.environ.get("PATH", "")]),
         "MOE_HOME": str(root.absolute()),
         "MOE_DATA": str(data_root().absolute()),

@@ -1,5 +1,6 @@
 """Offline runs on their way to a server: in order, resumable, nothing removed before the server has confirmed it."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 from moe.errors import UserError
 from sweeps.mirror import publish, reopened, send
 from sweeps.runs import Run, RunStore
-from sweeps.tracker import Record, mode
+from sweeps.tracker import Record, for_children, mode
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Left:
 
 
 def waiting(store: RunStore) -> list[Run]:
-    """Runs with offline pieces that no server has confirmed, oldest first."""
-    return [run for run in store.all() if Record.of(run).waiting]
+    """Runs with something that no server has confirmed, oldest first."""
+    records = [(run, Record.of(run)) for run in store.all()]
+    return [run for run, record in records if record.waiting or record.unconfirmed]
 
 
 def pieces(runs: Sequence[Run]) -> list[Left]:
@@ -57,7 +59,7 @@ def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = Fa
     for number, run in enumerate(runs, 1):
         record = Record.of(run)
         count = len(record.waiting)
-        if count:
+        if count or record.unconfirmed:
             report(f"[{number}/{len(runs)}] run {run.id}: {count} offline piece{'s' if count > 1 else ''}")
             if reason := _upload(run):
                 left.append(Left(run.id, len(Record.of(run).waiting), reason))
@@ -71,13 +73,18 @@ def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = Fa
 def _upload(run: Run) -> str | None:
     """Upload a run's pieces, one after the other; why that failed, or None.
 
-    `wandb sync` ends with code 0 whatever happens, so each time the server is asked what it has.
+    `wandb sync` ends with code 0 whatever happens, so each time the server is asked what it has. A piece of which a
+    part arrived is not handed to it again, which would double that part; the rest comes from the run's own files.
     """
-    for segment in Record.of(run).waiting:
-        piece = run.path / segment.folder
+    before = -1
+    for segment in Record.of(run).segments:
+        before, begins = segment.until, before
+        if segment.synced:
+            continue
+        piece, there = run.path / segment.folder, _last_epoch(Record.of(run))
         if not piece.is_dir():
             return f"{piece.name} is gone from {run.path}"
-        said = _wandb_sync(piece, Record.of(run))
+        said = _wandb_sync(piece, Record.of(run)) if there is None or there <= begins else ""
         if reason := _confirm(run, segment.until):
             return f"{reason} ({said})" if said else reason
         _mark(run, segment.folder)
@@ -87,9 +94,18 @@ def _upload(run: Run) -> str | None:
 def _wandb_sync(piece: Path, record: Record) -> str:
     command = [sys.executable, "-P", "-m", "wandb", "sync", "--project", record.project]
     command += ["--entity", record.entity] if record.entity else []
-    done = subprocess.run([*command, str(piece)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, str(piece)], env=for_children(), capture_output=True, text=True, check=False)
     lines = [line.removeprefix("wandb: ").strip() for line in done.stderr.splitlines()]
     return "; ".join(line for line in lines if "rror" in line)
+
+
+def _last_epoch(record: Record) -> int | None:
+    """The last epoch that the server has; None if it does not know the run, or does not answer."""
+    import wandb
+
+    with contextlib.suppress(wandb.errors.Error, ValueError):
+        return int(wandb.Api().run(record.path).lastHistoryStep)
+    return None
 
 
 def _confirm(run: Run, until: int) -> str | None:
@@ -106,7 +122,7 @@ def _confirm(run: Run, until: int) -> str | None:
                 send(run, session, until=until)
             there = wandb.Api().run(record.path)
         has = {row["epoch"] for row in there.scan_history(keys=["epoch"])}
-    except (wandb.errors.CommError, wandb.errors.UsageError, ValueError) as error:
+    except (wandb.errors.Error, ValueError) as error:
         return f"the server did not confirm it: {error}"
     missing = [epoch for epoch in _epochs(run) if epoch <= until and epoch not in has]
     return f"the server lacks epochs {', '.join(map(str, missing))}" if missing else None
@@ -119,10 +135,18 @@ def _complete(run: Run) -> str | None:
     record, epochs = Record.of(run), _epochs(run)
     api = wandb.Api()
     model = f"{record.entity}/{record.project}/model-{run.id}:last"
-    if run.finished and epochs and (record.sent < epochs[-1] or not api.artifact_exists(model)):
-        with reopened(run) as session:
-            publish(run, session)
-    return _confirm(run, epochs[-1]) if epochs else None
+    try:
+        if run.finished and epochs and (record.unconfirmed or not api.artifact_exists(model)):
+            with reopened(run) as session:
+                publish(run, session)
+            if not api.artifact_exists(model):
+                return f"the server did not take {model}"
+    except (wandb.errors.Error, ValueError) as error:
+        return f"the server did not confirm it: {error}"
+    if epochs and (reason := _confirm(run, epochs[-1])):
+        return reason
+    Record.of(run).model_copy(update={"unconfirmed": False}).save(run)
+    return None
 
 
 def _epochs(run: Run) -> list[int]:

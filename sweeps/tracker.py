@@ -20,6 +20,7 @@ from sweeps.runs import Run, read_json, write_json
 
 Mode = Literal["online", "offline", "disabled"]
 PATIENCE = 90.0  # seconds for the server's answer at the start of a session
+UPLOAD = 600.0  # seconds at its end for what is still on its way; a trial does not wait for ever
 
 
 def mode() -> tuple[Mode, str]:
@@ -72,6 +73,7 @@ class Record(BaseModel):
         project: the same.
         sweep: the W&B sweep that handed it out.
         group: the name of the sweep, which groups its runs.
+        unconfirmed: an upload was given up; `moe runs sync` asks the server and sends what it lacks.
         sent: last epoch in W&B, or on its way in an offline segment; -1 for none.
         segments: offline pieces, in order.
     """
@@ -83,6 +85,7 @@ class Record(BaseModel):
     project: str = "moe"
     sweep: str | None = None
     group: str | None = None
+    unconfirmed: bool = False
     sent: int = -1
     segments: list[Segment] = []
 
@@ -157,6 +160,8 @@ def _claimed(run: Run) -> Record:
 
 @contextlib.contextmanager
 def _session(run: Run, record: Record, *, stats: bool = True) -> Iterator[Any]:
+    import wandb
+
     logging.getLogger("wandb").setLevel(logging.CRITICAL)  # what matters is raised
     session = _begun(run, record, mode()[0], stats)
     code = 1
@@ -168,7 +173,11 @@ def _session(run: Run, record: Record, *, stats: bool = True) -> Iterator[Any]:
         code = INTERRUPTED
         raise
     finally:
-        session.finish(exit_code=code)
+        try:
+            session.finish(exit_code=code)
+        except TimeoutError:
+            wandb.teardown()  # its service would go on trying
+            give_up(run, f"not uploaded within {UPLOAD:g} s")
 
 
 def _begun(run: Run, record: Record, how: Mode, stats: bool) -> Any:
@@ -185,7 +194,14 @@ def _begun(run: Run, record: Record, how: Mode, stats: bool) -> Any:
             dir=str(run.path),
             mode=how,
             resume="allow" if how == "online" else None,
-            settings=wandb.Settings(silent=True, console="off", init_timeout=PATIENCE, x_disable_stats=not stats),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=PATIENCE,
+                finish_timeout=UPLOAD,
+                finish_timeout_raises=True,
+                x_disable_stats=not stats,
+            ),
             **_about(run, record),
         )
     except wandb.errors.CommError as error:
@@ -198,6 +214,19 @@ def _begun(run: Run, record: Record, how: Mode, stats: bool) -> Any:
     if how != "disabled":
         _note(run, record, session, online=how == "online")
     return session
+
+
+def give_up(run: Run, reason: str) -> None:
+    """Note that the server may lack something of a run, and go on: the run's own files have it."""
+    record = Record.of(run)
+    record.unconfirmed = True
+    record.save(run)
+    sys.stderr.write(f"W&B: {reason}; `moe runs sync` completes run {run.id}\n")
+
+
+def for_children() -> dict[str, str]:
+    """This process' environment for another one: without W&B's service, which ends with us."""
+    return {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
 
 
 def _about(run: Run, record: Record) -> dict[str, Any]:

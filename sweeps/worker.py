@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sweeps.exit_codes import INTERRUPTED
 from sweeps.runs import Run
+from sweeps.tracker import for_children
 
 GRACE = 60.0
 
@@ -90,7 +91,7 @@ class Worker:
 def environment(home: Path, sweep: str, device: Mapping[str, str]) -> dict[str, str]:
     """What a worker of this sweep sees."""
     ours = {"MOE_HOME": str(home.absolute()), "MOE_SWEEP": sweep, "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **ours, **device}
+    return {**for_children(), **ours, **device}
 
 
 def wait_for_order() -> Path | None:

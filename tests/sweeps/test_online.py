@@ -50,8 +50,8 @@ def test_a_run_arrives_whole(wandb_server, images):
     for mine, theirs in zip(run.history(), there.history, strict=True):
         assert {key: theirs[key] for key in mine} == mine
         assert theirs["routing/heatmap"]["_type"] == theirs["routing/coactivation"]["_type"] == "image-file"
-        assert theirs["routing/classes"]["_type"] == "table-file"
         assert wandb_server.content(there, theirs["routing/heatmap"]["path"]).startswith(b"\x89PNG")
+    assert there.summary["routing/classes"]["_type"] == "table-file"
     best = min(run.history()[1:], key=lambda row: row["val/loss"])
     assert there.summary["val/loss"] == run.history()[-1]["val/loss"]
     assert (there.summary["best/epoch"], there.summary["best/val/loss"]) == (best["epoch"], best["val/loss"])
@@ -152,6 +152,30 @@ def test_a_server_that_is_away_at_the_start_makes_an_offline_run(wandb_server, i
     assert run.finished
     assert [segment.synced for segment in Record.of(run).segments] == [False]
     assert wandb_server.runs() == []
+
+
+def test_a_server_that_stays_away_costs_no_run_and_gets_everything_from_sync(wandb_server, images, monkeypatch, capsys):
+    monkeypatch.setattr(tracker, "UPLOAD", 3.0)
+    real = trial.MoEModule.on_train_start
+
+    def cut(self):
+        real(self)
+        wandb_server.faults.add(Fault("cut"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial.MoEModule, "on_train_start", cut)
+        run = train(tiny_config(), report=silent)
+    assert "`moe runs sync` completes run" in capsys.readouterr().err
+    assert run.finished
+    assert waiting(RunStore())[0].id == run.id
+    wandb_server.faults.clear()
+    assert sync([run], silent) == []
+    there = wandb_server.run(run.id)
+    assert there.series("epoch") == [0, 1, 2]
+    assert there.series("val/loss") == [row["val/loss"] for row in run.history()]
+    assert there.summary["best/epoch"] == run.summary["best"]["epoch"]
+    assert wandb_server.artifact(f"model-{run.id}:last").state == "COMMITTED"
+    assert waiting(RunStore()) == []
 
 
 def elsewhere(monkeypatch, tmp_path):
@@ -300,6 +324,20 @@ def test_a_run_in_offline_pieces_is_uploaded_as_the_run_it_would_have_been_onlin
     again = train(config, report=silent)
     probe_run(again.id, ["routing"], ["tiny"], silent)
     assert seen(wandb_server.run(run.id, "online")) == uploaded
+
+
+def test_a_piece_of_which_a_part_arrived_is_not_doubled(wandb_server, images, monkeypatch):
+    """As `wandb sync` does when it is handed the same piece again."""
+    run = offline_in_pieces(monkeypatch, tiny_config(train__epochs=3), [])
+    assert sync([run], silent) == []
+    there = wandb_server.run(run.id)
+    del there.history_lines[2:]
+    record = Record.of(run)
+    for segment in record.segments:
+        segment.synced = False
+    record.save(run)
+    assert sync([run], silent) == []
+    assert there.series("epoch") == [0, 1, 2, 3]
 
 
 def test_what_a_piece_lost_is_sent_from_the_runs_own_files_and_pieces_are_kept_until_then(
