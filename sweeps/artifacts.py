@@ -72,14 +72,19 @@ def log_results(session: Any, run: Run, kind: str, name: str, source: Path) -> N
     session.log_artifact(artifact)
 
 
-def prune(record: Record, name: str, kind: str) -> None:
-    """Delete all but the newest versions of an artifact; those with an alias other than `latest` stay."""
+def prune(record: Record) -> None:
+    """Of each artifact of a run delete all but the three newest versions; those with an alias of their own stay."""
     import wandb
 
-    versions = wandb.Api().artifacts(kind, "/".join(filter(None, [record.entity, record.project, name])))
-    plain = [version for version in versions if not set(version.aliases) - {"latest"}]
-    for version in sorted(plain, key=lambda one: int(one.version.removeprefix("v")), reverse=True)[KEPT:]:
-        version.delete()
+    collections: dict[str, list[Any]] = {}
+    for version in wandb.Api().run(record.path).logged_artifacts():
+        if version.type in (MODEL, PROBE, ACTIVATIONS):
+            collections.setdefault(version.collection.name, []).append(version)
+    for versions in collections.values():
+        plain = [version for version in versions if not set(version.aliases) - {"latest"}]
+        newest_first = sorted(plain, key=lambda one: int(one.version.removeprefix("v")), reverse=True)
+        for version in newest_first[KEPT:]:
+            version.delete()
 
 
 # --- back again -----------------------------------------------------------------------------------------------------

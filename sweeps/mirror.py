@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 
 from sweeps import tracker
-from sweeps.artifacts import PROBE, log_model, log_results
+from sweeps.artifacts import PROBE, log_model, log_results, prune
 from sweeps.runs import Run, read_json
 from sweeps.tracker import Record
 
@@ -107,6 +107,10 @@ def reopened(run: Run) -> Iterator[Any]:
             else:  # the server has never seen this run
                 publish(run, session)
         yield session
+        online = not session.disabled and not session.offline
+    if online:
+        with _or_later(run):
+            prune(Record.of(run))
 
 
 def _summary(run: Run) -> dict[str, Any]:

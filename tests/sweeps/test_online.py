@@ -12,6 +12,7 @@ import pytest
 from moe.config import flat
 from moe.errors import UserError
 from probes.jobs import probe_run
+from probes.run_probes import RoutingProbe
 from sweeps import tracker, trial
 from sweeps.artifacts import pull
 from sweeps.runs import RunStore
@@ -216,6 +217,21 @@ def test_probed_elsewhere_the_results_are_in_the_run_and_its_history_is_as_it_wa
     assert set(there.summary) == keys
     assert (list(there.history_lines), len(there.events)) == before
     assert len(results.collection.committed) == 1  # the same results are the same version
+
+
+def test_of_results_that_change_the_newest_three_are_kept(wandb_server, trained):
+    real = RoutingProbe.run
+    for number in range(5):
+
+        def changed(self, subject, folder, number=number):
+            return real(self, subject, folder) | {"number": number}
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RoutingProbe, "run", changed)
+            probe_run(trained.id, ["routing"], ["tiny"], silent)
+    versions = wandb_server.artifact(f"probe-{trained.id}-tiny-routing:latest").collection.committed
+    assert [version.index for version in versions] == [2, 3, 4]
+    assert wandb_server.artifact(f"model-{trained.id}:best")
 
 
 def test_a_damaged_or_hostile_artifact_is_refused(wandb_server, trained, monkeypatch, tmp_path):
