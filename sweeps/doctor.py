@@ -11,8 +11,10 @@ import sqlalchemy as sa
 from moe.data.store import data_root, open_all
 from moe.errors import UserError
 from sweeps import tracker
-from sweeps.runs import home
+from sweeps.remote import answers
+from sweeps.runs import RunStore, home
 from sweeps.storage import ENVIRONMENT, open_engine, url_of, without_password
+from sweeps.sync import waiting
 
 _ROOM_GB = 5
 
@@ -51,8 +53,13 @@ def _devices() -> list[Check]:
 
 def _tracker() -> Check:
     mode, why = tracker.mode()
-    mend = "" if mode == "online" else "`wandb login` to see runs in the dashboard; `wandb sync` uploads offline ones"
-    return Check("W&B", f"{mode}: {why}", ok=mode == "online", mend=mend)
+    pieces = len(waiting(RunStore()))
+    found = f"{mode}: {why}" + (f"; {pieces} offline runs wait" if pieces else "")
+    if mode != "online":
+        return Check("W&B", found, ok=False, mend="`wandb login`; then `moe runs sync` uploads offline runs")
+    if problem := answers():
+        return Check("W&B", found, ok=False, mend=f"{problem}; sweeps run on the local queue meanwhile")
+    return Check("W&B", found, ok=not pieces, mend="`moe runs sync` uploads them" if pieces else "")
 
 
 def _data() -> Check:
