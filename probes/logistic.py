@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import spotrf, spotrs
 
-Matrix = NDArray[np.floating[Any]]
+Floats = NDArray[np.floating[Any]]
+Singles = NDArray[np.float32]
 
 _MAX_STEPS = 100
 _MAX_HALVINGS = 20
@@ -27,11 +28,12 @@ _OVERSHOOT = 0.5
 # Pairs of steps and changes of the gradient that improve the Hessian.
 _MEMORY = 3
 # A fit whose gradient keeps more than this part of its length gets a new Hessian, which costs several steps.
-_SLOW = 0.45
+_SLOW = 0.6
 # Rows are not looked at while even the bound for the best fold is above this.
 _FAR = 0.3
-# The start is as far from each fold's optimum as a fold's images move it; finding it more exactly gains nothing.
-_START = 1e-2
+# The squared Newton decrement, twice what the objective may still fall, at which all rows together are fitted well
+# enough: each fold's optimum is as far away as a fold's rows move it, and a better start gains nothing.
+_ROUGH = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ class Fits:
 
     """
 
-    coef_fd: Matrix
-    intercept_f: Matrix
-    held_out_r: Matrix
+    coef_fd: Floats
+    intercept_f: Floats
+    held_out_r: Floats
     proven_f: NDArray[np.bool_]
 
 
@@ -58,7 +60,7 @@ class Images:
     The intercept is free, so that centring the activations changes nothing but its value.
     """
 
-    def __init__(self, Z_nd: NDArray[np.floating[Any]]) -> None:
+    def __init__(self, Z_nd: Floats) -> None:
         """Copy and centre activations (n, d), which are finite."""
         n, d = Z_nd.shape
         self.A_nk = np.ones((n, d + 1))
@@ -68,7 +70,7 @@ class Images:
         self.single_nk = self.A_nk.astype(np.float32)
         self.length_n = np.sqrt(np.einsum("nd,nd->n", self.A_nk[:, :d], self.A_nk[:, :d]))
 
-    def gram(self, rows_r: NDArray[np.intp]) -> NDArray[np.float32]:
+    def gram(self, rows_r: NDArray[np.intp]) -> Singles:
         """Products (k, k) of the columns over some rows, for `fit_folds`."""
         part_rk = self.single_nk[rows_r]
         return np.asarray(part_rk.T @ part_rk)
@@ -79,7 +81,7 @@ class Images:
         second_r: NDArray[np.bool_],
         fold_r: NDArray[np.integer[Any]],
         C: float = 1.0,
-        gram_kk: NDArray[np.float32] | None = None,
+        gram_kk: Singles | None = None,
     ) -> Fits:
         """Fit a logistic regression for each fold; show that its held-out predictions are the optimum's.
 
@@ -102,35 +104,42 @@ class Images:
         problem = _Problem(self, rows_r[order_r], second_r[order_r], fold_r[order_r], C)
         # at zero every variance is a quarter
         flat_kk = (self.gram(rows_r) if gram_kk is None else gram_kk) * np.float32(C / 4)
-        zero_k1 = np.zeros((len(flat_kk), 1), dtype=np.float32)
-        start = _descend(_Whole(problem), zero_k1, [_Factor.of(_with_ridge(flat_kk))])
-        parts_fkk = [problem.data_hessian(start.state.spread_rf[part, 0], part) for part in problem.parts]
-        whole_kk = np.sum(parts_fkk, axis=0)
-        factors = [_Factor.of(_with_ridge(whole_kk - part_kk)) for part_kk in parts_fkk]
-        end = _descend(problem, np.repeat(start.W_kf.astype(np.float64), len(factors), axis=1), factors)
+        zero_1k = np.zeros((1, len(flat_kk)), dtype=np.float32)
+        with np.errstate(over="ignore"):  # of exp, where a probability is 0
+            start = _descend(_Whole(problem), zero_1k, [_factor(_with_ridge(flat_kk))])
+            parts_fkk = [problem.data_hessian(start.state.spread_fr[0, part], part) for part in problem.parts]
+            whole_kk = np.sum(parts_fkk, axis=0)
+            factors = [_factor(_with_ridge(whole_kk - part_kk)) for part_kk in parts_fkk]
+            end = _descend(problem, np.repeat(start.W_fk.astype(np.float64), len(factors), axis=0), factors)
         held_out_r = np.empty(len(rows_r))
-        held_out_r[order_r] = problem.held_out(end.state.decision_rf)
-        coef_fd = end.W_kf[:-1].T
-        return Fits(coef_fd, end.W_kf[-1] - coef_fd @ self.mean_d, held_out_r, end.done_f)
+        held_out_r[order_r] = problem.held_out(end.state.decision_fr)
+        coef_fd = end.W_fk[:, :-1]
+        return Fits(coef_fd, end.W_fk[:, -1] - coef_fd @ self.mean_d, held_out_r, end.done_f)
 
 
 @dataclass(frozen=True)
 class _State:
-    """Decisions, gradient, and the Bernoulli variances times C at some weights."""
+    """Decisions, probabilities of the second class, and the objective's gradient at some weights."""
 
-    decision_rf: Matrix
-    gradient_kf: Matrix
-    spread_rf: Matrix
+    decision_fr: Floats
+    second_fr: Floats
+    gradient_fk: Floats
+    C: float
 
     @cached_property
-    def size_f(self) -> Matrix:
+    def size_f(self) -> Floats:
         """Length of the gradient."""
-        return np.sqrt(_dot(self.gradient_kf, self.gradient_kf))
+        return np.asarray(np.sqrt(np.vecdot(self.gradient_fk, self.gradient_fk)))
+
+    @cached_property
+    def spread_fr(self) -> Floats:
+        """Bernoulli variances times C, the weights of the Hessian."""
+        return np.asarray(self.C * self.second_fr * (1 - self.second_fr))
 
 
 @dataclass(frozen=True)
 class _End:
-    W_kf: Matrix
+    W_fk: Floats
     state: _State
     done_f: NDArray[np.bool_]
 
@@ -148,31 +157,31 @@ class _Problem:
     ) -> None:
         self.A_rk = images.A_nk[rows_r]
         self.single_rk = images.single_nk[rows_r]
-        self.second_r1 = second_r[:, None].astype(np.float64)
+        self.second_r = second_r.astype(np.float64)
         self.radius = float(images.length_n[rows_r].max())
         self.C = C
-        self.fold_r = fold_r
         self.first_f = np.flatnonzero(np.diff(fold_r, prepend=-1))
-        bounds = [*self.first_f.tolist(), len(fold_r)]
-        self.parts = [slice(a, b) for a, b in pairwise(bounds)]
-        self.train_rf = (fold_r[:, None] != np.arange(len(self.parts))).astype(np.float64)
+        self.parts = [slice(a, b) for a, b in pairwise([*self.first_f.tolist(), len(fold_r)])]
+        self.train_fr = np.ones((len(self.parts), len(fold_r)))
+        for fold, part in enumerate(self.parts):
+            self.train_fr[fold, part] = 0.0
 
-    def at(self, W_kf: Matrix) -> _State:
+    def at(self, W_fk: Floats) -> _State:
         """Decisions and gradient of the objective at W."""
-        return _evaluate(self.A_rk, self.second_r1, self.train_rf, self.C, W_kf)
+        return _evaluate(self.A_rk, self.second_r, self.train_fr, self.C, W_fk)
 
-    def held_out(self, value_rf: Matrix) -> Matrix:
+    def held_out(self, value_fr: Floats) -> Floats:
         """Of each row, the value (r,) in the fold that holds it out."""
-        return np.asarray(value_rf[np.arange(len(value_rf)), self.fold_r])
+        return np.concatenate([value_r[part] for value_r, part in zip(value_fr, self.parts, strict=True)])
 
-    def done(self, state: _State, _step_kf: Matrix) -> NDArray[np.bool_]:
+    def done(self, state: _State, _step_fk: Floats) -> NDArray[np.bool_]:
         """No held-out row of the fold (f,) lies so near the boundary that the optimum could decide otherwise."""
         if 2 * self.radius * state.size_f.min() > _FAR:
             return np.zeros(len(self.parts), dtype=bool)
-        nearest_f = np.minimum.reduceat(np.abs(self.held_out(state.decision_rf)), self.first_f)
+        nearest_f = np.minimum.reduceat(np.abs(self.held_out(state.decision_fr)), self.first_f)
         return np.asarray(self.decision_error(state) < nearest_f)
 
-    def decision_error(self, state: _State) -> Matrix:
+    def decision_error(self, state: _State) -> Floats:
         """Bound (f,) on the distance of any row's decision from the exact optimum's.
 
         With the intercept at its best for given weights, the objective is strongly convex in the weights with
@@ -182,23 +191,22 @@ class _Problem:
         is off by at most -log(1 - |g_b| / v), v the sum of the variances, as a logistic's slope changes by at most a
         factor e per unit.
         """
-        off_f = np.abs(state.gradient_kf[-1])
+        off_f = np.abs(state.gradient_fk[:, -1])
         weights_f = state.size_f + self.radius * off_f
-        variance_f = np.einsum("rf,rf->f", state.spread_rf, self.train_rf)
+        variance_f = np.vecdot(state.spread_fr, self.train_fr)
         with np.errstate(divide="ignore", invalid="ignore"):
             intercept_f = -np.log1p(-np.minimum(off_f / variance_f, 1.0))
         return np.asarray(2 * self.radius * weights_f + intercept_f)
 
-    def data_hessian(self, spread_r: Matrix, part: slice = slice(None)) -> NDArray[np.float32]:
+    def data_hessian(self, spread_r: Floats, part: slice = slice(None)) -> Singles:
         """What some rows add to the Hessian."""
         weighted_rk = self.single_rk[part] * np.sqrt(spread_r, dtype=np.float32)[:, None]
         # numpy computes half of a matrix times its own transpose and mirrors it
         return np.asarray(weighted_rk.T @ weighted_rk)
 
-    def hessian(self, state: _State, fold: int) -> NDArray[np.float32]:
+    def hessian(self, state: _State, fold: int) -> Singles:
         """The Hessian of a fold's objective."""
-        spread_r = state.spread_rf[:, fold] * self.train_rf[:, fold]
-        return _with_ridge(self.data_hessian(spread_r.astype(np.float32)))
+        return _with_ridge(self.data_hessian(state.spread_fr[fold] * self.train_fr[fold]))
 
 
 class _Whole:
@@ -206,120 +214,115 @@ class _Whole:
 
     def __init__(self, problem: _Problem) -> None:
         self._problem = problem
-        self._second_r1 = problem.second_r1.astype(np.float32)
+        self._second_r = problem.second_r.astype(np.float32)
 
-    def at(self, W_k1: Matrix) -> _State:
-        one = np.ones((1, 1), dtype=np.float32)
-        return _evaluate(self._problem.single_rk, self._second_r1, one, self._problem.C, W_k1)
+    def at(self, W_1k: Floats) -> _State:
+        return _evaluate(self._problem.single_rk, self._second_r, None, self._problem.C, W_1k)
 
-    def done(self, state: _State, step_k1: Matrix) -> NDArray[np.bool_]:
-        return np.abs(_dot(state.gradient_kf, step_k1)) < _START
+    def done(self, state: _State, step_1k: Floats) -> NDArray[np.bool_]:
+        return np.asarray(-np.vecdot(state.gradient_fk, step_1k) < _ROUGH)
 
-    def hessian(self, state: _State, _fold: int) -> NDArray[np.float32]:
-        return _with_ridge(self._problem.data_hessian(state.spread_rf[:, 0]))
-
-
-def _evaluate(A_rk: Matrix, second_r1: Matrix, train_rf: Matrix, C: float, W_kf: Matrix) -> _State:
-    decision_rf = A_rk @ W_kf
-    with np.errstate(over="ignore"):
-        second_rf = 1 / (1 + np.exp(-decision_rf))
-    gradient_kf = A_rk.T @ ((second_rf - second_r1) * train_rf)
-    gradient_kf *= C
-    gradient_kf[:-1] += W_kf[:-1]
-    return _State(decision_rf, gradient_kf, C * second_rf * (1 - second_rf))
+    def hessian(self, state: _State, _fold: int) -> Singles:
+        return _with_ridge(self._problem.data_hessian(state.spread_fr[0]))
 
 
-def _with_ridge(hessian_kk: NDArray[np.float32]) -> NDArray[np.float32]:
+def _evaluate(A_rk: Floats, second_r: Floats, train_fr: Floats | None, C: float, W_fk: Floats) -> _State:
+    decision_fr = W_fk @ A_rk.T
+    second_fr = np.exp(-decision_fr)
+    second_fr += 1
+    np.reciprocal(second_fr, out=second_fr)
+    residual_fr = second_fr - second_r
+    if train_fr is not None:
+        residual_fr *= train_fr
+    gradient_fk = residual_fr @ A_rk
+    gradient_fk *= C
+    gradient_fk[:, :-1] += W_fk[:, :-1]
+    return _State(decision_fr, second_fr, gradient_fk, C)
+
+
+def _with_ridge(hessian_kk: Singles) -> Singles:
     """Add the regularisation's part, in place."""
     units = np.arange(len(hessian_kk) - 1)
     hessian_kk[units, units] += 1
     return hessian_kk
 
 
-@dataclass(frozen=True)
-class _Factor:
-    """Cholesky factor of a Hessian; None where it is not positive definite in single precision."""
-
-    upper_kk: NDArray[np.float32] | None
-
-    @classmethod
-    def of(cls, hessian_kk: NDArray[np.float32]) -> "_Factor":
-        upper_kk, info = spotrf(hessian_kk.T, overwrite_a=True)
-        return cls(upper_kk if info == 0 else None)
-
-    def solve(self, gradient_k: Matrix) -> Matrix:
-        """The Hessian's inverse times a gradient, whose size may lie below single precision's range."""
-        size = np.abs(gradient_k).max()
-        if size == 0 or self.upper_kk is None:
-            return np.zeros_like(gradient_k)
-        step_k, _ = spotrs(self.upper_kk, (gradient_k / size).astype(np.float32))
-        return np.asarray(size * step_k.astype(gradient_k.dtype))
+def _factor(hessian_kk: Singles) -> Singles | None:
+    """Cholesky factor; None if the matrix is not positive definite in single precision."""
+    upper_kk, info = spotrf(hessian_kk.T, overwrite_a=True)
+    return np.asarray(upper_kk) if info == 0 else None
 
 
 class _Memory:
     """L-BFGS: the last steps with their changes of the gradient, seen from a Hessian's factor in each fold."""
 
-    def __init__(self, factors: list[_Factor]) -> None:
+    def __init__(self, factors: list[Singles | None]) -> None:
         self.factors = factors
-        self._pairs: list[tuple[Matrix, Matrix, Matrix]] = []
+        self._pairs: list[tuple[Floats, Floats, Floats]] = []
 
-    def add(self, step_kf: Matrix, change_kf: Matrix) -> None:
-        curvature_f = _dot(step_kf, change_kf)
-        inverse_f = np.divide(1.0, curvature_f, out=np.zeros_like(curvature_f), where=curvature_f > 0)
-        self._pairs = [*self._pairs[1 - _MEMORY :], (step_kf, change_kf, inverse_f)]
+    def add(self, step_fk: Floats, change_fk: Floats) -> None:
+        curvature_f = np.vecdot(step_fk, change_fk)
+        inverse_f1 = np.divide(1.0, curvature_f, out=np.zeros_like(curvature_f), where=curvature_f > 0)[:, None]
+        self._pairs = [*self._pairs[1 - _MEMORY :], (step_fk, change_fk, inverse_f1)]
 
-    def renew(self, fold: int, factor: _Factor) -> None:
+    def renew(self, fold: int, factor: Singles | None) -> None:
         self.factors[fold] = factor
-        for _, _, inverse_f in self._pairs:
-            inverse_f[fold] = 0.0
+        for _, _, inverse_f1 in self._pairs:
+            inverse_f1[fold] = 0.0
 
-    def step(self, gradient_kf: Matrix) -> Matrix:
+    def step(self, gradient_fk: Floats) -> Floats:
         """The quasi-Newton step: Nocedal's two loops."""
-        q_kf, shares = gradient_kf, []
-        for step_kf, change_kf, inverse_f in reversed(self._pairs):
-            shares.append(inverse_f * _dot(step_kf, q_kf))
-            q_kf = q_kf - shares[-1] * change_kf
-        r_kf = np.stack([factor.solve(q_k) for factor, q_k in zip(self.factors, q_kf.T, strict=True)], axis=1)
-        for (step_kf, change_kf, inverse_f), share_f in zip(self._pairs, reversed(shares), strict=True):
-            r_kf = r_kf + (share_f - inverse_f * _dot(change_kf, r_kf)) * step_kf
-        return -r_kf
+        q_fk, shares = gradient_fk, []
+        for step_fk, change_fk, inverse_f1 in reversed(self._pairs):
+            shares.append(inverse_f1 * np.vecdot(step_fk, q_fk)[:, None])
+            q_fk = q_fk - shares[-1] * change_fk
+        r_fk = self._solve(q_fk)
+        for (step_fk, change_fk, inverse_f1), share_f1 in zip(self._pairs, reversed(shares), strict=True):
+            r_fk += (share_f1 - inverse_f1 * np.vecdot(change_fk, r_fk)[:, None]) * step_fk
+        return np.negative(r_fk, out=r_fk)
+
+    def _solve(self, q_fk: Floats) -> Floats:
+        """Each Hessian's inverse times a vector, whose size may lie below single precision's range."""
+        size_f1 = np.abs(q_fk).max(axis=1, keepdims=True)
+        size_f1[size_f1 == 0] = 1.0
+        scaled_fk = (q_fk / size_f1).astype(np.float32)
+        solved_fk = np.zeros_like(q_fk)
+        for fold, factor_kk in enumerate(self.factors):
+            if factor_kk is not None:
+                solved_fk[fold] = spotrs(factor_kk, scaled_fk[fold])[0]
+        solved_fk *= size_f1
+        return solved_fk
 
 
-def _dot(a_kf: Matrix, b_kf: Matrix) -> Matrix:
-    return np.asarray(np.einsum("kf,kf->f", a_kf, b_kf))
-
-
-def _descend(problem: _Problem | _Whole, W_kf: Matrix, factors: list[_Factor]) -> _End:
+def _descend(problem: _Problem | _Whole, W_fk: Floats, factors: list[Singles | None]) -> _End:
     """Quasi-Newton steps from W until every fold is done, or no step helps."""
-    state = problem.at(W_kf)
+    state = problem.at(W_fk)
     memory = _Memory(factors)
     fresh_f = np.zeros(len(factors), dtype=bool)
     for _ in range(_MAX_STEPS):
-        before_f = state.size_f
-        step_kf = memory.step(state.gradient_kf)
-        new_kf, new = _moved(problem, W_kf, state, step_kf)
-        memory.add(new_kf - W_kf, new.gradient_kf - state.gradient_kf)
-        W_kf, state = new_kf, new
-        done_f = problem.done(state, step_kf)
-        slow_f = ~done_f & (state.size_f > _SLOW * before_f)
+        step_fk = memory.step(state.gradient_fk)
+        new_fk, new = _moved(problem, W_fk, state, step_fk)
+        memory.add(new_fk - W_fk, new.gradient_fk - state.gradient_fk)
+        W_fk, before, state = new_fk, state, new
+        done_f = problem.done(state, step_fk)
         # A fresh Hessian and still no progress: rounding is reached, or single precision does not suffice.
-        if (done_f | (fresh_f & (state.size_f > before_f))).all():
+        if (done_f | (fresh_f & (state.size_f >= before.size_f))).all():
             break
-        for fold in np.flatnonzero(slow_f).tolist():
-            memory.renew(fold, _Factor.of(problem.hessian(state, fold)))
-        fresh_f = slow_f
-    return _End(W_kf, state, done_f)
+        fresh_f = ~done_f & (state.size_f > _SLOW * before.size_f)
+        for fold in np.flatnonzero(fresh_f).tolist():
+            memory.renew(fold, _factor(problem.hessian(state, fold)))
+    return _End(W_fk, state, done_f)
 
 
-def _moved(problem: _Problem | _Whole, W_kf: Matrix, state: _State, step_kf: Matrix) -> tuple[Matrix, _State]:
+def _moved(problem: _Problem | _Whole, W_fk: Floats, state: _State, step_fk: Floats) -> tuple[Floats, _State]:
     """Take a step, halved for those folds in which the objective already rises steeply at its end."""
-    slope_f = _dot(state.gradient_kf, step_kf)
-    length_f = np.ones(step_kf.shape[1], dtype=step_kf.dtype)
+    limit_f = -_OVERSHOOT * np.vecdot(state.gradient_fk, step_fk)
     for _ in range(_MAX_HALVINGS):
-        new_kf = W_kf + length_f * step_kf
-        new = problem.at(new_kf)
-        beyond_f = _dot(new.gradient_kf, step_kf) > -_OVERSHOOT * slope_f
+        new_fk = W_fk + step_fk
+        new = problem.at(new_fk)
+        beyond_f = np.vecdot(new.gradient_fk, step_fk) > limit_f
         if not beyond_f.any():
             break
-        length_f[beyond_f] /= 2
-    return new_kf, new
+        step_fk = np.where(beyond_f[:, None], step_fk / 2, step_fk)
+        limit_f = np.where(beyond_f, limit_f / 2, limit_f)
+    return new_fk, new
