@@ -23,12 +23,14 @@ Singles = NDArray[np.float32]
 
 _MAX_STEPS = 100
 _MAX_HALVINGS = 20
+# Newton steps in one dimension for the length of the first step; it need not be exact.
+_LENGTH_STEPS = 4
 # A step is taken whole if the slope along it, negative at its start, ends up below this part of that.
 _OVERSHOOT = 0.5
 # Pairs of steps and changes of the gradient that improve the Hessian.
 _MEMORY = 3
-# A fit whose gradient keeps more than this part of its length gets a new Hessian, which costs several steps.
-_SLOW = 0.6
+# A fit whose gradient keeps more than this part of its length gets a new Hessian, at the cost of a step of all folds.
+_SLOW = 0.3
 # Rows are not looked at while even the bound for the best fold is above this.
 _FAR = 0.3
 # The squared Newton decrement, twice what the objective may still fall, at which all rows together are fitted well
@@ -104,9 +106,8 @@ class Images:
         problem = _Problem(self, rows_r[order_r], second_r[order_r], fold_r[order_r], C)
         # at zero every variance is a quarter
         flat_kk = (self.gram(rows_r) if gram_kk is None else gram_kk) * np.float32(C / 4)
-        zero_1k = np.zeros((1, len(flat_kk)), dtype=np.float32)
         with np.errstate(over="ignore"):  # of exp, where a probability is 0
-            start = _descend(_Whole(problem), zero_1k, [_factor(_with_ridge(flat_kk))])
+            start = _start(_Whole(problem), _factor(_with_ridge(flat_kk)), len(flat_kk))
             parts_fkk = [problem.data_hessian(start.state.spread_fr[0, part], part) for part in problem.parts]
             whole_kk = np.sum(parts_fkk, axis=0)
             factors = [_factor(_with_ridge(whole_kk - part_kk)) for part_kk in parts_fkk]
@@ -225,6 +226,20 @@ class _Whole:
     def hessian(self, state: _State, _fold: int) -> Singles:
         return _with_ridge(self._problem.data_hessian(state.spread_fr[0]))
 
+    def best_length(self, step_1k: Floats) -> Any:
+        """How many times a step from 0 lowers the objective most: Newton's method in one dimension."""
+        along_r = step_1k[0] @ self._problem.single_rk.T
+        weight = np.vecdot(step_1k[0, :-1], step_1k[0, :-1])
+        length = np.float32(0)
+        for _ in range(_LENGTH_STEPS):
+            second_r = 1 / (1 + np.exp(-length * along_r))
+            slope = self._problem.C * np.vecdot(along_r, second_r - self._second_r) + weight * length
+            curvature = self._problem.C * np.vecdot(along_r * along_r, second_r * (1 - second_r)) + weight
+            if curvature == 0:  # all rows are alike, and the classes of one size
+                break
+            length -= slope / curvature
+        return length
+
 
 def _evaluate(A_rk: Floats, second_r: Floats, train_fr: Floats | None, C: float, W_fk: Floats) -> _State:
     decision_fr = W_fk @ A_rk.T
@@ -292,6 +307,14 @@ class _Memory:
                 solved_fk[fold] = spotrs(factor_kk, scaled_fk[fold])[0]
         solved_fk *= size_f1
         return solved_fk
+
+
+def _start(whole: _Whole, flat: Singles | None, k: int) -> _End:
+    """All rows fitted roughly, from the Newton step at 0: its direction is the linear discriminant's."""
+    zero_1k = np.zeros((1, k), dtype=np.float32)
+    step_1k = _Memory([flat]).step(whole.at(zero_1k).gradient_fk)
+    W_1k = step_1k * whole.best_length(step_1k)
+    return _descend(whole, W_1k, [_factor(whole.hessian(whole.at(W_1k), 0))])
 
 
 def _descend(problem: _Problem | _Whole, W_fk: Floats, factors: list[Singles | None]) -> _End:
