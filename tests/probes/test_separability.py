@@ -1,14 +1,16 @@
+import warnings
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
 
-from probes import separability
-from probes.separability import Separability, pairwise_separability
+from probes import logistic
+from probes.separability import Separability, pair_folds, pairwise_separability
 
 
 def blobs(counts: list[int], means: list[float], d: int, seed: int) -> tuple[Any, Any]:
@@ -70,19 +72,93 @@ def test_agrees_with_loops_when_groups_are_kept_together() -> None:
     assert (found.accuracy != pairwise_separability(Z_nd, labels_n).accuracy)[0, 1]
 
 
-def test_the_fit_reaches_the_optimum() -> None:
-    """The gradient of the regularised loss vanishes at the coefficients, where lbfgs' default leaves it."""
-    Z_nd, labels_n = blobs([80, 80], [0.0, 0.5], d=40, seed=3)
-    Z_nd *= np.logspace(-2, 2, 40)
+def hard(d: int = 40) -> tuple[Any, Any]:
+    """Units of widely different size: scikit-learn's default solver stops far from the optimum."""
+    Z_nd, labels_n = blobs([80, 80, 80], [0.0, 0.5, 1.0], d=d, seed=3)
+    return Z_nd * np.logspace(-2, 2, d), labels_n
 
-    def gradient(model: LogisticRegression) -> float:
-        model.fit(Z_nd, labels_n)
-        residual_n = model.predict_proba(Z_nd)[:, 1] - labels_n
-        return float(np.abs(Z_nd.T @ residual_n + model.coef_[0] / model.C).max())
 
-    options = {"tol": separability._TOLERANCE, "max_iter": separability._MAX_ITER}
-    assert gradient(LogisticRegression(solver=separability._SOLVER, **options)) < 1e-6
-    assert gradient(LogisticRegression(max_iter=10_000)) > 1e-3
+def test_the_result_is_the_optimum_where_the_default_solver_stops_early() -> None:
+    Z_nd, labels_n = hard()
+    found = pairwise_separability(Z_nd, labels_n)
+    np.testing.assert_allclose(found.accuracy, slow_reference(Z_nd, labels_n, C=1.0, folds=5, seed=0), atol=1e-12)
+    assert found.unconverged == 0
+    with pytest.warns(ConvergenceWarning, match="15 of 15 logistic regressions"):
+        literal = pairwise_separability(Z_nd, labels_n, solver="literal")
+    assert np.nanmax(np.abs(literal.accuracy - found.accuracy)) > 1e-3
+
+
+def test_literal_is_scikit_learn_as_it_comes() -> None:
+    Z_nd, labels_n = hard()
+    with pytest.warns(ConvergenceWarning):
+        found = pairwise_separability(Z_nd, labels_n, solver="literal")
+    assert found.unconverged == 15
+    for i, j in combinations(range(3), 2):
+        rows = np.flatnonzero((labels_n == i) | (labels_n == j))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            expected = cross_val_score(
+                LogisticRegression(C=1.0),
+                Z_nd[rows],
+                labels_n[rows],
+                scoring="balanced_accuracy",
+                cv=StratifiedKFold(5, shuffle=True, random_state=0),
+            )
+        np.testing.assert_allclose(found.fold_accuracy[i, j], expected, atol=1e-12)
+
+
+def test_literal_says_nothing_where_it_converges() -> None:
+    Z_nd, labels_n = blobs([40, 40], [0.0, 1.0], d=2, seed=14)
+    found = pairwise_separability(Z_nd, labels_n, solver="literal")  # warnings are errors here
+    assert found.unconverged == 0
+    np.testing.assert_allclose(found.accuracy, pairwise_separability(Z_nd, labels_n).accuracy, atol=1e-12)
+
+
+def test_folds_are_reported_one_by_one() -> None:
+    Z_nd, labels_n = blobs([40, 3, 40], [0.0, 1.0, 1.0], d=3, seed=15)
+    found = pairwise_separability(Z_nd, labels_n, folds=4)
+    assert found.fold_accuracy.shape == (3, 3, 4)
+    np.testing.assert_allclose(found.fold_accuracy.mean(axis=2), found.accuracy, atol=1e-15)
+    np.testing.assert_array_equal(found.fold_accuracy[0, 2], found.fold_accuracy[2, 0])
+    assert np.unique(found.fold_accuracy[0, 2]).size > 1
+    assert np.isnan(found.fold_accuracy[:, 1]).all()
+
+
+def test_splits_made_once_serve_many_experts() -> None:
+    Z_nd, labels_n = blobs([40, 30, 50], [0.0, 1.0, 2.0], d=3, seed=16)
+    groups = np.arange(120) // 4
+    splits = pair_folds(labels_n, folds=3, seed=5, groups=groups)
+    for expert_nd in (Z_nd, Z_nd[:, :2]):
+        given = pairwise_separability(expert_nd, labels_n, splits=splits)
+        made = pairwise_separability(expert_nd, labels_n, folds=3, seed=5, groups=groups)
+        np.testing.assert_array_equal(given.fold_accuracy, made.fold_accuracy)
+    with pytest.raises(ValueError, match="other labels"):
+        pairwise_separability(Z_nd, (labels_n + 1) % 3, splits=splits)
+
+
+def test_progress_counts_pairs() -> None:
+    Z_nd, labels_n = blobs([20, 20, 20, 4], [0.0, 1.0, 2.0, 3.0], d=2, seed=17)
+    seen: list[tuple[int, int]] = []
+    pairwise_separability(Z_nd, labels_n, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_fits_that_are_not_proven_are_left_to_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    Z_nd, labels_n = blobs([60, 50, 40], [0.0, 1.0, 1.5], d=4, seed=18)
+    expected = pairwise_separability(Z_nd, labels_n)
+    monkeypatch.setattr(logistic, "_MAX_STEPS", 1)
+    images = logistic.Images(Z_nd)
+    rows_r, fold_r = pair_folds(labels_n).pairs[0, 1]
+    assert not images.fit_folds(rows_r, labels_n[rows_r] == 1, fold_r).proven_f.any()
+    np.testing.assert_array_equal(pairwise_separability(Z_nd, labels_n).fold_accuracy, expected.fold_accuracy)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 30.0])
+def test_agrees_with_loops_at_any_scale(scale: float) -> None:
+    Z_nd, labels_n = blobs([50, 40, 30], [0.0, 1.0, 1.5], d=10, seed=19)
+    Z_nd = scale * (Z_nd @ np.random.default_rng(20).normal(size=(10, 10)) + 5.0)
+    expected = slow_reference(Z_nd, labels_n, C=1.0, folds=5, seed=0)
+    np.testing.assert_allclose(pairwise_separability(Z_nd, labels_n).accuracy, expected, atol=1e-12)
 
 
 def test_planted_distances_order_the_pairs() -> None:
@@ -181,8 +257,9 @@ def test_mean_is_over_the_defined_pairs() -> None:
     nan = np.nan
     accuracy = np.array([[nan, 0.5, nan], [0.5, nan, 0.9], [nan, 0.9, nan]])
     counts, classes = np.ones(3, dtype=np.intp), np.arange(3)
-    assert Separability(accuracy, counts, classes).mean() == pytest.approx(0.7)
-    assert np.isnan(Separability(np.full((3, 3), nan), counts, classes).mean())
+    folds = np.full((3, 3, 5), nan)
+    assert Separability(accuracy, counts, classes, folds).mean() == pytest.approx(0.7)
+    assert np.isnan(Separability(np.full((3, 3), nan), counts, classes, folds).mean())
 
 
 def test_one_class_has_no_pairs() -> None:
@@ -207,6 +284,7 @@ def test_activations_that_are_not_finite_are_named() -> None:
         ({"labels_n": np.full(10, -1)}, "no image is labelled"),
         ({"groups": np.zeros(9)}, "groups"),
         ({"folds": 1}, "at least 2 folds"),
+        ({"solver": "lbfgs"}, "solver must be one of optimum, literal"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:

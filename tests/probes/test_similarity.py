@@ -1,14 +1,16 @@
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import silhouette_score
 
+from probes import similarity
 from probes.similarity import classical_mds, cluster, euclidean_rdm, mds, second_order
 
 Matrix = NDArray[np.float64]
@@ -70,6 +72,50 @@ def test_second_order_agrees_with_spearmanr_of_every_pair() -> None:
     np.testing.assert_array_equal(found.diagonal(), np.ones(4))
 
 
+def test_second_order_agrees_with_spearmanr_over_many_blocks() -> None:
+    rng = np.random.default_rng(12)
+    readouts = [rng.normal(size=(200, 3)).astype(np.float32) for _ in range(3)]  # 19,900 pairs
+    readouts.append((readouts[0] + 0.5 * readouts[1]).round(1))
+    found = second_order(readouts)
+    for i, j in combinations(range(4), 2):
+        expected = spearmanr(pdist(readouts[i].astype(float)), pdist(readouts[j].astype(float))).statistic
+        assert found[i, j] == pytest.approx(expected, abs=1e-12)
+    np.testing.assert_array_equal(found, found.T)
+
+
+def test_duplicate_images_tie_exactly() -> None:
+    """Far from the origin, where a distance from scalar products would be off in its fourth digit."""
+    rng = np.random.default_rng(13)
+    distinct = [1e3 + rng.normal(size=(12, 5)).astype(np.float32) for _ in range(2)]
+    twice = [np.concatenate([Z_nd, Z_nd]) for Z_nd in distinct]
+    rdm_nn = squareform(euclidean_rdm(twice[0]))
+    np.testing.assert_array_equal(rdm_nn[:12, :12], rdm_nn[12:, 12:])
+    np.testing.assert_array_equal(rdm_nn[:12, :12], rdm_nn[12:, :12])
+    ranks_P = similarity._centred_ranks(euclidean_rdm(twice[0]))
+    np.testing.assert_array_equal(ranks_P, rankdata(euclidean_rdm(twice[0])) - (276 + 1) / 2)
+    assert np.unique(ranks_P).size == 12 * 11 // 2 + 1  # of each distance four copies, and zeros
+    expected = spearmanr(*(pdist(Z_nd.astype(float)) for Z_nd in twice)).statistic
+    assert second_order(twice)[0, 1] == pytest.approx(expected, abs=1e-12)
+
+
+def test_ranks_are_held_exactly() -> None:
+    values_P = np.random.default_rng(14).integers(0, 400_000, size=1_000_000).astype(float)
+    np.testing.assert_array_equal(similarity._centred_ranks(values_P), rankdata(values_P) - (1_000_000 + 1) / 2)
+
+
+def test_a_single_expert_is_like_itself() -> None:
+    Z_nd = np.random.default_rng(15).normal(size=(6, 2))
+    np.testing.assert_array_equal(second_order([Z_nd]), [[1.0]])
+    assert np.isnan(second_order([np.ones((6, 2))])).all()
+
+
+def test_progress_counts_experts() -> None:
+    seen: list[tuple[int, int]] = []
+    readouts = list(np.random.default_rng(16).normal(size=(3, 6, 2)))
+    second_order(readouts, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_second_order_worked_by_hand() -> None:
     # Distances (1, 3, 2) and (2, 1, 3) have those ranks: 1 - 6 (1 + 4 + 1) / (3 * 8) = -0.5.
     found = second_order([np.array([[0.0], [1.0], [3.0]]), np.array([[0.0], [2.0], [-1.0]])])
@@ -118,6 +164,38 @@ def test_planted_clusters_are_found(sizes: list[int]) -> None:
     assert found.k == len(sizes)
     assert same_partition(found.labels, group_N)
     assert sorted(found.silhouette) == list(range(2, min(15, sum(sizes) - 1) + 1))
+
+
+@pytest.mark.parametrize("sizes", [[4, 6], [5, 3, 6], [4, 5, 3, 4, 6]])
+def test_planted_families_of_readouts_are_found(sizes: list[int]) -> None:
+    """Experts of a family see the same latent dimensions, each rotated into its own number of units, with noise."""
+    rng = np.random.default_rng(17)
+    group_N = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    latents = rng.normal(size=(len(sizes), 120, 6))
+    readouts = []
+    for group, d in zip(group_N, rng.integers(8, 20, size=len(group_N)), strict=True):
+        rotation, _ = np.linalg.qr(rng.normal(size=(d, d)))
+        readouts.append(latents[group] @ rotation[:6] + 0.3 * rng.normal(size=(120, d)))
+    found = cluster(second_order(readouts))
+    assert found.k == len(sizes)
+    assert same_partition(found.labels, group_N)
+
+
+@pytest.mark.slow
+def test_planted_families_on_real_dimensions_are_found(shared_data: Path) -> None:
+    """Three kinds of expert, each weighting its own part of the 66 rated dimensions; 24 experts, 1,854 concepts."""
+    ratings = np.loadtxt(shared_data / "things" / "spose_embedding_66d_sorted.txt")
+    rng = np.random.default_rng(18)
+    group_N = rng.permutation(np.repeat(np.arange(3), 8))
+    parts = np.array_split(rng.permutation(66), 3)
+    readouts = []
+    for group in group_N:
+        weights_p = np.full(66, 0.1)
+        weights_p[parts[group]] = rng.uniform(0.7, 1.3, size=len(parts[group]))
+        readouts.append((ratings * weights_p) @ rng.normal(size=(66, 64)) / 8)
+    found = cluster(second_order(readouts))
+    assert found.k == 3
+    assert same_partition(found.labels, group_N)
 
 
 def test_every_number_of_clusters_agrees_with_scikit_learn() -> None:

@@ -1,15 +1,14 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold
 
-from probes import tuning
-from probes.tuning import ALPHAS, Tuning, fit_tuning
+from probes.tuning import ALPHAS, Tuning, cross_validated_r2, fit_tuning
 
 Matrix = NDArray[np.float64]
 FEW_ALPHAS = np.logspace(-4, 0, 9)
@@ -71,15 +70,6 @@ def test_agrees_with_a_literal_nested_grid_search(standardize: bool) -> None:
     expected = slow_reference(X_np, Y_nt, alphas=FEW_ALPHAS, folds=4, inner=3, seed=7)
     assert_same(found, expected)
     assert np.unique(found.fold_alpha).size > 2  # the comparison above chose between penalties
-
-
-def test_every_penalty_of_the_path_agrees_with_a_fit_from_scratch() -> None:
-    X_np, Y_nt = planted(60, 5, np.array([[1.0, 0.3, 0, 0, 0.1]]), noise=0.5, seed=1)
-    coef_pa, intercept_a = tuning._Design.of(X_np).path(Y_nt[:, 0], ALPHAS)
-    for a, alpha in enumerate(ALPHAS):
-        scratch = exact_lasso(alpha).fit(X_np, Y_nt[:, 0])
-        np.testing.assert_allclose(coef_pa[:, a], scratch.coef_, atol=1e-8)
-        np.testing.assert_allclose(intercept_a[a], scratch.intercept_, atol=1e-8)
 
 
 def test_one_predictor_worked_by_hand() -> None:
@@ -247,11 +237,83 @@ def test_inputs_are_left_as_they_were() -> None:
     np.testing.assert_array_equal(Y_nt, copies[1])
 
 
-def test_a_fit_that_does_not_converge_warns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_MAX_ITER", 1)
-    X_np, Y_nt = planted(50, 6, np.ones((1, 6)), noise=1.0, seed=17)
-    with pytest.warns(ConvergenceWarning):
-        fit_tuning(X_np, Y_nt, alphas=FEW_ALPHAS)
+def test_consecutive_folds_without_shuffling() -> None:
+    X_np, Y_nt = planted(60, 4, np.array([[1.0, 0.5, 0, 0]]), noise=1.0, seed=17)
+    found = fit_tuning(X_np, Y_nt, alphas=FEW_ALPHAS, shuffle=False, standardize=False)
+    search = GridSearchCV(exact_lasso(1.0), {"alpha": FEW_ALPHAS}, scoring="r2", cv=KFold(5))
+    for fold in range(5):
+        test = np.arange(12) + 12 * fold
+        train = np.setdiff1d(np.arange(60), test)
+        search.fit(X_np[train], Y_nt[train, 0])
+        assert found.fold_alpha[0, fold] == search.best_params_["alpha"]
+        assert found.r2[0, fold] == pytest.approx(r2_score(Y_nt[test, 0], search.predict(X_np[test])), abs=1e-8)
+    other_seed = fit_tuning(X_np, Y_nt, alphas=FEW_ALPHAS, shuffle=False, standardize=False, seed=3)
+    np.testing.assert_array_equal(found.r2, other_seed.r2)
+
+
+def test_many_targets_are_fitted_as_each_alone() -> None:
+    weights_tp = np.random.default_rng(18).exponential(size=(50, 6)) * (np.arange(6) < 3)
+    X_np, Y_nt = planted(70, 6, weights_tp, noise=2.0, seed=18)
+    Y_nt[:, 7] = 1.0
+    seen: list[tuple[int, int]] = []
+    r2_tf = cross_validated_r2(X_np, Y_nt, alphas=FEW_ALPHAS, progress=lambda *at: seen.append(at))
+    np.testing.assert_allclose(r2_tf, fit_tuning(X_np, Y_nt, alphas=FEW_ALPHAS).r2, atol=1e-12)
+    for target in (0, 7, 31, 49):
+        alone = fit_tuning(X_np, Y_nt[:, target : target + 1], alphas=FEW_ALPHAS)
+        np.testing.assert_allclose(r2_tf[target], alone.r2[0], atol=1e-10)
+    assert seen == [(done, 15) for done in range(1, 16)]  # three groups of targets in each of five folds
+
+
+def test_the_strength_of_a_signal_orders_r2_above_its_permutations() -> None:
+    X_np, Y_nt = planted(200, 5, np.array([[1.0, 0.5, 0, 0, 0]]), noise=1.0, seed=19)
+    permuted_nt = np.random.default_rng(0).permuted(np.tile(Y_nt, (1, 40)), axis=0)
+    null_t = cross_validated_r2(X_np, permuted_nt, alphas=FEW_ALPHAS).mean(axis=1)
+    assert null_t.max() < 0.1 < cross_validated_r2(X_np, Y_nt, alphas=FEW_ALPHAS).mean()
+
+
+def test_more_predictors_than_rows() -> None:
+    alphas = np.logspace(-1.5, 0, 6)  # below, the reference does not converge
+    X_np, Y_nt = planted(48, 60, np.ones((3, 60)) * (np.arange(60) < 4), noise=1.0, seed=20)
+    found = fit_tuning(X_np, Y_nt, alphas=alphas, folds=3, inner_folds=3, standardize=False)
+    assert_same(found, slow_reference(X_np, Y_nt, alphas=alphas, folds=3, inner=3, seed=0))
+
+
+def ratings(shared_data: Path) -> Matrix:
+    """SPoSE's ratings of 1,854 concepts on 66 dimensions, the few negative ones at 0."""
+    return np.maximum(np.loadtxt(shared_data / "things" / "spose_embedding_66d_sorted.txt"), 0.0)
+
+
+@pytest.mark.slow
+def test_simulated_tuning_to_real_dimensions_is_recovered(shared_data: Path) -> None:
+    """Experts tuned to three to five of the 66 dimensions: which, and how strongly, comes back."""
+    X_np = ratings(shared_data)
+    X_np = (X_np - X_np.mean(axis=0)) / X_np.std(axis=0)
+    rng = np.random.default_rng(21)
+    weights_tp = np.zeros((16, 66))
+    for weight_p in weights_tp:
+        weight_p[rng.choice(66, rng.integers(3, 6), replace=False)] = rng.uniform(0.5, 2.0)
+    signal_nt = X_np @ weights_tp.T
+    noise = 0.5 * signal_nt.std(axis=0)
+    Y_nt = signal_nt + noise * rng.normal(size=signal_nt.shape)
+    found = fit_tuning(X_np, Y_nt)
+    names = [str(dimension) for dimension in range(66)]
+    for target, weight_p in enumerate(weights_tp):
+        tuned = np.flatnonzero(weight_p)
+        top = found.top(target, names, len(tuned))
+        assert {int(name) for name, _ in top} == set(tuned.tolist())
+        np.testing.assert_allclose(found.coef[target] * Y_nt[:, target].std(), weight_p, atol=0.15)
+    ceiling_t = 1 - noise**2 / Y_nt.var(axis=0)
+    np.testing.assert_allclose(found.r2.mean(axis=1), ceiling_t, atol=0.03)
+
+
+@pytest.mark.slow
+def test_agrees_with_a_literal_grid_search_on_real_dimensions(shared_data: Path) -> None:
+    X_np = ratings(shared_data)
+    X_np = (X_np - X_np.mean(axis=0)) / X_np.std(axis=0)
+    rng = np.random.default_rng(22)
+    Y_nt = X_np[:, [0, 5, 9]] @ np.array([1.0, 0.5, 0.3])[:, None] + 2 * rng.normal(size=(1854, 1))
+    found = fit_tuning(X_np, Y_nt, alphas=FEW_ALPHAS, folds=3, inner_folds=3, standardize=False)
+    assert_same(found, slow_reference(X_np, Y_nt, alphas=FEW_ALPHAS, folds=3, inner=3, seed=0))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
