@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from pydantic import ValidationError
 from moe.data.datasets import training_stores, validation_store
 from moe.errors import UserError
 from moe.export import CARD, WEIGHTS, load_model
+from sweeps.launch import LaunchedSweep
+from sweeps.remote import runs as remote_runs
 from sweeps.runs import Run, RunStore, write_json
 from sweeps.tracker import Record, mode
 
@@ -58,17 +60,24 @@ def _data_card(run: Run) -> dict[str, Any]:
     return {"data": config.model_dump(mode="json"), "stores": cards}
 
 
-def log_results(session: Any, run: Run, kind: str, name: str, source: Path) -> None:
-    """Log results (a folder or a file) as an artifact made from the run's model; older versions make room."""
+def log_results(session: Any, name: str, source: Path, inputs: Sequence[str], kind: str = PROBE) -> None:
+    """Log a folder of results as an artifact.
+
+    Args:
+        session: the tracker's run.
+        name: of the artifact.
+        source: the folder, or a file.
+        inputs: artifacts that the results were made from, as NAME:ALIAS.
+        kind: type of the artifact.
+    """
     import wandb
 
     artifact = wandb.Artifact(name, type=kind)
-    if source.is_dir():
-        artifact.add_dir(str(source), policy="immutable")
-    else:
-        artifact.add_file(str(source), policy="immutable")
+    add = artifact.add_dir if source.is_dir() else artifact.add_file
+    add(str(source), policy="immutable")
     if not session.offline:
-        session.use_artifact(f"model-{run.id}:last")
+        for used in inputs:
+            session.use_artifact(used)
     session.log_artifact(artifact)
 
 
@@ -112,6 +121,15 @@ def find(run_id: str, store: RunStore, report: Callable[[str], None]) -> Run:
             return pull(run_id, store, report)
         except UserError:
             raise error from None
+
+
+def pull_sweep(sweep: LaunchedSweep, report: Callable[[str], None]) -> None:
+    """Fetch the models of a W&B sweep's finished runs that were trained on other machines."""
+    if sweep.remote is None or mode()[0] != "online":
+        return
+    for run in remote_runs(sweep.remote):
+        if run.state == "finished" and run.cell and not sweep.store.run(run.cell).finished:
+            pull(f"{sweep.remote.entity}/{sweep.remote.project}/{run.id}", sweep.store, report)
 
 
 def pull(path: str, store: RunStore, report: Callable[[str], None]) -> Run:

@@ -7,14 +7,14 @@ away, a W&B sweep gave the run another name) is sent first, so that the tracker 
 import contextlib
 import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
 from sweeps import tracker
-from sweeps.artifacts import PROBE, log_model, log_results, prune
+from sweeps.artifacts import log_model, log_results, prune
 from sweeps.runs import Run, read_json
 from sweeps.tracker import Record
 
@@ -143,7 +143,7 @@ def publish_results(run: Run, session: Any, images: str, probe: str) -> None:
 
 
 def _log_results(run: Run, session: Any, images: str, probe: str) -> None:
-    log_results(session, run, PROBE, f"probe-{run.id}-{images}-{probe}", run.probe(images, probe))
+    log_results(session, f"probe-{run.id}-{images}-{probe}", run.probe(images, probe), [f"model-{run.id}:last"])
 
 
 @contextlib.contextmanager
@@ -168,6 +168,26 @@ def _results(prefix: str, folder: Path, numbers: Mapping[str, float | int | None
         elif path.suffix == ".csv":
             values[f"{prefix}/{path.stem}_table"] = table(path)
     return values
+
+
+def publish_analysis(sweep: str, root: Path, images: str, runs: Sequence[Run], results: Mapping[str, Path]) -> None:
+    """Put what compares all runs of a sweep into a run of its own, linked to the models that it compares.
+
+    Args:
+        sweep: its name.
+        root: the sweep's folder.
+        images: name of the images.
+        runs: those compared.
+        results: folder of each probe's results.
+    """
+    place = Run(root / "analysis" / images)
+    with tracker.analysis(place, sweep, images) as session, _or_later(place):
+        if session.disabled:
+            return
+        for probe, folder in results.items():
+            session.summary.update(_results(f"probe/{images}/{probe}", folder, read_json(folder / "result.json")))
+            inputs = [f"model-{run.id}:last" for run in runs]
+            log_results(session, f"{session.id}-{probe}", folder, inputs)
 
 
 def table(path: Path) -> Any:

@@ -31,7 +31,8 @@ class Left:
 
 def waiting(store: RunStore) -> list[Run]:
     """Runs with something that no server has confirmed, oldest first."""
-    records = [(run, Record.of(run)) for run in store.all()]
+    analyses = [Run(file.parent) for file in sorted(store.root.glob("sweeps/*/analysis/*/tracker.json"))]
+    records = [(run, Record.of(run)) for run in (*store.all(), *analyses)]
     return [run for run, record in records if record.waiting or record.unconfirmed]
 
 

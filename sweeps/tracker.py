@@ -5,11 +5,12 @@ there, the last epoch that was sent, and the offline segments that wait for a se
 """
 
 import contextlib
+import hashlib
 import logging
 import netrc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urlparse
 
@@ -134,7 +135,7 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[Any]:
     """
     record = _claimed(run)
     record.group = group or record.group or record.sweep
-    with _session(run, record) as session:
+    with _session(run, record, _about(run, record)) as session:
         session.define_metric("epoch")
         session.define_metric("*", step_metric="epoch")
         yield session
@@ -143,7 +144,30 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[Any]:
 @contextlib.contextmanager
 def reopened(run: Run) -> Iterator[Any]:
     """The tracker's run of a finished run, to add results to its summary; its history and system metrics stay."""
-    with _session(run, Record.of(run), stats=False) as session:
+    record = Record.of(run)
+    with _session(run, record, _about(run, record), stats=False) as session:
+        yield session
+
+
+@contextlib.contextmanager
+def analysis(place: Run, sweep: str, images: str) -> Iterator[Any]:
+    """The tracker's run for what compares all runs of a sweep on a set of images.
+
+    Args:
+        place: directory of its `tracker.json` and offline pieces; it holds nothing else of a run.
+        sweep: name of the sweep.
+        images: name of the images.
+    """
+    record = Record.of(place)
+    record.id = f"analysis-{hashlib.sha256(f'{sweep}/{images}'.encode()).hexdigest()[:12]}"
+    about = {
+        "name": f"{sweep}: all experts on {images}"[:128],
+        "group": sweep,
+        "job_type": "analysis",
+        "tags": [images[:64], sweep[:64]],
+        "config": {"sweep": sweep, "images": images},
+    }
+    with _session(place, record, about, stats=False) as session:
         yield session
 
 
@@ -159,11 +183,11 @@ def _claimed(run: Run) -> Record:
 
 
 @contextlib.contextmanager
-def _session(run: Run, record: Record, *, stats: bool = True) -> Iterator[Any]:
+def _session(run: Run, record: Record, about: Mapping[str, Any], *, stats: bool = True) -> Iterator[Any]:
     import wandb
 
     logging.getLogger("wandb").setLevel(logging.CRITICAL)  # what matters is raised
-    session = _begun(run, record, mode()[0], stats)
+    session = _begun(run, record, mode()[0], about, stats)
     code = 1
     try:
         yield session
@@ -180,7 +204,7 @@ def _session(run: Run, record: Record, *, stats: bool = True) -> Iterator[Any]:
             give_up(run, f"not uploaded within {UPLOAD:g} s")
 
 
-def _begun(run: Run, record: Record, how: Mode, stats: bool) -> Any:
+def _begun(run: Run, record: Record, how: Mode, about: Mapping[str, Any], stats: bool) -> Any:
     """A session of the tracker; an offline one where the server does not answer."""
     import wandb
 
@@ -202,7 +226,7 @@ def _begun(run: Run, record: Record, how: Mode, stats: bool) -> Any:
                 finish_timeout_raises=True,
                 x_disable_stats=not stats,
             ),
-            **_about(run, record),
+            **about,
         )
     except wandb.errors.CommError as error:
         if how != "online":
@@ -210,7 +234,7 @@ def _begun(run: Run, record: Record, how: Mode, stats: bool) -> Any:
         reason = str(error).strip().partition("\n")[0]
         wandb.teardown()  # its service holds on to the run's id
         sys.stderr.write(f"W&B does not answer ({reason}); this attempt is kept offline for `moe runs sync`\n")
-        return _begun(run, record, "offline", stats)
+        return _begun(run, record, "offline", about, stats)
     if how != "disabled":
         _note(run, record, session, online=how == "online")
     return session
