@@ -1,0 +1,174 @@
+"""Figures of the probes: points, curves and intervals.
+
+Axes: n images, E experts, N experts of several runs. Lengths are inches.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+_LABELLED = 40
+_SHOWN_POINTS = 4000  # a panel; more only cover each other
+
+
+def class_colours(count: int) -> list[tuple[float, float, float, float]]:
+    """A colour a class, as far apart as `count` allows."""
+    if count <= 10:  # noqa: PLR2004
+        return [mpl.colormaps["tab10"](number) for number in range(count)]
+    if count <= 20:  # noqa: PLR2004
+        return [mpl.colormaps["tab20"](number) for number in range(count)]
+    return [mpl.colormaps["nipy_spectral"](x) for x in np.linspace(0.03, 0.97, count)]
+
+
+def _grid(count: int, side: float, legend: float) -> tuple[Figure, list[Axes]]:
+    columns = min(4, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(columns * side + legend, rows * side + 0.9), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    return figure, list(grid[:count])
+
+
+def _legend(figure: Figure, classes: Sequence[str]) -> None:
+    """Class names with their colours, right of the panels."""
+    if classes:
+        handles = [
+            mpl.lines.Line2D([], [], marker="o", ls="", ms=4, color=colour, label=name)
+            for name, colour in zip(classes, class_colours(len(classes)), strict=True)
+        ]
+        figure.legend(handles=handles, loc="outside right center", fontsize=6, frameon=False)
+
+
+def _point_colours(labels_n: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.float64]:
+    """(n, 4); grey where the class is unknown."""
+    palette = np.array([*class_colours(len(classes)), (0.5, 0.5, 0.5, 1.0)])
+    return np.asarray(palette[labels_n])  # -1 picks the grey at the end
+
+
+def maps(
+    points_n2: NDArray[np.float64], member_nE: NDArray[np.bool_], labels_n: NDArray[np.int64],
+    classes: Sequence[str], title: str,
+) -> Figure:  # fmt: skip
+    """One panel an expert: the images routed to it coloured by class, all others pale (Figure 2a)."""
+    figure, grid = _grid(member_nE.shape[1], 2.0, 1.3 if classes else 0.1)
+    colours = _point_colours(labels_n, classes)
+    for expert, axes in enumerate(grid):
+        mine = member_nE[:, expert]
+        axes.scatter(points_n2[~mine][:, 0], points_n2[~mine][:, 1], s=2, color="0.9", lw=0)
+        axes.scatter(points_n2[mine][:, 0], points_n2[mine][:, 1], s=3, color=colours[mine], lw=0)
+        axes.set_title(f"expert {expert} ({mine.mean():.0%} of images)", fontsize=8)
+        axes.set(xticks=[], yticks=[])
+    figure.supxlabel("t-SNE 1 (no unit)", fontsize=8)
+    figure.supylabel("t-SNE 2 (no unit)", fontsize=8)
+    figure.suptitle(title, fontsize=9)
+    _legend(figure, classes)
+    return figure
+
+
+def coupling(
+    logits_nE: NDArray[np.float64], norms_nE: NDArray[np.float64], captions: Sequence[str],
+    labels_n: NDArray[np.int64], classes: Sequence[str], title: str,
+) -> Figure:  # fmt: skip
+    """One panel an expert: normalised logit against normalised norm, with the diagonal (Figure 4)."""
+    figure, grid = _grid(logits_nE.shape[1], 2.0, 1.3 if classes else 0.1)
+    rows = np.linspace(0, len(logits_nE) - 1, min(len(logits_nE), _SHOWN_POINTS)).round().astype(int)
+    colours = _point_colours(labels_n, classes)[rows]
+    for expert, (axes, caption) in enumerate(zip(grid, captions, strict=True)):
+        axes.scatter(logits_nE[rows, expert], norms_nE[rows, expert], s=3, color=colours, lw=0, alpha=0.6)
+        axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.2")
+        axes.set_title(f"expert {expert}\n{caption}", fontsize=7)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+        axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"], fontsize=7)
+        axes.set_yticks([0, 0.5, 1], ["0", ".5", "1"], fontsize=7)
+    figure.supxlabel("gate logit, min-max normalised", fontsize=8)
+    figure.supylabel("readout norm, min-max normalised", fontsize=8)
+    figure.suptitle(title, fontsize=9)
+    _legend(figure, classes)
+    return figure
+
+
+def clusters(
+    points_N2: NDArray[np.float64], labels_N: NDArray[np.int64], names: Sequence[str], shown: Sequence[int], title: str
+) -> Figure:
+    """Experts in two MDS dimensions, coloured by cluster; boxes mark those whose pictures are shown (Figure 6a)."""
+    figure = Figure(figsize=(5.6, 4.8), layout="constrained")
+    axes = figure.subplots()
+    for number in np.unique(labels_N):
+        members = labels_N == number
+        label = f"cluster {number} (n = {members.sum()})"
+        axes.scatter(points_N2[members][:, 0], points_N2[members][:, 1], s=26, color=f"C{number % 10}", label=label)
+    boxed = points_N2[list(shown)]
+    axes.scatter(boxed[:, 0], boxed[:, 1], s=90, marker="s", facecolors="none", edgecolors="0.2", lw=0.9)
+    if len(names) <= _LABELLED:
+        for name, (x, y) in zip(names, points_N2, strict=True):
+            axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=5)
+    axes.set_aspect("equal", "datalim")
+    axes.set(xlabel="MDS 1 (1 - Spearman correlation)", ylabel="MDS 2 (1 - Spearman correlation)")
+    axes.set_title(title, fontsize=9)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.12), ncols=4, frameon=False)
+    return figure
+
+
+def silhouettes(curves: Mapping[str, Mapping[int, float]], title: str) -> Figure:
+    """Mean silhouette against the number of clusters, one panel a set of experts, the maximum marked (Figure S3)."""
+    figure = Figure(figsize=(max(2.7 * len(curves), 4.2), 2.9), layout="constrained")
+    grid = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
+    for axes, (name, curve) in zip(grid, curves.items(), strict=True):
+        ks = sorted(curve)
+        best = max(ks, key=lambda k: curve[k])
+        axes.plot(ks, [curve[k] for k in ks], "o-", color="0.2", ms=3, lw=1)
+        axes.axvline(best, ls="--", lw=0.8, color="C3")
+        axes.set_title(f"{name}: {best} clusters", fontsize=8)
+        axes.set_xticks(ks if len(ks) <= 8 else ks[::2])  # noqa: PLR2004
+        axes.tick_params(labelsize=7)
+        axes.set_xlabel("number of clusters", fontsize=8)
+    grid[0].set_ylabel("mean silhouette (-1 to 1)", fontsize=8)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def intervals(
+    panels: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], labels: Sequence[str], axis: str,
+    title: str, reference: float,
+) -> Figure:  # fmt: skip
+    """Values (E,) with intervals (E, 2), one panel a kind; a dashed line at the reference value."""
+    figure = Figure(figsize=(3.0 * len(panels) + 0.8, 1.2 + 0.22 * len(labels)), layout="constrained")
+    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    places = np.arange(len(labels))
+    for axes, (name, (values_E, bounds_E2)) in zip(grid, panels.items(), strict=True):
+        axes.axvline(reference, ls="--", lw=0.8, color="0.4")
+        axes.hlines(places, bounds_E2[:, 0], bounds_E2[:, 1], color="C0", lw=1.2)
+        axes.plot(values_E, places, "o", color="C0", ms=4)
+        axes.set_title(name, fontsize=8)
+        axes.set_yticks(places, labels, fontsize=7)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.set_xlabel(axis, fontsize=8)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def over_epochs(numbers: Mapping[str, Sequence[float | None]], epochs: Sequence[int], title: str) -> Figure:
+    """One small panel a headline number, against epochs trained."""
+    columns = min(3, len(numbers))
+    rows = -(-len(numbers) // columns)
+    figure = Figure(figsize=(2.7 * columns, 1.8 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    for axes in grid[len(numbers) :]:
+        axes.set_axis_off()
+    for axes, (name, values) in zip(grid, numbers.items(), strict=False):
+        axes.plot(epochs, [np.nan if value is None else value for value in values], "o-", ms=3, lw=1, color="0.2")
+        axes.set_title(name, fontsize=7)
+        axes.tick_params(labelsize=6)
+        axes.set_xticks(epochs)
+        axes.ticklabel_format(axis="y", useOffset=False)
+    for axes in grid[max(0, len(numbers) - columns) : len(numbers)]:
+        axes.set_xlabel("epochs trained", fontsize=7)
+        axes.xaxis.set_tick_params(labelbottom=True)
+    figure.suptitle(title, fontsize=9)
+    return figure
