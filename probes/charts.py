@@ -4,24 +4,68 @@ Axes: n images, E experts, N experts of several runs. Lengths are inches.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from probes.animacy import animate_classes
+
 _LABELLED = 40
+_COLOURS = 20
+_NO_CLASS = (0.55, 0.55, 0.55, 1.0)
 _SHOWN_POINTS = 4000  # a panel; more only cover each other
 
 
-def class_colours(count: int) -> list[tuple[float, float, float, float]]:
-    """A colour a class, as far apart as `count` allows."""
-    if count <= 10:  # noqa: PLR2004
-        return [mpl.colormaps["tab10"](number) for number in range(count)]
-    if count <= 20:  # noqa: PLR2004
-        return [mpl.colormaps["tab20"](number) for number in range(count)]
-    return [mpl.colormaps["nipy_spectral"](x) for x in np.linspace(0.03, 0.97, count)]
+@dataclass(frozen=True)
+class Colouring:
+    """Colours of images by class, or by animacy where there are more classes than colours.
+
+    Attributes:
+        names: what the colours mean.
+        palette: a colour a name.
+        code_n: index of each image's name.
+    """
+
+    names: list[str]
+    palette: list[tuple[float, float, float, float]]
+    code_n: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, labels_n: NDArray[np.int64], classes: Sequence[str]) -> Self:
+        """Classes up to 20, else animate and inanimate where that is known, else none; grey without a class."""
+        sides = animate_classes(classes) if len(classes) > _COLOURS else None
+        if len(classes) <= _COLOURS:
+            colours = mpl.colormaps["tab10" if len(classes) <= 10 else "tab20"]  # noqa: PLR2004
+            names, palette, code_n = list(classes), [colours(n) for n in range(len(classes))], labels_n
+        elif sides is not None:
+            names, palette = ["animate", "inanimate"], [mpl.colormaps["tab10"](n) for n in (1, 0)]
+            code_n = np.where(labels_n < 0, -1, np.where(sides[labels_n], 0, 1))
+        else:
+            names, palette, code_n = [], [], np.full(len(labels_n), -1)
+        if not names or (code_n < 0).any():
+            code_n = np.where(code_n < 0, len(names), code_n)
+            names, palette = [*names, "no class" if names else "any class"], [*palette, _NO_CLASS]
+        return cls(names, palette, code_n)
+
+    @property
+    def colours(self) -> NDArray[np.float64]:
+        """(n, 4)."""
+        return np.asarray(self.palette)[self.code_n]
+
+    def explain(self, figure: Figure) -> None:
+        """Names with their colours, right of the panels."""
+        if len(self.names) > 1:
+            handles = [
+                mpl.lines.Line2D([], [], marker="o", ls="", ms=4, color=colour, label=name)
+                for name, colour in zip(self.names, self.palette, strict=True)
+            ]
+            figure.legend(handles=handles, loc="outside right center", fontsize=6, frameon=False)
 
 
 def _grid(count: int, side: float, legend: float) -> tuple[Figure, list[Axes]]:
@@ -34,29 +78,14 @@ def _grid(count: int, side: float, legend: float) -> tuple[Figure, list[Axes]]:
     return figure, list(grid[:count])
 
 
-def _legend(figure: Figure, classes: Sequence[str]) -> None:
-    """Class names with their colours, right of the panels."""
-    if classes:
-        handles = [
-            mpl.lines.Line2D([], [], marker="o", ls="", ms=4, color=colour, label=name)
-            for name, colour in zip(classes, class_colours(len(classes)), strict=True)
-        ]
-        figure.legend(handles=handles, loc="outside right center", fontsize=6, frameon=False)
-
-
-def _point_colours(labels_n: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.float64]:
-    """(n, 4); grey where the class is unknown."""
-    palette = np.array([*class_colours(len(classes)), (0.5, 0.5, 0.5, 1.0)])
-    return np.asarray(palette[labels_n])  # -1 picks the grey at the end
-
-
 def maps(
     points_n2: NDArray[np.float64], member_nE: NDArray[np.bool_], labels_n: NDArray[np.int64],
     classes: Sequence[str], title: str,
 ) -> Figure:  # fmt: skip
     """One panel an expert: the images routed to it coloured by class, all others pale (Figure 2a)."""
     figure, grid = _grid(member_nE.shape[1], 2.0, 1.3 if classes else 0.1)
-    colours = _point_colours(labels_n, classes)
+    colouring = Colouring.of(labels_n, classes)
+    colours = colouring.colours
     for expert, axes in enumerate(grid):
         mine = member_nE[:, expert]
         axes.scatter(points_n2[~mine][:, 0], points_n2[~mine][:, 1], s=2, color="0.9", lw=0)
@@ -66,7 +95,7 @@ def maps(
     figure.supxlabel("t-SNE 1 (no unit)", fontsize=8)
     figure.supylabel("t-SNE 2 (no unit)", fontsize=8)
     figure.suptitle(title, fontsize=9)
-    _legend(figure, classes)
+    colouring.explain(figure)
     return figure
 
 
@@ -77,7 +106,8 @@ def coupling(
     """One panel an expert: normalised logit against normalised norm, with the diagonal (Figure 4)."""
     figure, grid = _grid(logits_nE.shape[1], 2.0, 1.3 if classes else 0.1)
     rows = np.linspace(0, len(logits_nE) - 1, min(len(logits_nE), _SHOWN_POINTS)).round().astype(int)
-    colours = _point_colours(labels_n, classes)[rows]
+    colouring = Colouring.of(labels_n[rows], classes)
+    colours = colouring.colours
     for expert, (axes, caption) in enumerate(zip(grid, captions, strict=True)):
         axes.scatter(logits_nE[rows, expert], norms_nE[rows, expert], s=3, color=colours, lw=0, alpha=0.6)
         axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.2")
@@ -88,7 +118,7 @@ def coupling(
     figure.supxlabel("gate logit, min-max normalised", fontsize=8)
     figure.supylabel("readout norm, min-max normalised", fontsize=8)
     figure.suptitle(title, fontsize=9)
-    _legend(figure, classes)
+    colouring.explain(figure)
     return figure
 
 
@@ -138,7 +168,7 @@ def intervals(
 ) -> Figure:  # fmt: skip
     """Values (E,) with intervals (E, 2), one panel a kind; a dashed line at the reference value."""
     figure = Figure(figsize=(3.0 * len(panels) + 0.8, 1.2 + 0.22 * len(labels)), layout="constrained")
-    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    grid = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     places = np.arange(len(labels))
     for axes, (name, (values_E, bounds_E2)) in zip(grid, panels.items(), strict=True):
         axes.axvline(reference, ls="--", lw=0.8, color="0.4")
@@ -148,6 +178,7 @@ def intervals(
         axes.set_yticks(places, labels, fontsize=7)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.tick_params(axis="x", labelsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(axis, fontsize=8)
     figure.suptitle(title, fontsize=9)
     return figure

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 _TILE = 0.62
 _FEW_PIXELS = 96
 _WRITTEN = 12  # classes up to which a cell has room for its value
-_SMALLEST_CELL = 0.02  # of the side, so that names beside it stay apart
+_SMALLEST_CELL = 0.022  # of the side, so that names beside it stay apart
 _GREY = "0.85"
 
 
@@ -92,10 +92,9 @@ def separability(
     share = weights_N / weights_N.sum()
     share = np.maximum(share, _SMALLEST_CELL)
     edges = np.concatenate([[0.0], np.cumsum(share / share.sum())])
-    columns = min(4, len(matrices))
+    columns = min(2 if len(names) > _WRITTEN and len(matrices) <= 4 else 4, len(matrices))  # noqa: PLR2004
     side = 1.3 + 0.13 * len(names)
-    many = 1.0 + 0.05 * max(map(len, names))
-    figure, grid = _panels(len(matrices), columns, side, many)
+    figure, grid = _panels(len(matrices), columns, side, 0.2 + 0.045 * max(map(len, names)))
     image: Any = None
     for number, (axes, matrix, name) in enumerate(zip(grid, matrices, titles, strict=True)):
         axes.set_facecolor(_GREY)
@@ -120,7 +119,7 @@ def separability(
 
 def _panels(count: int, columns: int, side: float, margin: float) -> tuple[Figure, list[Axes]]:
     rows = -(-count // columns)
-    figure = Figure(figsize=(columns * side + margin + 0.8, rows * (side + 0.15) + margin + 0.6), layout="constrained")
+    figure = Figure(figsize=(columns * side + margin + 0.8, rows * (side + 0.2) + margin + 0.45), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[count:]:
         axes.remove()

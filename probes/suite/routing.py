@@ -67,13 +67,13 @@ class RoutingProbe(Probe):
         slots = indices_nK.shape[1]
         figure = common.heatmap(
             heatmap_CE,
-            classes,
+            [f"{name} ({count})" for name, count in zip(classes, counts_C, strict=True)],
             names,
             title=f"Routing of {store.name} ({subject.title})",
             label=f"proportion of the class's images (a row sums to k = {slots})",
             limits=(0.0, 1.0),
         )
-        figure.axes[0].set_xlabel("expert")
+        figure.axes[0].set(xlabel="expert", ylabel="class (images)")
         common.save(figure, folder / "routing.png")
         known = store.labels_N >= 0
         observed = class_information(indices_nK[known], store.labels_N[known], len(classes), experts)

@@ -158,7 +158,7 @@ class SeparabilityProbe(Probe):
                 "a cell's sides grow with its classes' numbers of concepts; ",
                 labels.concepts_C.astype(float),
             )
-        note += f"in brackets: {labels.unit}; grey: undefined"
+        note += f"in brackets: {labels.unit}; grey: the same class, or undefined"
         if labels.boundary is not None:
             note += "; dashed: animate | inanimate"
         if self.grouped:
