@@ -185,21 +185,30 @@ def intervals(
 
 
 def over_epochs(numbers: Mapping[str, Sequence[float | None]], epochs: Sequence[int], title: str) -> Figure:
-    """One small panel a headline number, against epochs trained."""
-    columns = min(3, len(numbers))
-    rows = -(-len(numbers) // columns)
+    """One small panel a headline number, against epochs trained; `x_low` and `x_high` are a band around `x`."""
+    bands = {name for name in numbers if name.removesuffix("_low").removesuffix("_high") in numbers.keys() - {name}}
+    shown = {name: _floats(values) for name, values in numbers.items() if name not in bands}
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
     figure = Figure(figsize=(2.7 * columns, 1.8 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-    for axes in grid[len(numbers) :]:
+    for axes in grid[len(shown) :]:
         axes.set_axis_off()
-    for axes, (name, values) in zip(grid, numbers.items(), strict=False):
-        axes.plot(epochs, [np.nan if value is None else value for value in values], "o-", ms=3, lw=1, color="0.2")
+    for axes, (name, values) in zip(grid, shown.items(), strict=False):
+        axes.plot(epochs, values, "o-", ms=3, lw=1, color="0.2")
+        if {f"{name}_low", f"{name}_high"} <= bands:
+            low, high = (_floats(numbers[f"{name}_{end}"]) for end in ("low", "high"))
+            axes.fill_between(epochs, low, high, color="0.85", lw=0)
         axes.set_title(name, fontsize=7)
         axes.tick_params(labelsize=6)
         axes.set_xticks(epochs)
         axes.ticklabel_format(axis="y", useOffset=False)
-    for axes in grid[max(0, len(numbers) - columns) : len(numbers)]:
+    for axes in grid[max(0, len(shown) - columns) : len(shown)]:
         axes.set_xlabel("epochs trained", fontsize=7)
         axes.xaxis.set_tick_params(labelbottom=True)
     figure.suptitle(title, fontsize=9)
     return figure
+
+
+def _floats(values: Sequence[float | None]) -> list[float]:
+    return [float("nan") if value is None else float(value) for value in values]

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
 from moe.data.datasets import open_store
 from moe.data.readers import no_progress
@@ -15,9 +16,9 @@ from probes.epochs import checkpoint_snapshots
 from probes.registry import PROBES
 from probes.subject import Subject
 from probes.tuning import fit_tuning
-from sweeps.launch import LaunchedSweep
+from sweeps.launch import LaunchedSweep, plan
 from sweeps.runs import RunStore, read_json
-from tests.conftest import tiny_config
+from tests.conftest import TINY, tiny_config
 from tests.probes.conftest import table
 
 pytestmark = pytest.mark.slow
@@ -160,20 +161,43 @@ def test_experts_of_all_runs_are_compared(tmp_path):
     assert len({row["cluster"] for row in members}) == result.numbers["clusters"]
 
 
-def test_a_sweep_is_probed_run_by_run_and_then_together(two_runs, monkeypatch):
-    jobs_of = [type("Job", (), {"run_id": run_of(seed).id}) for seed in (0, 1)]
-    monkeypatch.setattr(LaunchedSweep, "__init__", lambda self, name: None)
-    monkeypatch.setattr(LaunchedSweep, "cells", lambda self: jobs_of)
-    monkeypatch.setattr(LaunchedSweep, "store", RunStore(), raising=False)
-    monkeypatch.setattr(LaunchedSweep, "folder", two_runs / "sweep", raising=False)
-    lines = []
-    results = jobs.probe_sweep("any", ["similarity", "exciting"], ["tiny"], lines.append, quick_for(["similarity"]))
-    assert [run["run_id"] for run in results["runs"]] == [job.run_id for job in jobs_of]
-    assert results["across_runs"]["similarity"]["tiny"]["experts"] == 8
-    folder = two_runs / "sweep" / "probes" / "tiny" / LABELS["similarity"]
-    assert read_json(folder / "result.json")["models"] == {
-        run_of(s).id: final_snapshot(run_of(s)).digest for s in (0, 1)
+@pytest.fixture
+def sweep(tmp_path):
+    """A launched sweep of which two runs are finished and one is not."""
+    spec = {
+        "name": "probed",
+        "method": "grid",
+        "parameters": {key: {"value": value} for key, value in TINY.items()} | {"seed": {"values": [0, 1, 2]}},
     }
+    path = tmp_path / "probed.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return LaunchedSweep.register(*plan(str(path), {}))
+
+
+def test_a_sweep_is_probed_run_by_run_and_then_together(sweep):
+    lines = []
+    options = quick_for(["similarity"])
+    results = jobs.probe_sweep("probed", ["similarity", "exciting"], ["tiny"], lines.append, options)
+    assert lines[0] == "1 of 3 runs are not finished and are left out"
+    assert [run["run_id"] for run in results["runs"]] == [run_of(seed).id for seed in (0, 1)]
+    assert results["across_runs"].keys() == {"similarity"}  # the others have nothing to say about several runs
+    assert results["across_runs"]["similarity"]["tiny"]["experts"] == 8
+    record = read_json(jobs.cross_run_folder(sweep, "tiny", LABELS["similarity"]) / "result.json")
+    assert record["models"] == {run_of(s).id: final_snapshot(run_of(s)).digest for s in (0, 1)}
+
+
+def test_one_run_that_cannot_be_probed_does_not_stop_the_others(sweep):
+    weights = run_of(1).model / "model.safetensors"
+    aside = weights.rename(weights.with_name("aside"))
+    lines = []
+    try:
+        with pytest.raises(
+            UserError, match=rf"1 of 2 runs could not be probed: {run_of(1).id}: .*is missing or differs"
+        ):
+            jobs.probe_sweep("probed", ["exciting"], ["tiny"], lines.append)
+    finally:
+        aside.rename(weights)
+    assert any("exciting: images 120" in line for line in lines)
 
 
 def test_numbers_over_training_come_from_the_checkpoints():
