@@ -137,6 +137,7 @@ def clusters(
     if len(names) <= _LABELLED:
         for name, (x, y) in zip(names, points_N2, strict=True):
             axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=5)
+    axes.margins(0.12)
     axes.set_aspect("equal", "datalim")
     axes.set(xlabel="MDS 1 (1 - Spearman correlation)", ylabel="MDS 2 (1 - Spearman correlation)")
     axes.set_title(title, fontsize=9)

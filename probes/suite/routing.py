@@ -80,8 +80,9 @@ class RoutingProbe(Probe):
         result.numbers["class_information"] = number(observed)
         if self.permutations and np.isfinite(observed):
             null = information_null(
-                indices_nK[known], store.labels_N[known], len(classes), experts, self.permutations, self.seed
-            )
+                indices_nK[known], store.labels_N[known], len(classes), experts, draws=self.permutations,
+                seed=self.seed, units=_label_units(subject, known),
+            )  # fmt: skip
             result.numbers["class_information_null"] = float(null.mean())
             result.numbers["class_information_p"] = p_value(observed, null)
 
@@ -115,6 +116,15 @@ class RoutingProbe(Probe):
         return []
 
 
+def _label_units(subject: Subject, known: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+    """Units of the labelled images, numbered anew, if every unit has one label; else None."""
+    if subject.units is None:
+        return None
+    _, units = np.unique(subject.units[known], return_inverse=True)
+    pairs = len(np.unique(np.stack([units, subject.store.labels_N[known]]), axis=1).T)
+    return units if pairs == units.max(initial=-1) + 1 else None
+
+
 def tsne(logits_nE: NDArray[np.float32], perplexity: float, seed: int) -> NDArray[np.float64]:
     """(n, 2) t-SNE of the gate logits, from their first two principal components."""
     centred = logits_nE - logits_nE.mean(axis=0)
@@ -134,10 +144,30 @@ def cv2_bootstrap(
 
 
 def information_null(
-    indices_nK: NDArray[np.int64], labels_n: NDArray[np.int64], classes: int, experts: int, draws: int, seed: int
+    indices_nK: NDArray[np.int64],
+    labels_n: NDArray[np.int64],
+    classes: int,
+    experts: int,
+    *,
+    draws: int,
+    seed: int,
+    units: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
-    """`class_information` (draws,) when the labels are dealt to the images at random."""
+    """`class_information` (draws,) when the labels are dealt at random.
+
+    Args:
+        indices_nK: chosen experts.
+        labels_n: classes, none negative.
+        classes: number of classes C.
+        experts: number of experts E.
+        draws: number of permutations.
+        seed: of the permutations.
+        units: (n,) groups of images that have one label together (THINGS: concepts), numbered from 0; labels are dealt
+            to them, since images of one concept are routed alike whatever its class. None: to images.
+    """
     rng = np.random.default_rng(seed)
+    units = np.arange(len(labels_n)) if units is None else units
+    label_of_unit = labels_n[np.unique(units, return_index=True)[1]]
     return np.array([
-        class_information(indices_nK, rng.permutation(labels_n), classes, experts) for _ in range(draws)
+        class_information(indices_nK, rng.permutation(label_of_unit)[units], classes, experts) for _ in range(draws)
     ])  # fmt: skip

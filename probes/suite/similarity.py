@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import Field
+from sklearn.metrics import adjusted_rand_score
 
 from callbacks import figures as common
 from moe.data.readers import Progress
@@ -113,6 +114,8 @@ class SimilarityProbe(Probe):
         groups = _groups(living, similarity_NN)
         found = groups[0].found
         numbers |= {"clusters": found.k, "silhouette": number(found.silhouette[found.k])}
+        if len(subjects) > 1:  # near 1, clusters are runs and no motif that comes back in each
+            numbers["rand_with_runs"] = float(adjusted_rand_score([m.subject.run.id for m in living], found.labels))
         if self.draws:
             numbers |= self._stability(folder, [readouts[place] for place in alive], living, groups, progress)
         self._write(folder, living, similarity_NN, groups, subjects[0].store)

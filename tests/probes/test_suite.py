@@ -59,10 +59,26 @@ class TestRouting:
         rng = np.random.default_rng(1)
         labels = rng.integers(0, 3, 200)
         indices = np.stack([labels, 3 + (rng.random(200) < 0.5)], axis=1)  # expert 0 to 2 is the class
-        null = information_null(indices, labels, 3, 5, 20, seed=0)
+        null = information_null(indices, labels, 3, 5, draws=20, seed=0)
         rng = np.random.default_rng(0)
         assert null.tolist() == [class_information(indices, rng.permutation(labels), 3, 5) for _ in range(20)]
         assert class_information(indices, labels, 3, 5) > 10 * null.max()
+
+    def test_labels_are_dealt_to_concepts_where_images_have_them(self):
+        """Concepts are routed alike whatever their class: no information, however many images each has."""
+        rng = np.random.default_rng(2)
+        units = np.repeat(np.arange(30), 40)
+        labels = rng.integers(0, 3, 30)[units]
+        indices = rng.permuted(np.tile(np.arange(4), (30, 1)), axis=1)[units, :2]
+        null = information_null(indices, labels, 3, 4, draws=30, seed=0, units=units)
+        rng = np.random.default_rng(0)
+        one = labels[::40]
+        assert null.tolist() == [class_information(indices, rng.permutation(one)[units], 3, 4) for _ in range(30)]
+        observed = class_information(indices, labels, 3, 4)
+        assert null.min() <= observed <= null.max()
+        assert (
+            observed > information_null(indices, labels, 3, 4, draws=30, seed=0).max()
+        )  # which dealing to images misses
 
     def test_the_map_is_repeatable_and_keeps_groups_apart(self):
         rng = np.random.default_rng(0)
@@ -314,6 +330,7 @@ class TestSimilarity:
         numbers = result.numbers
         assert (numbers["experts"], numbers["dead_experts"], numbers["clusters"]) == (13, 1, 2)
         assert (numbers["stability"], numbers["same_number_of_clusters"]) == (1.0, 1.0)
+        assert abs(numbers["rand_with_runs"]) < 0.2  # each kind occurs in each run
         assert result.notes == [f"dead expert 1 of run {subjects[0].run.id}: the same readout for all images"]
         members = table(folder / "members.csv")
         assert all(int(m["cluster"]) == int(m["expert"]) % 2 for m in members)
