@@ -80,7 +80,7 @@ def tuning_null(
         X_np: (n, p) predictors.
         Y_nt: (n, t) targets.
         draws: number of permutations.
-        seed: of the permutations; the folds are those of `fit_tuning`.
+        seed: of the permutations, and of the folds as in `fit_tuning`.
         standardize: as in `fit_tuning`.
         progress: called with (done, total) draws.
 
@@ -94,7 +94,7 @@ def tuning_null(
     for start in range(0, draws, step):
         orders = [rng.permutation(n) for _ in range(min(step, draws - start))]
         shuffled = np.concatenate([Y_nt[order] for order in orders], axis=1)
-        r2 = fit_tuning(X_np, shuffled, standardize=standardize).r2.mean(axis=1)
+        r2 = fit_tuning(X_np, shuffled, seed=seed, standardize=standardize).r2.mean(axis=1)
         null[start : start + len(orders)] = r2.reshape(len(orders), t)
         progress(start + len(orders), draws)
     return null
