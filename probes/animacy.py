@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.resampling import bootstrap_counts
+from probes.resampling import bootstrap_counts, dealt
 
 ANIMATE = frozenset({
     "bird", "cat", "deer", "dog", "horse", "monkey", "frog",  # STL-10, CIFAR-10
@@ -77,6 +77,18 @@ def bootstrap_animacy(
     """
     batches = bootstrap_counts(len(animate_n), draws, seed, units)
     return np.concatenate([_index(counts_Bn, scores_nE, animate_n) for counts_Bn in batches])
+
+
+def animacy_null(
+    scores_nE: NDArray[np.floating[Any]],
+    animate_n: NDArray[np.bool_],
+    *,
+    draws: int,
+    seed: int,
+    units: NDArray[np.integer[Any]] | None = None,
+) -> NDArray[np.float64]:
+    """`animacy_index` (draws, E) when it is dealt at random (see `dealt`) which images, or units, are animate."""
+    return np.stack([animacy_index(scores_nE, sides) for sides in dealt(animate_n, draws, seed, units)])
 
 
 def _index(

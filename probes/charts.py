@@ -90,7 +90,7 @@ def maps(
         mine = member_nE[:, expert]
         axes.scatter(points_n2[~mine][:, 0], points_n2[~mine][:, 1], s=2, color="0.9", lw=0)
         axes.scatter(points_n2[mine][:, 0], points_n2[mine][:, 1], s=3, color=colours[mine], lw=0)
-        axes.set_title(f"expert {expert} ({mine.mean():.0%} of images)", fontsize=8)
+        axes.set_title(f"expert {expert} ({mine.sum():,} images)", fontsize=8)
         axes.set(xticks=[], yticks=[])
     figure.supxlabel("t-SNE 1 (no unit)", fontsize=8)
     figure.supylabel("t-SNE 2 (no unit)", fontsize=8)

@@ -62,6 +62,27 @@ def bootstrap_counts(
         yield counts if units is None else counts[:, units]
 
 
+def dealt(
+    labels_n: NDArray[Any], draws: int, seed: int, units: NDArray[np.integer[Any]] | None = None
+) -> Iterator[NDArray[Any]]:
+    """The labels (n,) dealt to the images at random, `draws` times.
+
+    Args:
+        labels_n: labels of any kind.
+        draws: number of permutations.
+        seed: of the permutations.
+        units: (n,) groups of images, numbered from 0, e.g. concepts. If each has one label, labels are dealt to them
+            and not to images, since images of one concept are answered alike whatever its label. None: to images.
+    """
+    rng = np.random.default_rng(seed)
+    places = np.arange(len(labels_n)) if units is None else units
+    first = np.unique(places, return_index=True)[1]
+    if (labels_n[first][places] != labels_n).any():  # a unit with several labels
+        places, first = np.arange(len(labels_n)), np.arange(len(labels_n))
+    for _ in range(draws):
+        yield rng.permutation(labels_n[first])[places]
+
+
 def tuning_null(
     X_np: NDArray[np.floating[Any]],
     Y_nt: NDArray[np.floating[Any]],

@@ -1,6 +1,7 @@
 """What a probe is given: a run, a set of images, and what the one does with the other."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,11 @@ class Subject:
         """(n,) what was sampled independently: the concept of each image as a number; None: each image is its own."""
         groups = self.store.groups
         return None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
+
+    def units_of(self, rows: NDArray[Any]) -> NDArray[np.int64] | None:
+        """`units` of some of the images, numbered anew from 0."""
+        units = self.units
+        return None if units is None else np.unique(units[rows], return_inverse=True)[1].astype(np.int64)
 
     def dead(self) -> list[int]:
         """Experts that answer all images alike, at the readout."""

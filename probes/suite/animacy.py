@@ -14,9 +14,9 @@ from callbacks import figures as common
 from moe.data.readers import Progress
 from moe.data.store import ImageStore
 from probes import charts
-from probes.animacy import animacy_index, animate_classes, bootstrap_animacy
-from probes.probe import Probe, Result
-from probes.resampling import interval
+from probes.animacy import animacy_index, animacy_null, animate_classes, bootstrap_animacy
+from probes.probe import Numbers, Probe, Result
+from probes.resampling import interval, mean_of_defined, p_value
 from probes.subject import Subject, dead_note
 from probes.tables import mean, number, write_table
 
@@ -27,8 +27,9 @@ class AnimacyProbe(Probe):
     about: ClassVar[str] = "animacy: preference of each expert's gate and readout for animate things"
 
     animate: tuple[str, ...] | None = Field(None, description="animate classes; default: known for STL-10 and THINGS")
+    permutations: int = Field(199, ge=0, description="of what is animate, for p-values")
     bootstrap: int = Field(1000, ge=0, description="samples of the images (THINGS: of the concepts), for intervals")
-    seed: int = Field(0, ge=0, description="of the samples")
+    seed: int = Field(0, ge=0, description="of permutations and samples")
 
     def skip(self, store: ImageStore) -> str | None:
         """Needs classes on both sides."""
@@ -47,18 +48,24 @@ class AnimacyProbe(Probe):
         assert sides is not None  # noqa: S101 - `skip` looked
         rows = np.flatnonzero(store.labels_N >= 0)
         animate_n = sides[store.labels_N[rows]]
-        units = subject.units
-        if units is not None:
-            units = np.unique(units[rows], return_inverse=True)[1]
+        units = subject.units_of(rows)
         kinds = {"gate": subject.activations.logits_nE[rows], "readout": subject.activations.norms_nE[rows]}
         found: dict[str, NDArray[np.float64]] = {}
         bounds: dict[str, NDArray[np.float64]] = {}
+        numbers: Numbers = {}
         for step, (kind, values_nE) in enumerate(kinds.items(), 1):
             found[kind] = animacy_index(values_nE, animate_n)
             bounds[kind] = np.full((subject.experts, 2), np.nan)
             if self.bootstrap:
                 drawn = bootstrap_animacy(values_nE, animate_n, draws=self.bootstrap, seed=self.seed, units=units)
                 bounds[kind] = np.array([interval(column) for column in drawn.T])
+            numbers[f"{kind}_mean_size"] = mean(np.abs(found[kind]))
+            if self.permutations:
+                null = animacy_null(values_nE, animate_n, draws=self.permutations, seed=self.seed, units=units)
+                sizes = mean_of_defined(np.abs(null))
+                numbers[f"{kind}_mean_size_null"] = mean(sizes)
+                numbers[f"{kind}_p"] = number(p_value(float(mean_of_defined(np.abs(found[kind]))), sizes))
+            numbers[f"{kind}_clear"] = _clear(bounds[kind])
             progress(step, len(kinds))
         header = [f"{kind}{end}" for kind in kinds for end in ("", "_low", "_high")]
         write_table(
@@ -80,11 +87,8 @@ class AnimacyProbe(Probe):
             folder / "animacy.png",
         )
         return Result(
-            {
-                "gate_mean_size": mean(np.abs(found["gate"])),
-                "readout_mean_size": mean(np.abs(found["readout"])),
-                "gate_clear": _clear(bounds["gate"]),
-                "readout_clear": _clear(bounds["readout"]),
+            numbers
+            | {
                 "same_sign": number(_same_sign(found["gate"], found["readout"])),
                 "images": len(rows),
                 "animate_images": int(animate_n.sum()),

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.stats import hypergeom
 
 from callbacks import figures as common
 from moe.data.readers import Progress
@@ -48,6 +49,7 @@ class ExcitingProbe(Probe):
                 "overlap_gate_readout": float(np.mean(shared)) / count,
                 # of two random sets of that size: the mean of the hypergeometric distribution
                 "overlap_chance": count / n,
+                "overlap_p": overlap_p(sum(shared), count, n, subject.experts),
             },
             dead_note(subject.dead()),
         )
@@ -78,6 +80,22 @@ class ExcitingProbe(Probe):
             common.save(figures.picture_grid(blocks, labels, title, what), folder / f"exciting_{kind}.png")
             progress(number, len(KINDS))
         write_table(folder / "exciting.csv", ["images", "score", "expert", "rank", "image", "value"], table)
+
+
+def overlap_p(shared: int, count: int, n: int, experts: int) -> float:
+    """Probability that pairs of unrelated lists share as many images, all experts together, or more.
+
+    Args:
+        shared: images in both lists, summed over experts.
+        count: images of a list.
+        n: images to choose from.
+        experts: number of experts E, that is of pairs of lists.
+    """
+    one = hypergeom(n, count, count).pmf(np.arange(count + 1))
+    total = np.ones(1)
+    for _ in range(experts):
+        total = np.convolve(total, one)
+    return float(min(1.0, total[shared:].sum()))
 
 
 def exciting_block(

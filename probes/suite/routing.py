@@ -16,7 +16,7 @@ from callbacks.metrics import class_information, load_balance, routing_heatmap
 from moe.data.readers import Progress
 from probes import charts
 from probes.probe import Probe, Result
-from probes.resampling import bootstrap_counts, interval, p_value
+from probes.resampling import bootstrap_counts, dealt, interval, p_value
 from probes.subject import Subject, evenly
 from probes.tables import number, write_table
 
@@ -69,8 +69,8 @@ class RoutingProbe(Probe):
             heatmap_CE,
             [f"{name} ({count})" for name, count in zip(classes, counts_C, strict=True)],
             names,
-            title=f"Routing of {store.name} ({subject.title})",
-            label=f"proportion of the class's images (a row sums to k = {slots})",
+            title=f"Routing of {store.name} ({subject.title}); a row sums to k = {slots}",
+            label="proportion of the class's images",
             limits=(0.0, 1.0),
         )
         figure.axes[0].set(xlabel="expert", ylabel="class (images)")
@@ -81,7 +81,7 @@ class RoutingProbe(Probe):
         if self.permutations and np.isfinite(observed):
             null = information_null(
                 indices_nK[known], store.labels_N[known], len(classes), experts, draws=self.permutations,
-                seed=self.seed, units=_label_units(subject, known),
+                seed=self.seed, units=subject.units_of(known),
             )  # fmt: skip
             result.numbers["class_information_null"] = float(null.mean())
             result.numbers["class_information_p"] = p_value(observed, null)
@@ -114,15 +114,6 @@ class RoutingProbe(Probe):
             ),
         )
         return []
-
-
-def _label_units(subject: Subject, known: NDArray[np.bool_]) -> NDArray[np.int64] | None:
-    """Units of the labelled images, numbered anew, if every unit has one label; else None."""
-    if subject.units is None:
-        return None
-    _, units = np.unique(subject.units[known], return_inverse=True)
-    pairs = len(np.unique(np.stack([units, subject.store.labels_N[known]]), axis=1).T)
-    return units if pairs == units.max(initial=-1) + 1 else None
 
 
 def tsne(logits_nE: NDArray[np.float32], perplexity: float, seed: int) -> NDArray[np.float64]:
@@ -162,12 +153,8 @@ def information_null(
         experts: number of experts E.
         draws: number of permutations.
         seed: of the permutations.
-        units: (n,) groups of images that have one label together (THINGS: concepts), numbered from 0; labels are dealt
-            to them, since images of one concept are routed alike whatever its class. None: to images.
+        units: (n,) groups of images, see `dealt`.
     """
-    rng = np.random.default_rng(seed)
-    units = np.arange(len(labels_n)) if units is None else units
-    label_of_unit = labels_n[np.unique(units, return_index=True)[1]]
     return np.array([
-        class_information(indices_nK, rng.permutation(label_of_unit)[units], classes, experts) for _ in range(draws)
+        class_information(indices_nK, labels, classes, experts) for labels in dealt(labels_n, draws, seed, units)
     ])  # fmt: skip

@@ -151,8 +151,7 @@ class SeparabilityProbe(Probe):
         write_table(folder / "separability.csv", header, table)
 
     def _figure(self, folder: Path, subject: Subject, labels: Labels, accuracy_ECC: NDArray[np.float64]) -> None:
-        note = "cells are equal; "
-        weights = np.ones(len(labels.names))
+        note, weights = "", np.ones(len(labels.names))
         if labels.unit == "concepts":
             note, weights = (
                 "a cell's sides grow with its classes' numbers of concepts; ",

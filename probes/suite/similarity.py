@@ -151,7 +151,9 @@ class SimilarityProbe(Probe):
             ([name, *row] for name, row in zip(names, first.together_NN.tolist(), strict=True)),
         )
         low, high = interval(first.rand)
+        alike = interval(np.array([part[np.triu_indices(len(living), k=1)].mean() for part in parts]))
         return {
+            "mean_similarity_low": number(alike.low), "mean_similarity_high": number(alike.high),
             "stability": mean(first.rand), "stability_low": number(low), "stability_high": number(high),
             "same_number_of_clusters": mean((first.k == groups[0].found.k).astype(float)),
         }  # fmt: skip

@@ -3,7 +3,7 @@ import statistics
 import numpy as np
 import pytest
 
-from probes.animacy import ANIMATE, INANIMATE, animacy_index, animate_classes, bootstrap_animacy
+from probes.animacy import ANIMATE, INANIMATE, animacy_index, animacy_null, animate_classes, bootstrap_animacy
 from probes.resampling import bootstrap_counts
 
 
@@ -44,6 +44,20 @@ def test_the_bootstrap_equals_indices_of_the_samples_written_out(responses, grou
         rows = np.repeat(np.arange(60), times)
         for e in range(3):
             assert found[draw, e] == pytest.approx(d_prime(scores[rows, e], animate[rows]), abs=1e-9)
+
+
+def test_the_null_deals_the_sides_to_images_or_to_concepts(responses):
+    scores, animate = responses
+    rng = np.random.default_rng(3)
+    for drawn in animacy_null(scores, animate, draws=5, seed=3):
+        sides = rng.permutation(animate)
+        assert drawn == pytest.approx([d_prime(scores[:, e], sides) for e in range(3)], abs=1e-9)
+    units = np.repeat(np.arange(15), 4)
+    of_unit = np.arange(15) % 3 == 0
+    rng = np.random.default_rng(3)
+    for drawn in animacy_null(scores, of_unit[units], draws=5, seed=3, units=units):
+        sides = rng.permutation(of_unit)[units]
+        assert drawn == pytest.approx([d_prime(scores[:, e], sides) for e in range(3)], abs=1e-9)
 
 
 def test_constant_responses_and_one_sided_samples_are_nan():

@@ -10,7 +10,7 @@ QUICK = {
     "routing": {"map_images": 40, "permutations": 9, "bootstrap": 20},
     "exciting": {"count": 3},
     "coupling": {"bootstrap": 20},
-    "animacy": {"bootstrap": 20},
+    "animacy": {"bootstrap": 20, "permutations": 5},
     "tuning": {"permutations": 2},
     "separability": {"bootstrap": 20},
     "similarity": {"draws": 2, "pictures": 2},

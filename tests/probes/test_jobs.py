@@ -26,7 +26,8 @@ pytestmark = pytest.mark.slow
 # tiny_store's classes are neither animate nor inanimate
 QUICK = [
     "routing.map_images=30", "routing.permutations=5", "routing.bootstrap=10", "coupling.bootstrap=10",
-    "animacy.animate=[class 0]", "animacy.bootstrap=10", "tuning.permutations=2", "separability.bootstrap=10",
+    "animacy.animate=[class 0]", "animacy.bootstrap=10", "animacy.permutations=5",
+    "tuning.permutations=2", "separability.bootstrap=10",
     "similarity.draws=2", "similarity.pictures=2",
 ]  # fmt: skip
 LABELS = {

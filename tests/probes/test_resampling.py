@@ -9,6 +9,7 @@ from probes import resampling
 from probes.resampling import (
     bootstrap_counts,
     class_bootstrap,
+    dealt,
     interval,
     matched_null,
     mean_of_defined,
@@ -56,6 +57,17 @@ def test_batches_do_not_matter_and_seeds_do(monkeypatch):
     assert len(batches) == 7
     np.testing.assert_array_equal(np.concatenate(batches), whole)
     assert (counts(30, 40, seed=4) != whole).any()
+
+
+def test_labels_are_dealt_to_units_only_if_each_has_one():
+    labels, units = np.array([0, 0, 1, 1, 1, 0]), np.array([0, 0, 1, 2, 2, 3])
+    for drawn in dealt(labels, 20, 0, units):
+        assert drawn[0] == drawn[1]
+        assert drawn[3] == drawn[4]
+        assert sorted(drawn[[0, 2, 3, 5]]) == [0, 0, 1, 1]
+    labels[1] = 1
+    assert all(sorted(drawn) == sorted(labels) for drawn in dealt(labels, 20, 0, units))
+    assert any(drawn[3] != drawn[4] for drawn in dealt(labels, 20, 0, units))
 
 
 def test_class_bootstrap_equals_loops_over_the_classes_drawn():

@@ -1,6 +1,7 @@
 """What the probes make of data whose answer is known, and of the bad cases of real data."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from probes.resampling import bootstrap_counts
 from probes.subject import Subject, evenly, rated_rows, representative_rows
 from probes.suite.animacy import AnimacyProbe
 from probes.suite.coupling import CouplingProbe
-from probes.suite.exciting import ExcitingProbe
+from probes.suite.exciting import ExcitingProbe, overlap_p
 from probes.suite.routing import RoutingProbe, cv2_bootstrap, information_null, tsne
 from probes.suite.separability import SeparabilityProbe
 from probes.suite.similarity import SimilarityProbe
@@ -131,6 +132,12 @@ class TestExciting:
         assert numbers["overlap_gate_readout"] == 0
         assert numbers["overlap_chance"] == pytest.approx(8 / 120)
 
+    @pytest.mark.parametrize("shared", range(5))
+    def test_the_chance_of_an_overlap_equals_counting_all_lists(self, shared):
+        lists = list(combinations(range(5), 2))
+        ways = [len({0, 1} & set(a)) + len({0, 1} & set(b)) for a in lists for b in lists]
+        assert overlap_p(shared, 2, 5, 2) == pytest.approx(np.mean([way >= shared for way in ways]))
+
 
 class TestCoupling:
     def test_a_readout_that_follows_the_gate_is_coupled(self, tmp_path):
@@ -157,6 +164,8 @@ class TestAnimacy:
         assert 2.5 < float(rows[1]["gate_low"]) < float(rows[1]["gate"]) < float(rows[1]["gate_high"])
         assert abs(float(rows[1]["readout"])) < 0.25
         assert "animate: bird, cat" in result.notes
+        assert result.numbers["gate_p"] == 1 / 200
+        assert result.numbers["readout_p"] > 0.05
 
     def test_unlabelled_images_are_left_out(self, tmp_path):
         s = example_subject(tmp_path)
