@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,7 +21,6 @@ from probes.activations import Snapshot, activations, digest
 from probes.probe import Numbers, Probe
 from probes.subject import Subject
 from probes.tables import write_table
-from sweeps import tracker
 from sweeps.runs import Run
 
 _PREFIX = "model."  # of the network within the Lightning module
@@ -50,7 +48,7 @@ def checkpoint_snapshots(run: Run, report: Callable[[str], None]) -> list[Snapsh
 
 
 def probe_epochs(
-    final: Snapshot, store: ImageStore, probes: Mapping[str, Probe], report: Callable[[str], None], tracked: Any
+    final: Snapshot, store: ImageStore, probes: Mapping[str, Probe], report: Callable[[str], None]
 ) -> None:
     """Headline numbers of every probe after the epochs that are kept, as a table and a figure in its folder.
 
@@ -75,7 +73,6 @@ def probe_epochs(
             numbers,
             f"{name} on {store.name}, run {run.id}",
         )
-        tracker.log_files(tracked, f"probe/{store.name}/{folder.name}", folder)
     for snapshot in snapshots:  # large, and of little use once their numbers are known
         shutil.rmtree(snapshot.folder(store), ignore_errors=True)
 

@@ -17,13 +17,13 @@ from moe.data.store import ImageStore
 from moe.errors import UserError
 from probes import epochs as over_training
 from probes.activations import Snapshot, activations, final_snapshot
-from probes.probe import Numbers, Probe, Result
+from probes.probe import SEPARATOR, Numbers, Probe, Result
 from probes.registry import chosen, registry
 from probes.subject import Subject
 from sweeps import tracker
 from sweeps.console import err, progress_bar
 from sweeps.launch import LaunchedSweep
-from sweeps.runs import Run, RunStore, write_json
+from sweeps.runs import Run, RunStore, read_json, write_json
 
 Report = Callable[[str], None]
 
@@ -49,7 +49,7 @@ def probe_run(
 
     Returns:
         ``{"run_id": ..., "images": {store: {probe: numbers}}}``; results on several stores together are under their
-        names joined by ``+``.
+        names joined by ``--``.
 
     Raises:
         UserError: no such run, it is not finished, or images, probes or options are unknown.
@@ -82,7 +82,9 @@ def _probe(
                 name: _one(subject, name, probe, tracked, report, snapshot) for name, probe in able.items()
             }
             if epochs:
-                over_training.probe_epochs(snapshot, store, able, report, tracked)
+                over_training.probe_epochs(snapshot, store, able, report)
+                for name, probe in able.items():
+                    _publish(run, tracked, store.name, probe.label(name))
         if len(subjects) > 1:
             results |= _across_images(subjects, probes, tracked, report)
     return {"run_id": run.id, "images": results}
@@ -116,15 +118,15 @@ def _one(subject: Subject, name: str, probe: Probe, tracked: Any, report: Report
     folder = subject.run.probe(subject.store.name, probe.label(name))
     provenance = {"model": snapshot.digest, "image_sets": {subject.store.name: subject.store.digest()}}
     result = write_result(folder, name, probe, report, provenance, partial(probe.run, subject))
-    prefix = f"probe/{subject.store.name}/{folder.name}"
-    _log(tracked, prefix, folder, result)
+    _publish(subject.run, tracked, subject.store.name, folder.name)
     return result.numbers
 
 
-def _log(tracked: Any, prefix: str, folder: Path, result: Result) -> None:
-    tracker.log_files(tracked, prefix, folder)
-    known = {f"{prefix}/{key}": value for key, value in result.numbers.items() if value is not None}
-    tracker.log_numbers(tracked, known)
+def _publish(run: Run, tracked: Any, images: str, name: str) -> None:
+    """Show a probe's results in the tracker's run."""
+    prefix, numbers = f"probe/{images}/{name}", read_json(run.probe_result(images, name))
+    tracker.log_files(tracked, prefix, run.probe(images, name))
+    tracker.log_numbers(tracked, {f"{prefix}/{k}": v for k, v in numbers.items() if isinstance(v, int | float)})
 
 
 def write_result(
@@ -179,7 +181,7 @@ def _across_images(
     subjects: Sequence[Subject], probes: Mapping[str, Probe], tracked: Any, report: Report
 ) -> dict[str, dict[str, Numbers]]:
     """Probes that set several sets of images side by side."""
-    run, images = subjects[0].run, "+".join(subject.store.name for subject in subjects)
+    run, images = subjects[0].run, SEPARATOR.join(subject.store.name for subject in subjects)
     results: dict[str, Numbers] = {}
     for name, probe in probes.items():
         if type(probe).across_images is Probe.across_images:
@@ -190,7 +192,7 @@ def _across_images(
         folder = run.probe(images, probe.label(name))
         provenance = {"image_sets": {subject.store.name: subject.store.digest() for subject in able}}
         result = write_result(folder, name, probe, report, provenance, partial(probe.across_images, able))
-        _log(tracked, f"probe/{images}/{folder.name}", folder, result)
+        _publish(run, tracked, images, folder.name)
         results[name] = result.numbers
     return {images: results} if results else {}
 

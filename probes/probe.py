@@ -21,6 +21,7 @@ from probes.subject import Subject
 
 Numbers = dict[str, float | int | None]
 
+SEPARATOR = "--"  # in folders' names, which name artifacts too: letters, digits, ".", "_" and "-" alone
 _LONGEST = 60  # characters of options in a folder's name
 
 
@@ -78,11 +79,9 @@ class Probe(BaseModel, ABC):
         if not changed:
             return name
         plain = {key: value for key, value in self.options().items() if key in changed}
-        text = ",".join(
-            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in plain.items()
-        )
-        safe = re.sub(r"[^A-Za-z0-9=,._-]+", "-", text)
-        if safe != text or len(safe) > _LONGEST:
+        values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
+        text = SEPARATOR.join(f"{key}-{value}" for key, value in values.items())
+        if len(text) > _LONGEST or not all(re.fullmatch(r"[A-Za-z0-9._]+", value) for value in values.values()):
             digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
-            safe = f"{safe[:_LONGEST]}-{digest}"
-        return f"{name}@{safe}"
+            text = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', text)[:_LONGEST]}-{digest}"
+        return f"{name}{SEPARATOR}{text}"

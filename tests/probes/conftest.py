@@ -1,6 +1,7 @@
 """Two finished runs that the tests of this folder share, and a reader of tables."""
 
 import csv
+import shutil
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.conftest import tiny_config, tiny_store
 
 
 @pytest.fixture(scope="session")
-def two_runs(tmp_path_factory):
+def trained(tmp_path_factory):
     """A home with two trained runs (seeds 0 and 1) and a store that is large enough for most probes."""
     root = tmp_path_factory.mktemp("probed")
     with pytest.MonkeyPatch.context() as patch:
@@ -20,6 +21,12 @@ def two_runs(tmp_path_factory):
         for seed in (0, 1):
             train(tiny_config(seed=seed), report=lambda *_: None)
     return root
+
+
+@pytest.fixture
+def two_runs(trained, tmp_path):
+    """A test's own copy of `trained`."""
+    return shutil.copytree(trained, tmp_path / "probed", symlinks=True)
 
 
 def table(path):

@@ -31,11 +31,11 @@ QUICK = [
     "similarity.draws=2", "similarity.pictures=2",
 ]  # fmt: skip
 LABELS = {
-    "routing": "routing@map_images=30,permutations=5,bootstrap=10",
-    "coupling": "coupling@bootstrap=10",
-    "tuning": "tuning@permutations=2",
-    "separability": "separability@bootstrap=10",
-    "similarity": "similarity@pictures=2,draws=2",
+    "routing": "routing--map_images-30--permutations-5--bootstrap-10",
+    "coupling": "coupling--bootstrap-10",
+    "tuning": "tuning--permutations-2",
+    "separability": "separability--bootstrap-10",
+    "similarity": "similarity--pictures-2--draws-2",
 }
 
 
@@ -66,7 +66,7 @@ def test_every_probe_leaves_tables_figures_and_numbers_and_repeats_itself():
     lines = []
     first = jobs.probe_run(run_of(0).id, None, None, lines.append, QUICK)
     assert set(first["images"]["tiny"]) == set(PROBES)
-    folders = {folder.name.split("@")[0]: folder for folder in (run_of(0).path / "probes" / "tiny").iterdir()}
+    folders = {folder.name.split("--")[0]: folder for folder in (run_of(0).path / "probes" / "tiny").iterdir()}
     assert set(folders) == set(PROBES)
     for name, label in LABELS.items():
         assert folders[name].name == label
@@ -77,7 +77,7 @@ def test_every_probe_leaves_tables_figures_and_numbers_and_repeats_itself():
         assert set(record["options"]) == set(PROBES[name].model_fields)
         assert record["model"] == final_snapshot(run_of(0)).digest
         assert record["image_sets"] == {"tiny": open_store("tiny").digest()}
-    assert {probe.split("@")[0] for _, probe, _ in run_of(0).probe_results()} == set(PROBES)
+    assert {probe.split("--")[0] for _, probe, _ in run_of(0).probe_results()} == set(PROBES)
     again = []
     assert jobs.probe_run(run_of(0).id, None, None, again.append, QUICK) == first
     assert "activations reused" in again[0]
@@ -111,7 +111,7 @@ def test_raw_and_standardised_results_lie_apart():
     options = ["tuning.permutations=0"]
     jobs.probe_run(run_of(0).id, ["tuning"], ["tiny"], silent, options)
     jobs.probe_run(run_of(0).id, ["tuning"], ["tiny"], silent, [*options, "tuning.standardize=false"])
-    z, raw = (run_of(0).probe("tiny", f"tuning@{label}permutations=0") for label in ("", "standardize=false,"))
+    z, raw = (run_of(0).probe("tiny", f"tuning--{label}permutations-0") for label in ("", "standardize-false--"))
     assert read_json(z / "result.json")["options"]["standardize"] is True
     assert read_json(raw / "result.json")["options"]["standardize"] is False
     assert (z / "coefficients.csv").read_text() != (raw / "coefficients.csv").read_text()
@@ -142,8 +142,8 @@ def test_several_sets_of_images_side_by_side():
     rng = np.random.default_rng(1)
     write_store("noise", Images(rng.integers(0, 255, (20, 24, 24, 3), np.uint8), [f"n{i}" for i in range(20)], "drawn"))
     results = jobs.probe_run(run_of(0).id, ["exciting"], ["tiny", "noise"], silent)
-    assert set(results["images"]) == {"tiny", "noise", "tiny+noise"}
-    folder = run_of(0).probe("tiny+noise", "exciting")
+    assert set(results["images"]) == {"tiny", "noise", "tiny--noise"}
+    folder = run_of(0).probe("tiny--noise", "exciting")
     assert {"exciting_gate.png", "exciting_readout.png"} <= {file.name for file in folder.iterdir()}
     joint = table(folder / "exciting.csv")
     for name in ("tiny", "noise"):

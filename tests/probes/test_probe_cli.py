@@ -66,7 +66,7 @@ def test_json_is_one_document_and_nothing_else(moe, two_runs, monkeypatch):
     assert json.loads(out)["images"]["tiny"]["exciting"]["images"] == 120
     code, out, _ = moe("probe", "--run", run_id, "--probe", "exciting", "--set", "exciting.count=3")
     assert code == 0
-    assert "exciting@count=3: images 120" in out
+    assert "exciting--count-3: images 120" in out
 
 
 @pytest.mark.slow

@@ -89,12 +89,12 @@ def test_mistakes_in_options_are_named(assignment, words):
 def test_results_under_other_options_have_another_folder():
     assert TuningProbe().label("tuning") == "tuning"
     assert TuningProbe(permutations=99).label("tuning") == "tuning"
-    assert TuningProbe(standardize=False, top=3).label("tuning") == "tuning@standardize=false,top=3"
+    assert TuningProbe(standardize=False, top=3).label("tuning") == "tuning--standardize-false--top-3"
     labels = {
         PROBES["animacy"](animate=a).label("animacy") for a in [("a b",), ("a/b",), ("a", "b"), ("x" * 200,), None]
     }
     assert len(labels) == 5
-    assert all("/" not in label and len(label) < 90 for label in labels)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,90}", label) for label in labels)
 
 
 def test_a_plugin_is_a_probe_like_any_other(installed):
