@@ -168,13 +168,19 @@ def write_result(
 
 
 def words(numbers: Numbers) -> str:
-    """Headline numbers in one line."""
+    """Headline numbers in one line; `x_low` and `x_high` stand behind `x` in brackets."""
     shown = {
         key: f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
         for key, value in numbers.items()
         if value is not None
     }
-    return ", ".join(f"{key} {text}" for key, text in shown.items())
+    ends = {key: (f"{key}_low", f"{key}_high") for key in shown if {f"{key}_low", f"{key}_high"} <= shown.keys()}
+    hidden = {end for pair in ends.values() for end in pair}
+    parts = []
+    for key in (key for key in shown if key not in hidden):
+        between = f" [{', '.join(shown[end] for end in ends[key])}]" if key in ends else ""
+        parts.append(f"{key} {shown[key]}{between}")
+    return ", ".join(parts)
 
 
 def _across_images(

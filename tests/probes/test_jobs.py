@@ -235,3 +235,8 @@ def test_a_probe_that_cannot_use_the_images_says_why():
     assert "animacy: left out, it is not known which of these classes are animate" in said
     assert "separability: left out, these images have fewer than two classes" in said
     assert set(results["images"]["few"]) == {"exciting"}
+
+
+def test_headline_numbers_in_one_line():
+    numbers = {"images": 5000, "mean": 0.12345, "lone_low": 1, "mean_low": 0.1, "mean_high": 0.2, "nothing": None}
+    assert jobs.words(numbers) == "images 5,000, mean 0.123 [0.1, 0.2], lone_low 1"
