@@ -155,17 +155,44 @@ def probe_command(
     ] = None,
     probe: Annotated[list[str] | None, typer.Option("--probe", help="Only this probe; repeatable.")] = None,
     images: Annotated[list[str] | None, typer.Option("--images", help="Images to probe with; repeatable.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PROBE.OPTION=VALUE", help="An option of a probe; repeatable. See --list."),
+    ] = None,
+    epochs: Annotated[bool, typer.Option("--epochs", help="Probe the checkpoints kept from training too.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="List the probes and their options.")] = False,
     as_json: Json = False,
 ) -> None:
     """Ask each expert what it encodes; tables and figures go into the run, on disk and in the tracker."""
+    if show:
+        _list_probes(as_json)
+        return
     from probes import jobs
 
     if (run is None) == (sweep is None):
         raise UserError("say what to probe: --run ID or --sweep NAME")
     report = (lambda _line: None) if as_json else out.print
-    results = jobs.probe_run(run, probe, images, report) if run else jobs.probe_sweep(str(sweep), probe, images, report)
+    if run:
+        results = jobs.probe_run(run, probe, images, report, assignments, epochs=epochs)
+    else:
+        results = jobs.probe_sweep(str(sweep), probe, images, report, assignments, epochs=epochs)
     if as_json:
         print_json(results)
+
+
+def _list_probes(as_json: bool) -> None:
+    from probes.registry import listing
+
+    listed = listing()
+    if as_json:
+        print_json(listed)
+        return
+    for shown in listed["probes"]:
+        out.print(shown["about"], markup=False)
+        for option in shown["options"]:
+            out.print(f"  {option['name']}={option['default']}  {option['about']}", markup=False)
+    for name, reason in listed["broken"].items():
+        out.print(f"{name}: cannot be loaded: {reason}", markup=False)
 
 
 @app.command("compare")
@@ -242,12 +269,18 @@ def data_import(
     classes: Annotated[Path | None, typer.Option(help="Class names, one a line, in label order.")] = None,
     size: Annotated[int | None, typer.Option(min=16, help="Pixels a side; default: the images' own.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace images of the same name.")] = False,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="THINGS: keep images of concepts without dimensions.")
+    ] = False,
 ) -> None:
     """Make a store of your own images."""
     from moe.data.datasets import import_images
 
     with progress_bar(f"importing {name}") as progress:
-        store = import_images(name, path, labels=labels, classes=classes, size=size, replace=force, progress=progress)
+        store = import_images(
+            name, path, labels=labels, classes=classes, size=size, replace=force, allow_unknown=allow_unknown,
+            progress=progress,
+        )  # fmt: skip
     _describe(store.manifest)
 
 

@@ -1,12 +1,13 @@
-"""Gate logits, and the readouts of every image forced through every expert; computed once, then cached.
+"""What a model does with a set of images: gate logits, gates, and the readouts of every image through every expert.
 
-Axes: n images, E experts, K = top-k slots, D embedding.
+Computed once for a model and a set of images, chunk by chunk onto the disk, and read from there by all probes.
+
+Axes: n images, B images of a chunk, E experts, K = top-k slots, D embedding.
 """
 
-import uuid
-import zipfile
-from collections.abc import Callable
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,19 @@ import torch
 from numpy.typing import NDArray
 
 from moe.data.augment import as_float, normalise
-from moe.data.loading import resized
+from moe.data.loading import at_size
+from moe.data.readers import Progress
 from moe.data.store import ImageStore
 from moe.errors import UserError
-from moe.export import load_model
-from sweeps.runs import Run
+from moe.export import ModelCard, load_model
+from moe.model import MoE
+from probes.chunked import ChunkedArrays, Layout
+from sweeps.runs import LockedError, Run, locked
 
-_BATCH = 256
+# Images of a chunk, and of a batch: at the paper's width the stem alone holds 0.3 GB for them at 96 px.
+_CHUNK = 128
+_FORMAT = 1  # raised when the same model and images would give other arrays
+_PATIENCE = 3600.0  # seconds to wait for another process that computes the same
 
 
 @dataclass(frozen=True)
@@ -29,91 +36,164 @@ class Activations:
 
     Attributes:
         logits_nE: float32, deterministic gate logits (Equation 3).
-        indices_nK: int64, chosen experts.
+        indices_nK: int64, chosen experts, largest gate first.
+        weights_nK: float32, gates of the chosen experts; a row sums to 1.
         readouts_EnD: float32, readout of each image forced through each expert, the router bypassed (Section 4).
+            Usually a memory map.
     """
 
     logits_nE: NDArray[np.float32]
     indices_nK: NDArray[np.int64]
+    weights_nK: NDArray[np.float32]
     readouts_EnD: NDArray[np.float32]
 
-    @property
+    @cached_property
     def norms_nE(self) -> NDArray[np.float32]:
         """Response magnitude: the L2 norm of the readout, float32."""
-        return np.asarray(np.linalg.norm(self.readouts_EnD, axis=2).T)
+        return np.stack([np.linalg.norm(readout_nD, axis=1) for readout_nD in self.readouts_EnD], axis=1)
+
+    @property
+    def gates_nE(self) -> NDArray[np.float32]:
+        """G(h) of Equation 3, zero for experts that were not chosen."""
+        gates_nE = np.zeros_like(self.logits_nE)
+        np.put_along_axis(gates_nE, self.indices_nK, self.weights_nK, axis=1)
+        return gates_nE
+
+    @property
+    def chosen_nE(self) -> NDArray[np.bool_]:
+        """Whether each image is routed to each expert."""
+        chosen_nE = np.zeros(self.logits_nE.shape, np.bool_)
+        np.put_along_axis(chosen_nE, self.indices_nK, True, axis=1)
+        return chosen_nE
 
     def rows(self, rows: NDArray[np.intp]) -> "Activations":
         """The activations of some of the images."""
-        return Activations(self.logits_nE[rows], self.indices_nK[rows], self.readouts_EnD[:, rows])
+        return Activations(
+            self.logits_nE[rows], self.indices_nK[rows], self.weights_nK[rows], self.readouts_EnD[:, rows]
+        )
 
 
-def activations(run: Run, store: ImageStore, progress: Callable[[int, int], None]) -> tuple[Activations, bool]:
-    """A run's activations for a store, and whether they came from the cache.
+@dataclass(frozen=True)
+class Snapshot:
+    """A run's model at some time.
 
-    The cache is keyed by the checksums of the model's weights and of the images.
+    Attributes:
+        run: whose model it is.
+        model: in eval mode, on the CPU.
+        card: how images are prepared for it.
+        digest: checksum of everything that its activations depend on but the images.
+        epoch: epochs trained, if it is a checkpoint; None for the final model.
+    """
+
+    run: Run
+    model: MoE
+    card: ModelCard
+    digest: str
+    epoch: int | None = None
+
+    def folder(self, store: ImageStore) -> Path:
+        """Where its activations to a store lie."""
+        final = self.run.activations(store.name)
+        return final if self.epoch is None else final.with_name(f"{final.name}@epoch{self.epoch:04d}")
+
+
+def final_snapshot(run: Run) -> Snapshot:
+    """The exported model of a finished run.
+
+    Raises:
+        UserError: the run has no usable model.
+    """
+    model, card = load_model(run.model)
+    return Snapshot(run, model, card, digest(card.sha256, card))
+
+
+def digest(weights: str, card: ModelCard) -> str:
+    """Checksum of a model: of its weights, its network and how images are prepared for it.
 
     Args:
-        run: a finished run.
+        weights: checksum of the file with the weights.
+        card: the rest.
+    """
+    parts = (_FORMAT, weights, card.model, card.gate, card.data.image_size, card.mean, card.sd)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def activations(snapshot: Snapshot, store: ImageStore, progress: Progress) -> tuple[Activations, bool]:
+    """A model's activations for a store, and whether all of them came from the cache.
+
+    The cache is keyed by the checksums of the model and of the images. Computing goes on after an interruption, and
+    holds one chunk of images in memory.
+
+    Args:
+        snapshot: the model.
         store: the images.
         progress: called with (done, total) images while computing.
 
     Raises:
-        UserError: the run has no usable model, or an activation is not finite.
+        UserError: an activation is not finite (names run, expert and image), or another process computes the same
+            and does not come to an end.
     """
-    model, card = load_model(run.model)
-    key = f"{card.sha256}:{store.digest()}"
-    path = run.activations(store.name)
-    cached = _cached(path, key)
-    if cached is not None:
-        return cached, True
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).to(memory_format=torch.channels_last)
-    images = resized(store, card.data.image_size)
-    logits, indices, readouts = [], [], []
-    with torch.inference_mode():
-        for start in range(0, len(images), _BATCH):
-            x = normalise(as_float(images[start : start + _BATCH].to(device)), card.mean, card.sd)
-            routing, readouts_EBD = model.route_and_readouts(x.contiguous(memory_format=torch.channels_last))
-            logits.append(routing.logits.cpu())
-            indices.append(routing.indices.cpu())
-            readouts.append(readouts_EBD.cpu())
-            progress(min(start + _BATCH, len(images)), len(images))
-    result = Activations(torch.cat(logits).numpy(), torch.cat(indices).numpy(), torch.cat(readouts, dim=1).numpy())
-    _check_finite(result, run, store)
-    _save(path, key, result)
-    return result, False
-
-
-def _cached(path: Path, key: str) -> Activations | None:
+    folder = snapshot.folder(store)
     try:
-        # opened here because numpy leaves a file open that turns out not to be an archive
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            if str(stored["key"]) != key:
-                return None
-            return Activations(stored["logits_nE"], stored["indices_nK"], stored["readouts_EnD"])
-    except (FileNotFoundError, zipfile.BadZipFile, EOFError, KeyError, ValueError):  # absent, or cut off by a crash
-        return None
-
-
-def _save(path: Path, key: str, result: Activations) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
-    with partial.open("wb") as file:
-        np.savez(
-            file,
-            key=np.array(key),
-            logits_nE=result.logits_nE,
-            indices_nK=result.indices_nK,
-            readouts_EnD=result.readouts_EnD,
-        )
-    partial.replace(path)
-
-
-def _check_finite(result: Activations, run: Run, store: ImageStore) -> None:
-    for expert, readout_nD in enumerate(result.readouts_EnD):
-        bad = np.flatnonzero(~np.isfinite(readout_nD).all(axis=1) | ~np.isfinite(result.logits_nE[:, expert]))
-        if len(bad):
-            raise UserError(
-                f"run {run.id}, expert {expert}: activations are not finite for {len(bad)} images of {store.name}, "
-                f"first {store.ids[bad[0]]}; the model diverged, train it again with a lower train.lr"
+        with locked(folder.with_name(f".{folder.name}.lock"), _PATIENCE):
+            arrays = ChunkedArrays.resume(
+                folder, f"{snapshot.digest}:{store.digest()}", _layouts(snapshot.model, len(store)), _CHUNK
             )
+            missing = list(arrays.missing())
+            if missing:
+                _compute(snapshot, store, arrays, missing, progress)
+    except LockedError:
+        raise UserError(f"another process has been computing {folder} for an hour; end it or try again") from None
+    found = arrays.open()
+    result = Activations(*(found[name] for name in ("logits_nE", "indices_nK", "weights_nK", "readouts_EnD")))
+    return result, not missing
+
+
+def _layouts(model: MoE, n: int) -> dict[str, Layout]:
+    experts, slots, size = model.config.experts, model.config.top_k, model.embedding
+    return {
+        "logits_nE": Layout((n, experts), "<f4"),
+        "indices_nK": Layout((n, slots), "<i8"),
+        "weights_nK": Layout((n, slots), "<f4"),
+        "readouts_EnD": Layout((experts, n, size), "<f4", axis=1),
+    }
+
+
+def _compute(
+    snapshot: Snapshot, store: ImageStore, arrays: ChunkedArrays, missing: list[tuple[int, int]], progress: Progress
+) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, card = snapshot.model.to(device).to(memory_format=torch.channels_last), snapshot.card
+    done = len(store) - sum(stop - start for start, stop in missing)
+    progress(done, len(store))
+    with torch.inference_mode():
+        for start, stop in missing:
+            # Every chunk has the same shape: kernels are chosen by it, and an image's result must not depend on
+            # how many images come with it.
+            rows = np.minimum(np.arange(start, start + _CHUNK), len(store) - 1)
+            images = at_size(store.images_NHWC[rows[0] : rows[-1] + 1], card.data.image_size)[rows - start]
+            x = normalise(as_float(images.to(device)), card.mean, card.sd)
+            routing, readouts_EBD = model.route_and_readouts(x.contiguous(memory_format=torch.channels_last))
+            count = stop - start
+            blocks = {
+                "logits_nE": routing.logits[:count].cpu().numpy(),
+                "indices_nK": routing.indices[:count].cpu().numpy(),
+                "weights_nK": routing.weights[:count].cpu().numpy(),
+                "readouts_EnD": readouts_EBD[:, :count].cpu().numpy(),
+            }
+            _check_finite(blocks["logits_nE"], blocks["readouts_EnD"], snapshot.run, store, start)
+            arrays.write(start, blocks)
+            done += count
+            progress(done, len(store))
+
+
+def _check_finite(
+    logits_BE: NDArray[np.float32], readouts_EBD: NDArray[np.float32], run: Run, store: ImageStore, start: int
+) -> None:
+    bad_EB = ~np.isfinite(readouts_EBD).all(axis=2) | ~np.isfinite(logits_BE).T
+    if bad_EB.any():
+        image, expert = np.argwhere(bad_EB.T)[0]
+        raise UserError(
+            f"run {run.id}, expert {expert}, image {store.ids[start + image]} of {store.name}: the activation is not "
+            "finite; the model diverged, train it again with a lower train.lr"
+        )

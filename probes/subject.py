@@ -1,10 +1,7 @@
-"""What a probe is given, and what a probe is."""
+"""What a probe is given: a run, a set of images, and what the one does with the other."""
 
-import csv
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,36 +10,68 @@ from moe.data.store import ImageStore
 from probes.activations import Activations
 from sweeps.runs import Run
 
-Numbers = dict[str, float | int | None]
-_MAX_IMAGES = 2000
+MAX_IMAGES = 2000
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One run seen through one set of images."""
+    """One run seen through one set of images.
+
+    Attributes:
+        run: the run.
+        store: the images.
+        activations: of the run's model to the images.
+        epoch: epochs trained, if the model is a checkpoint; None for the final one.
+    """
 
     run: Run
     store: ImageStore
     activations: Activations
+    epoch: int | None = None
 
     @property
     def experts(self) -> int:
         """Number of experts E."""
         return len(self.activations.readouts_EnD)
 
+    @property
+    def title(self) -> str:
+        """The run, for titles of figures."""
+        return f"run {self.run.id}" + ("" if self.epoch is None else f" after epoch {self.epoch}")
 
-class Probe(Protocol):
-    """Asks the experts of one run something. Names live in probes.jobs.PROBES."""
+    @property
+    def units(self) -> NDArray[np.int64] | None:
+        """(n,) what was sampled independently: the concept of each image as a number; None: each image is its own."""
+        groups = self.store.groups
+        return None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
-    about: str
+    def units_of(self, rows: NDArray[Any]) -> NDArray[np.int64] | None:
+        """`units` of some of the images, numbered anew from 0."""
+        units = self.units
+        return None if units is None else np.unique(units[rows], return_inverse=True)[1].astype(np.int64)
 
-    def skip(self, store: ImageStore) -> str | None:
-        """Why this probe cannot use these images, or None."""
-        ...
+    def dead(self) -> list[int]:
+        """Experts that answer all images alike, at the readout."""
+        return [
+            expert
+            for expert, readout_nD in enumerate(self.activations.readouts_EnD)
+            if is_constant(np.asarray(readout_nD))
+        ]
 
-    def run(self, subject: Subject, folder: Path) -> Numbers:
-        """Write tables (.csv) and figures (.png) into `folder`; return the headline numbers."""
-        ...
+
+def is_constant(values_nD: NDArray[np.float32]) -> bool:
+    """Whether all rows are equal to within rounding in their own type."""
+    rounding = 16 * np.finfo(values_nD.dtype).eps * np.abs(values_nD).max(initial=0.0)
+    return bool((np.ptp(values_nD, axis=0) <= rounding).all())
+
+
+def dead_note(dead: list[int], run: Run | None = None) -> list[str]:
+    """A note that names dead experts, if there are any."""
+    if not dead:
+        return []
+    where = f" of run {run.id}" if run is not None else ""
+    many = "experts" if len(dead) > 1 else "expert"
+    return [f"dead {many} {', '.join(map(str, dead))}{where}: the same readout for all images"]
 
 
 def rated_rows(store: ImageStore) -> NDArray[np.intp]:
@@ -51,36 +80,17 @@ def rated_rows(store: ImageStore) -> NDArray[np.intp]:
     return np.array([], np.intp) if factors is None else np.flatnonzero(np.isfinite(factors).all(axis=1))
 
 
-def representative_rows(store: ImageStore) -> NDArray[np.intp]:
-    """Images for representational similarity: the rated ones, else up to 2,000 at even spacing.
+def representative_rows(store: ImageStore, count: int = MAX_IMAGES) -> NDArray[np.intp]:
+    """Images for representational similarity: the rated ones, at most `count` at even spacing.
 
-    An RDM of n images has n(n - 1) / 2 entries an expert, so that all images are rarely an option.
+    Without rated images those at even spacing among all. An RDM of n images has n(n - 1) / 2 entries an expert, so
+    that all images are rarely an option.
     """
     rated = rated_rows(store)
-    if len(rated):
-        return rated[_even(len(rated))]
-    return _even(len(store))
+    rows = rated if len(rated) else np.arange(len(store))
+    return rows[evenly(len(rows), count)]
 
 
-def _even(count: int) -> NDArray[np.intp]:
-    return np.linspace(0, count - 1, min(count, _MAX_IMAGES)).round().astype(np.intp)
-
-
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file; NaN and None become empty cells."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([_cell(value) for value in row] for row in rows)
-
-
-def _cell(value: Any) -> Any:
-    if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float | np.floating) else value
-
-
-def number(value: Any) -> float | None:
-    """A headline number as JSON has it: NaN becomes None."""
-    return float(value) if np.isfinite(value) else None
+def evenly(n: int, count: int) -> NDArray[np.intp]:
+    """At most `count` of n places, at even spacing, first and last included."""
+    return np.linspace(0, n - 1, min(n, count)).round().astype(np.intp)

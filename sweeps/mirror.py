@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 
 from sweeps import tracker
-from sweeps.artifacts import log_model, log_results, prune
+from sweeps.artifacts import ACTIVATIONS, log_model, log_results, prune
 from sweeps.runs import Run, read_json
 from sweeps.tracker import Record
 
@@ -142,6 +142,14 @@ def publish_results(run: Run, session: Any, images: str, probe: str) -> None:
         _log_results(run, session, images, probe)
 
 
+def publish_activations(run: Run, session: Any, images: str) -> None:
+    """Log the activations that probes read, as the artifact `activations-<id>-<images>`; the same ones once."""
+    if not session.disabled:
+        with _or_later(run):
+            name = f"activations-{run.id}-{images}"
+            log_results(session, name, run.activations(images), [f"model-{run.id}:last"], kind=ACTIVATIONS)
+
+
 def _log_results(run: Run, session: Any, images: str, probe: str) -> None:
     log_results(session, f"probe-{run.id}-{images}-{probe}", run.probe(images, probe), [f"model-{run.id}:last"])
 
@@ -157,11 +165,11 @@ def _or_later(run: Run) -> Iterator[None]:
         tracker.give_up(run, f"artifacts not uploaded ({str(error).strip().partition(chr(10))[0]})")
 
 
-def _results(prefix: str, folder: Path, numbers: Mapping[str, float | int | None]) -> dict[str, Any]:
+def _results(prefix: str, folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     """A probe's numbers, pictures (.png) and tables (.csv)."""
     import wandb
 
-    values: dict[str, Any] = {f"{prefix}/{key}": value for key, value in numbers.items() if value is not None}
+    values: dict[str, Any] = {f"{prefix}/{key}": v for key, v in result.items() if isinstance(v, int | float)}
     for path in sorted(folder.iterdir()):
         if path.suffix == ".png":
             values[f"{prefix}/{path.stem}"] = wandb.Image(str(path))

@@ -192,8 +192,8 @@ class Run:
         return self.path / "routing"
 
     def activations(self, images: str) -> Path:
-        """Cached activations for an image store."""
-        return self.path / "activations" / f"{images}.npz"
+        """Folder with cached activations for an image store."""
+        return self.path / "activations" / images
 
     def probe(self, images: str, name: str) -> Path:
         """Folder with one probe's results on an image store."""

@@ -165,9 +165,12 @@ def import_images(
     classes: Path | None = None,
     size: int | None = None,
     replace: bool = False,
+    allow_unknown: bool = False,
     progress: Progress = no_progress,
 ) -> ImageStore:
     """Make a store of the user's own images. THINGS' layout is recognised; see `read_images` for the others.
+
+    `allow_unknown` keeps images of concepts that THINGS does not have.
 
     Raises:
         UserError: the name is taken, or the images cannot be read.
@@ -176,7 +179,7 @@ def import_images(
     if (root / name).exists() and not replace:
         raise UserError(f'images named "{name}" exist in {root} already; pass --force to replace them')
     if is_things(path) and labels is None:
-        content = read_things(path, size=size, progress=progress)
+        content = read_things(path, size=size, allow_unknown=allow_unknown, progress=progress)
     else:
         content = read_images(path, labels=labels, classes=classes, size=size, progress=progress)
     return write_store(name, content, root, replace=replace)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -51,17 +52,22 @@ class Pixels:
     classes: tuple[str, ...]
 
 
+def at_size(images_NHWC: NDArray[np.uint8], size: int) -> Tensor:
+    """Images as uint8 (N, 3, size, size), scaled with antialiasing where sizes differ."""
+    x = torch.from_numpy(np.array(images_NHWC)).permute(0, 3, 1, 2)
+    if x.shape[-1] == size:
+        return x
+    x = F.interpolate(x.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return x.round_().clamp_(0, 255).to(torch.uint8)
+
+
 def resized(store: ImageStore, size: int) -> Tensor:
-    """A store's images as uint8 (N, 3, size, size), scaled with antialiasing where sizes differ."""
+    """All of a store's images `at_size`."""
     result = torch.empty((len(store), 3, size, size), dtype=torch.uint8)
     start = 0
     for chunk in chunks(store.images_NHWC):
-        x = torch.from_numpy(np.array(chunk)).permute(0, 3, 1, 2)
-        if x.shape[-1] != size:
-            x = F.interpolate(x.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
-            x = x.round_().clamp_(0, 255).to(torch.uint8)
-        result[start : start + len(x)] = x
-        start += len(x)
+        result[start : start + len(chunk)] = at_size(chunk, size)
+        start += len(chunk)
     return result
 
 

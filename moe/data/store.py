@@ -4,6 +4,7 @@
     labels.npy     (N,) int64, class index, -1 where unknown
     ids.json       N strings, unique
     groups.json    optional N strings (THINGS: the concept of each image)
+    labelings.json optional further labels: name -> {"classes": [...], "labels": [N class indices]}
     factors.npy    optional (N, F) float32: known or rated dimensions, NaN rows where an image has none
     manifest.json  counts, class and factor names, channel statistics, origin, SHA-256 of each file
 
@@ -62,6 +63,7 @@ class Images:
         factors_NF: rated dimensions, NaN rows where unrated; None when there are none.
         factors: names of the dimensions.
         groups: one string an image (THINGS: its concept), for grouped folds; None when there are none.
+        labelings: further labels by name, (labels_N, classes) as above; None when there are none.
         source: where the images came from, in words.
         notes: what happened on import that a reader of results should know.
     """
@@ -74,6 +76,7 @@ class Images:
     factors_NF: NDArray[np.float32] | None = None
     factors: tuple[str, ...] = ()
     groups: list[str] | None = None
+    labelings: dict[str, tuple[NDArray[np.int64], tuple[str, ...]]] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -138,6 +141,13 @@ class ImageStore:
         """Group of each image (THINGS: its concept), if the store has any."""
         path = self.path / "groups.json"
         return list(json.loads(path.read_text())) if path.exists() else None
+
+    @cached_property
+    def labelings(self) -> dict[str, tuple[NDArray[np.int64], list[str]]]:
+        """Further labels by name: class index of each image (-1 where unknown) and class names."""
+        path = self.path / "labelings.json"
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        return {name: (np.array(one["labels"], np.int64), list(one["classes"])) for name, one in stored.items()}
 
     @cached_property
     def factors_NF(self) -> NDArray[np.float32] | None:
@@ -233,6 +243,9 @@ def _check(content: Images) -> None:
         raise UserError("two images have the same id")
     if content.labels_N is not None and content.labels_N.max(initial=-1) >= len(content.classes):
         raise UserError(f"label {content.labels_N.max()} but {len(content.classes)} class names")
+    for name, (labels_N, classes) in (content.labelings or {}).items():
+        if len(labels_N) != count or labels_N.max(initial=-1) >= len(classes):
+            raise UserError(f'labels "{name}" are not {count} numbers below the {len(classes)} class names')
 
 
 def _write_files(path: Path, name: str, content: Images) -> None:
@@ -243,6 +256,10 @@ def _write_files(path: Path, name: str, content: Images) -> None:
     (path / "ids.json").write_text(json.dumps(content.ids))
     if content.groups is not None:
         (path / "groups.json").write_text(json.dumps(content.groups))
+    if content.labelings:
+        stored = {name: {"classes": classes, "labels": labels_N.tolist()}
+                  for name, (labels_N, classes) in content.labelings.items()}  # fmt: skip
+        (path / "labelings.json").write_text(json.dumps(stored))
     if content.factors_NF is not None:
         np.save(path / "factors.npy", content.factors_NF.astype(np.float32))
     mean, sd = channel_statistics(content.images_NHWC)

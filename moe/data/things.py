@@ -7,6 +7,7 @@ Hebart et al. 2019 (images), Hebart et al. 2020 (dimensions). A folder laid out 
     spose_embedding_66d_sorted.txt         concepts x 66
     labels_66.txt or labels_short.txt      names of the dimensions
     things_concepts.tsv                    optional: column "Bottom-up Category (Human Raters)"
+    category_mat_manual.tsv                optional: concepts x 27, 1 where a concept is in a category
 """
 
 import csv
@@ -21,6 +22,7 @@ from moe.errors import UserError
 
 EMBEDDING = "spose_embedding_66d_sorted.txt"
 _CATEGORY = "Bottom-up Category (Human Raters)"
+_MANUAL = "category_mat_manual.tsv"
 
 
 def is_things(path: Path) -> bool:
@@ -28,10 +30,19 @@ def is_things(path: Path) -> bool:
     return (path / EMBEDDING).exists()
 
 
-def read_things(path: Path, *, size: int | None = None, progress: Progress = no_progress) -> Images:
+def read_things(
+    path: Path, *, size: int | None = None, allow_unknown: bool = False, progress: Progress = no_progress
+) -> Images:
     """The images with one category each (-1: none or several) and the dimensions on one image a concept.
 
-    The dimensions belong to a concept's reference image: the first by name. Concepts are joined by id.
+    The dimensions belong to a concept's reference image: the first by name. Concepts are joined by id. The labels are
+    the bottom-up categories; those of the manual matrix, if it is there, are the labeling "manual".
+
+    Args:
+        path: the folder.
+        size: pixels a side.
+        allow_unknown: keep images of concepts that are not in unique_id.txt, without dimensions and category.
+        progress: called with (done, total) images.
 
     Raises:
         UserError: a file is missing or contradicts another.
@@ -43,19 +54,25 @@ def read_things(path: Path, *, size: int | None = None, progress: Progress = no_
     concepts = [name.split("/")[0] for name in photos.ids]
     rows, embedding, names, notes = _embedding(path)
     missing = sorted(set(concepts) - set(rows))
+    if missing and not allow_unknown:
+        raise UserError(
+            f"{len(missing)} concept folders are not in unique_id.txt, first: {missing[0]}; remove them, or pass "
+            "--allow-unknown to keep their images without dimensions"
+        )
     if missing:
-        raise UserError(f"{len(missing)} concept folders are not in unique_id.txt, first: {missing[0]}")
+        notes.append(f"{len(missing)} concepts are not in unique_id.txt and have no dimensions, first: {missing[0]}")
     factors = np.full((len(concepts), embedding.shape[1]), np.nan, np.float32)
     seen: set[str] = set()
     for number, concept in enumerate(concepts):
-        if concept not in seen:
+        if concept in rows and concept not in seen:
             factors[number] = embedding[rows[concept]]
             seen.add(concept)
     labels, classes = _categories(path, concepts)
+    manual = _manual_categories(path, rows, concepts)
     notes.append(f"{len(seen)} of {len(rows)} concepts have images")
     return Images(
         photos.images_NHWC, photos.ids, f"THINGS, {len(seen)} concepts", labels, classes, factors, names,
-        groups=concepts, notes=tuple(notes),
+        groups=concepts, labelings={"manual": manual} if manual else None, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -96,4 +113,24 @@ def _categories(path: Path, concepts: list[str]) -> tuple[NDArray[np.int64] | No
     classes = sorted(set(single.values()))
     index = {name: number for number, name in enumerate(classes)}
     labels = [index[single[concept]] if concept in single else -1 for concept in concepts]
+    return np.array(labels, np.int64), tuple(classes)
+
+
+def _manual_categories(
+    path: Path, rows: dict[str, int], concepts: list[str]
+) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
+    """The category of the concepts that the manual matrix puts into exactly one; -1 for all others."""
+    table = path / _MANUAL
+    if not table.exists():
+        return None
+    with table.open(newline="", encoding="utf-8") as file:
+        classes, *lines = csv.reader(file, delimiter="\t")
+    try:
+        member = np.array(lines, np.float64)
+    except ValueError as error:
+        raise UserError(f"{table} is damaged: {error}") from None
+    if member.shape != (len(rows), len(classes)):
+        raise UserError(f"{_MANUAL} is {member.shape}, but {len(rows)} ids and {len(classes)} categories exist")
+    single = np.where((member > 0).sum(axis=1) == 1, (member > 0).argmax(axis=1), -1)
+    labels = [int(single[rows[concept]]) if concept in rows else -1 for concept in concepts]
     return np.array(labels, np.int64), tuple(classes)

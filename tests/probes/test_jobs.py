@@ -1,51 +1,52 @@
-"""Probing real, tiny models: files, numbers, the cache, and the comparison of runs."""
+"""Probing real, tiny models: files, numbers, options, several runs, several sets of images, epochs."""
 
-import csv
 import json
-import os
 
 import numpy as np
 import pytest
-import torch
+import yaml
 
-from moe.data.augment import as_float, normalise
-from moe.data.loading import resized
+from moe.data.datasets import open_store
+from moe.data.readers import no_progress
+from moe.data.store import Images, write_store
 from moe.errors import UserError
-from moe.export import load_model
 from probes import jobs
-from probes.activations import activations
-from probes.cross_run import compare_experts
-from probes.subject import Subject, rated_rows, representative_rows
+from probes.activations import activations, final_snapshot
+from probes.epochs import checkpoint_snapshots
+from probes.registry import PROBES
+from probes.subject import Subject
 from probes.tuning import fit_tuning
-from sweeps.runs import RunStore
-from sweeps.trial import train
-from tests.conftest import tiny_config, tiny_store
+from sweeps.launch import LaunchedSweep, plan
+from sweeps.runs import RunStore, read_json
+from tests.conftest import TINY, tiny_config
+from tests.probes.conftest import table
 
 pytestmark = pytest.mark.slow
+
+# tiny_store's classes are neither animate nor inanimate
+QUICK = [
+    "routing.map_images=30", "routing.permutations=5", "routing.bootstrap=10", "coupling.bootstrap=10",
+    "animacy.animate=[class 0]", "animacy.bootstrap=10", "animacy.permutations=5",
+    "tuning.permutations=2", "separability.bootstrap=10",
+    "similarity.draws=2", "similarity.pictures=2",
+]  # fmt: skip
+LABELS = {
+    "routing": "routing--map_images-30--permutations-5--bootstrap-10",
+    "coupling": "coupling--bootstrap-10",
+    "tuning": "tuning--permutations-2",
+    "separability": "separability--bootstrap-10",
+    "similarity": "similarity--pictures-2--draws-2",
+}
 
 
 def silent(*_):
     return None
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Two finished runs on a store large enough for every probe."""
-    root = tmp_path_factory.mktemp("probed")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, folder in (("MOE_HOME", "runs"), ("MOE_DATA", "data")):
-            patch.setenv(name, str(root / folder))
-        patch.setenv("WANDB_MODE", "disabled")
-        tiny_store(count=120)
-        for seed in (0, 1):
-            train(tiny_config(seed=seed), report=silent)
-    return root
-
-
 @pytest.fixture(autouse=True)
-def there(trained, monkeypatch):
-    monkeypatch.setenv("MOE_HOME", str(trained / "runs"))
-    monkeypatch.setenv("MOE_DATA", str(trained / "data"))
+def there(two_runs, monkeypatch):
+    monkeypatch.setenv("MOE_HOME", str(two_runs / "runs"))
+    monkeypatch.setenv("MOE_DATA", str(two_runs / "data"))
 
 
 def run_of(seed):
@@ -53,121 +54,166 @@ def run_of(seed):
 
 
 def subject(seed=0):
-    from moe.data.datasets import open_store
-
     store = open_store("tiny")
-    return Subject(run_of(seed), store, activations(run_of(seed), store, silent)[0])
+    return Subject(run_of(seed), store, activations(final_snapshot(run_of(seed)), store, no_progress)[0])
 
 
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def quick_for(names):
+    return [option for option in QUICK if option.split(".")[0] in names]
 
 
-def test_activations_equal_the_forward_pass_expert_by_expert():
-    s = subject()
-    model, card = load_model(s.run.model)
-    x = normalise(as_float(resized(s.store, 16)), card.mean, card.sd)
-    with torch.no_grad():
-        h = model.shared(x)
-        np.testing.assert_allclose(s.activations.logits_nE, model.gate(h).logits, atol=1e-6)
-        for number, expert in enumerate(model.experts):
-            np.testing.assert_allclose(s.activations.readouts_EnD[number], expert(h), atol=1e-6)
-            norms = [float(np.sqrt((row.astype(float) ** 2).sum())) for row in s.activations.readouts_EnD[number]]
-            np.testing.assert_allclose(s.activations.norms_nE[:, number], norms, rtol=1e-5)
-    assert s.activations.indices_nK.tolist() == model.route(x).indices.tolist()
-
-
-def test_probing_twice_reuses_activations_and_ends_with_the_same_numbers():
-    first = jobs.probe_run(run_of(0).id, None, None, silent)
-    cache = run_of(0).activations("tiny")
-    stamp = cache.stat().st_mtime_ns
+def test_every_probe_leaves_tables_figures_and_numbers_and_repeats_itself():
     lines = []
-    assert jobs.probe_run(run_of(0).id, None, None, lines.append) == first
-    assert "activations reused" in lines[0]
-    assert cache.stat().st_mtime_ns == stamp
-    assert set(first["images"]["tiny"]) == set(jobs.PROBES)
-
-
-def test_every_probe_leaves_tables_figures_and_numbers():
-    jobs.probe_run(run_of(0).id, None, ["tiny"], silent)
-    folder = run_of(0).path / "probes" / "tiny"
-    for name in jobs.PROBES:
-        files = {file.suffix for file in (folder / name).iterdir()}
-        assert files == {".csv", ".png", ".json"}, name
-        assert json.loads((folder / name / "result.json").read_text())
-    assert {probe for _, probe, _ in run_of(0).probe_results()} == set(jobs.PROBES)
+    first = jobs.probe_run(run_of(0).id, None, None, lines.append, QUICK)
+    assert set(first["images"]["tiny"]) == set(PROBES)
+    folders = {folder.name.split("--")[0]: folder for folder in (run_of(0).path / "probes" / "tiny").iterdir()}
+    assert set(folders) == set(PROBES)
+    for name, label in LABELS.items():
+        assert folders[name].name == label
+    for name, folder in folders.items():
+        assert {".csv", ".png", ".json"} <= {file.suffix for file in folder.iterdir()}, name
+        record = json.loads((folder / "result.json").read_text())
+        assert {key: record[key] for key in first["images"]["tiny"][name]} == first["images"]["tiny"][name]
+        assert set(record["options"]) == set(PROBES[name].model_fields)
+        assert record["model"] == final_snapshot(run_of(0)).digest
+        assert record["image_sets"] == {"tiny": open_store("tiny").digest()}
+    assert {probe.split("--")[0] for _, probe, _ in run_of(0).probe_results()} == set(PROBES)
+    again = []
+    assert jobs.probe_run(run_of(0).id, None, None, again.append, QUICK) == first
+    assert "activations reused" in again[0]
 
 
 def test_the_tuning_table_holds_the_fit():
-    jobs.probe_run(run_of(0).id, ["tuning"], ["tiny"], silent)
+    jobs.probe_run(run_of(0).id, ["tuning"], ["tiny"], silent, quick_for(["tuning"]))
     s = subject()
-    fit = fit_tuning(s.store.factors_NF, np.concatenate([s.activations.logits_nE, s.activations.norms_nE], axis=1))
-    table = rows(run_of(0).probe("tiny", "tuning") / "tuning.csv")
-    assert [(row["target"], row["expert"]) for row in table] == [
+    Y_nt = np.concatenate([s.activations.logits_nE, s.activations.norms_nE], axis=1)
+    fit = fit_tuning(s.store.factors_NF, Y_nt)
+    folder = run_of(0).probe("tiny", LABELS["tuning"])
+    rows = table(folder / "tuning.csv")
+    assert [(row["target"], row["expert"]) for row in rows] == [
         (t, str(e)) for t in ("gate", "readout") for e in range(4)
     ]
-    for target, row in enumerate(table):
+    for target, row in enumerate(rows):
         assert float(row["r2_mean"]) == pytest.approx(fit.r2[target].mean(), rel=1e-4, abs=1e-5)
+        assert float(row["r2_sd"]) == pytest.approx(fit.r2[target].std(), rel=1e-4, abs=1e-5)
+        assert float(row["alpha"]) == pytest.approx(fit.alpha[target], rel=1e-4)
+        assert row["alpha_at_edge"] == str(int(fit.at_edge[target]))
         top = fit.top(target, ("light", "chance"), 1)
         assert row["dimension_1"] == (top[0][0] if top else "")
+        assert float(row["p"]) in (pytest.approx(1 / 3, rel=1e-4), pytest.approx(2 / 3, rel=1e-4), 1.0)
+    printed = (folder / "tuning.tex").read_text().splitlines()
+    assert len([line for line in printed if line.endswith(r"\\")]) == 9
+    folds = table(folder / "folds.csv")
+    assert [float(row["r2"]) for row in folds] == pytest.approx(fit.r2.ravel().tolist(), rel=1e-4, abs=1e-5)
 
 
-def test_a_changed_model_is_not_answered_from_the_cache(monkeypatch):
+def test_raw_and_standardised_results_lie_apart():
+    options = ["tuning.permutations=0"]
+    jobs.probe_run(run_of(0).id, ["tuning"], ["tiny"], silent, options)
+    jobs.probe_run(run_of(0).id, ["tuning"], ["tiny"], silent, [*options, "tuning.standardize=false"])
+    z, raw = (run_of(0).probe("tiny", f"tuning--{label}permutations-0") for label in ("", "standardize-false--"))
+    assert read_json(z / "result.json")["options"]["standardize"] is True
+    assert read_json(raw / "result.json")["options"]["standardize"] is False
+    assert (z / "coefficients.csv").read_text() != (raw / "coefficients.csv").read_text()
     s = subject()
-    cache = s.run.activations("tiny")
-    with np.load(cache) as stored:
-        content = dict(stored)
-    content["key"] = np.array("another model")
-    content["logits_nE"] = content["logits_nE"] * 0
-    np.savez(cache, **content)
-    fresh, reused = activations(s.run, s.store, silent)
-    assert not reused
-    np.testing.assert_array_equal(fresh.logits_nE, s.activations.logits_nE)
+    fit = fit_tuning(s.store.factors_NF, s.activations.logits_nE, standardize=False)
+    rows = table(raw / "coefficients.csv")[:4]
+    assert [float(row["light"]) for row in rows] == pytest.approx(fit.coef[:, 0].tolist(), rel=1e-4, abs=1e-6)
 
 
-def test_a_cut_off_cache_is_computed_again():
-    s = subject()
-    cache = s.run.activations("tiny")
-    os.truncate(cache, 100)
-    fresh, reused = activations(s.run, s.store, silent)
-    assert not reused
-    np.testing.assert_array_equal(fresh.readouts_EnD, s.activations.readouts_EnD)
+def test_a_failed_probe_leaves_the_older_results_and_no_debris(monkeypatch):
+    options = quick_for(["exciting"])
+    jobs.probe_run(run_of(0).id, ["exciting"], ["tiny"], silent, options)
+    folder = run_of(0).probe("tiny", "exciting")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def fails(self, subject, part, progress):
+        (part / "half.csv").write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PROBES["exciting"], "run", fails)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.probe_run(run_of(0).id, ["exciting"], ["tiny"], silent, options)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert not list((run_of(0).path / "probes").glob(".*"))
+
+
+def test_several_sets_of_images_side_by_side():
+    rng = np.random.default_rng(1)
+    write_store("noise", Images(rng.integers(0, 255, (20, 24, 24, 3), np.uint8), [f"n{i}" for i in range(20)], "drawn"))
+    results = jobs.probe_run(run_of(0).id, ["exciting"], ["tiny", "noise"], silent)
+    assert set(results["images"]) == {"tiny", "noise", "tiny--noise"}
+    folder = run_of(0).probe("tiny--noise", "exciting")
+    assert {"exciting_gate.png", "exciting_readout.png"} <= {file.name for file in folder.iterdir()}
+    joint = table(folder / "exciting.csv")
+    for name in ("tiny", "noise"):
+        alone = table(run_of(0).probe(name, "exciting") / "exciting.csv")
+        assert [row for row in joint if row["images"] == name] == alone
 
 
 def test_experts_of_all_runs_are_compared(tmp_path):
-    numbers = compare_experts([subject(0), subject(1)], tmp_path)
-    assert (numbers["experts"], numbers["dead_experts"], numbers["images"]) == (8, 0, 120)
-    members = rows(tmp_path / "members.csv")
+    probe = PROBES["similarity"](draws=2)
+    result = probe.across_runs([subject(0), subject(1)], tmp_path, no_progress)
+    assert [result.numbers[key] for key in ("experts", "dead_experts", "images")] == [8, 0, 120]
+    members = table(tmp_path / "members.csv")
     assert [(row["run"], row["expert"]) for row in members] == [
         (run_of(seed).id, str(expert)) for seed in (0, 1) for expert in range(4)
     ]
-    assert len({row["cluster"] for row in members}) == numbers["clusters"]
-    assert {"similarity.png", "clusters.png", "cluster_images.png"} <= {file.name for file in tmp_path.iterdir()}
+    assert len({row["cluster"] for row in members}) == result.numbers["clusters"]
 
 
-def test_a_dead_expert_is_counted_and_left_out(tmp_path):
-    s = subject(0)
-    s.activations.readouts_EnD[2] = 1.0
-    numbers = compare_experts([s], tmp_path)
-    assert (numbers["experts"], numbers["dead_experts"]) == (3, 1)
-    assert [row["expert"] for row in rows(tmp_path / "members.csv")] == ["0", "1", "3"]
+@pytest.fixture
+def sweep(tmp_path):
+    """A launched sweep of which two runs are finished and one is not."""
+    spec = {
+        "name": "probed",
+        "method": "grid",
+        "parameters": {key: {"value": value} for key, value in TINY.items()} | {"seed": {"values": [0, 1, 2]}},
+    }
+    path = tmp_path / "probed.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return LaunchedSweep.register(*plan(str(path), {}))
 
 
-def test_activations_that_are_not_finite_are_named(monkeypatch):
-    s = subject(1)
-    s.run.activations("tiny").unlink()
-    real = load_model
+def test_a_sweep_is_probed_run_by_run_and_then_together(sweep):
+    lines = []
+    options = quick_for(["similarity"])
+    results = jobs.probe_sweep("probed", ["similarity", "exciting"], ["tiny"], lines.append, options)
+    assert lines[0] == "1 of 3 runs are not finished and are left out"
+    assert [run["run_id"] for run in results["runs"]] == [run_of(seed).id for seed in (0, 1)]
+    assert results["across_runs"].keys() == {"similarity"}  # the others have nothing to say about several runs
+    assert results["across_runs"]["similarity"]["tiny"]["experts"] == 8
+    record = read_json(jobs.cross_run_folder(sweep, "tiny", LABELS["similarity"]) / "result.json")
+    assert record["models"] == {run_of(s).id: final_snapshot(run_of(s)).digest for s in (0, 1)}
 
-    def broken(folder):
-        model, card = real(folder)
-        with torch.no_grad():
-            model.experts[2].readout[-1].bias[0] = float("nan")
-        return model, card
 
-    monkeypatch.setattr("probes.activations.load_model", broken)
-    with pytest.raises(UserError, match=rf"run {s.run.id}, expert 2: .* 120 images of tiny, first tiny-000"):
-        activations(s.run, s.store, silent)
+def test_one_run_that_cannot_be_probed_does_not_stop_the_others(sweep):
+    weights = run_of(1).model / "model.safetensors"
+    aside = weights.rename(weights.with_name("aside"))
+    lines = []
+    try:
+        with pytest.raises(
+            UserError, match=rf"1 of 2 runs could not be probed: {run_of(1).id}: .*is missing or differs"
+        ):
+            jobs.probe_sweep("probed", ["exciting"], ["tiny"], lines.append)
+    finally:
+        aside.rename(weights)
+    assert any("exciting: images 120" in line for line in lines)
+
+
+def test_numbers_over_training_come_from_the_checkpoints():
+    run, store = run_of(0), open_store("tiny")
+    snapshots = checkpoint_snapshots(run, silent)
+    assert [snapshot.epoch for snapshot in snapshots] == [1, 2]
+    last, final = (activations(s, store, no_progress)[0] for s in (snapshots[-1], final_snapshot(run)))
+    np.testing.assert_array_equal(last.readouts_EnD, final.readouts_EnD)  # the exported model is the last epoch's
+    jobs.probe_run(run.id, ["coupling"], ["tiny"], silent, quick_for(["coupling"]), epochs=True)
+    folder = run.probe("tiny", LABELS["coupling"])
+    rows = table(folder / "epochs.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["mean_pearson"]) == pytest.approx(read_json(folder / "result.json")["mean_pearson"], rel=1e-4)
+    assert rows[0]["mean_pearson"] != rows[1]["mean_pearson"]
+    assert (folder / "epochs.png").exists()
 
 
 def test_mistakes_are_named():
@@ -179,30 +225,18 @@ def test_mistakes_are_named():
 
 
 def test_a_probe_that_cannot_use_the_images_says_why():
-    tiny_store("plain", count=20)
+    rng = np.random.default_rng(1)
+    write_store("few", Images(rng.integers(0, 255, (20, 16, 16, 3), np.uint8), [f"n{i}" for i in range(20)], "drawn"))
     lines = []
-    results = jobs.probe_run(run_of(0).id, ["tuning", "exciting"], ["plain"], lines.append)
-    assert any("tuning: left out, 20 images have rated dimensions, 50 are needed" in line for line in lines)
-    assert set(results["images"]["plain"]) == {"exciting"}
+    names = ["tuning", "animacy", "separability", "exciting"]
+    results = jobs.probe_run(run_of(0).id, names, ["few"], lines.append)
+    said = "\n".join(lines)
+    assert "tuning: left out, 0 images have rated dimensions, 50 are needed" in said
+    assert "animacy: left out, it is not known which of these classes are animate" in said
+    assert "separability: left out, these images have fewer than two classes" in said
+    assert set(results["images"]["few"]) == {"exciting"}
 
 
-@pytest.mark.parametrize("name", jobs.PROBES)
-class TestProbeContract:
-    """Any probe in PROBES keeps these promises."""
-
-    def test_it_describes_itself_and_repeats_itself(self, name, tmp_path):
-        probe = jobs.PROBES[name]
-        assert probe.about.startswith(name)
-        s = subject()
-        assert probe.skip(s.store) is None
-        numbers = [probe.run(s, tmp_path / str(time)) for time in range(2)]
-        assert numbers[0] == numbers[1]
-        json.dumps(numbers[0], allow_nan=False)
-        for table in (tmp_path / "0").glob("*.csv"):
-            assert table.read_bytes() == (tmp_path / "1" / table.name).read_bytes()
-
-
-def test_rated_and_representative_rows():
-    store = subject().store
-    assert rated_rows(store).tolist() == list(range(120))
-    assert representative_rows(store).tolist() == list(range(120))
+def test_headline_numbers_in_one_line():
+    numbers = {"images": 5000, "mean": 0.12345, "lone_low": 1, "mean_low": 0.1, "mean_high": 0.2, "nothing": None}
+    assert jobs.words(numbers) == "images 5,000, mean 0.123 [0.1, 0.2], lone_low 1"

@@ -11,15 +11,16 @@ import pytest
 
 from moe.config import flat
 from moe.errors import UserError
-from probes.jobs import probe_run
-from probes.run_probes import RoutingProbe
+from probes.jobs import probe_run, probe_sweep
+from probes.suite.routing import RoutingProbe
 from sweeps import tracker, trial
 from sweeps.artifacts import pull
+from sweeps.launch import LaunchedSweep, plan
 from sweeps.runs import RunStore
 from sweeps.sync import sync, waiting
 from sweeps.tracker import Record
 from sweeps.trial import train
-from tests.conftest import tiny_config, tiny_store
+from tests.conftest import TINY, tiny_config, tiny_store
 from tests.wandb_server.faults import Fault
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wandb_server")]
@@ -223,8 +224,10 @@ def test_of_results_that_change_the_newest_three_are_kept(wandb_server, trained)
     real = RoutingProbe.run
     for number in range(5):
 
-        def changed(self, subject, folder, number=number):
-            return real(self, subject, folder) | {"number": number}
+        def changed(self, *arguments, number=number):
+            result = real(self, *arguments)
+            result.numbers["number"] = number
+            return result
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(RoutingProbe, "run", changed)
@@ -232,6 +235,25 @@ def test_of_results_that_change_the_newest_three_are_kept(wandb_server, trained)
     versions = wandb_server.artifact(f"probe-{trained.id}-tiny-routing:latest").collection.committed
     assert [version.index for version in versions] == [2, 3, 4]
     assert wandb_server.artifact(f"model-{trained.id}:best")
+
+
+def test_what_compares_all_runs_is_a_run_of_its_own_linked_to_their_models(wandb_server, images, tmp_path):
+    lines = ["method: grid", "parameters:", "  seed: {values: [0, 1]}"]
+    lines += [f"  {path}: {{value: {value!r}}}" for path, value in TINY.items()]
+    (tmp_path / "little.yaml").write_text("\n".join(lines) + "\n")
+    sweep = LaunchedSweep.register(*plan(str(tmp_path / "little.yaml"), {}))
+    runs = [train(tiny_config(seed=seed), group="little", report=silent) for seed in range(2)]
+    for _ in range(2):
+        probe_sweep(sweep.name, ["similarity"], ["tiny"], silent)
+    (analysis,) = [run for run in wandb_server.runs() if run.job_type == "analysis"]
+    assert (analysis.group, analysis.state) == ("little", "finished")
+    assert analysis.summary["probe/tiny/similarity/experts"] == 8
+    assert analysis.summary["probe/tiny/similarity/similarity"]["_type"] == "image-file"
+    assert analysis.history == []
+    for run in runs:
+        assert analysis in wandb_server.artifact(f"model-{run.id}:last").used_by
+        assert wandb_server.artifact(f"activations-{run.id}-tiny:latest")
+    assert len(wandb_server.artifact(f"{analysis.name}-similarity:latest").collection.committed) == 1
 
 
 def test_a_damaged_or_hostile_artifact_is_refused(wandb_server, trained, monkeypatch, tmp_path):

@@ -200,3 +200,52 @@ def test_real_files(shared_data: Path) -> None:
     for concept, label in zip(read.groups, read.labels_N, strict=True):
         assert label == (read.classes.index(category[concept]) if category[concept] in read.classes else -1)
     assert set(np.unique(read.labels_N)) <= set(range(-1, 27))
+
+
+class TestConceptsThatThingsDoesNotHave:
+    @pytest.fixture
+    def more(self, folder: Path) -> Path:
+        (folder / "images" / "unicorn").mkdir()
+        Image.new("RGB", (20, 20)).save(folder / "images" / "unicorn" / "unicorn_01.png")
+        return folder
+
+    def test_are_refused_with_the_way_out(self, more: Path) -> None:
+        with pytest.raises(
+            UserError, match=r"1 concept folders are not in unique_id.txt, first: unicorn;.*--allow-unknown"
+        ):
+            read_things(more)
+
+    def test_are_kept_without_ratings_if_allowed(self, more: Path) -> None:
+        read = read_things(more, allow_unknown=True)
+        place = read.ids.index("unicorn/unicorn_01")
+        assert read.factors_NF is not None
+        assert read.labels_N is not None
+        assert np.isnan(read.factors_NF[place]).all()
+        assert read.labels_N[place] == -1
+        assert rated(read) == ["apple/apple_9", "robin/robin_01", "zebra/zebra_01"]  # as without it
+        assert "1 concepts are not in unique_id.txt and have no dimensions, first: unicorn" in read.notes
+
+
+class TestManualCategories:
+    def test_a_concept_in_exactly_one_category_has_it(self, folder: Path) -> None:
+        rows = ["animal\tfood\ttoy", "1\t0\t0", "1\t1\t0", "0\t0\t1", "0\t0\t0"]  # zebra, apple, drum, robin
+        (folder / "category_mat_manual.tsv").write_text("\n".join(rows) + "\n")
+        read = read_things(folder)
+        assert read.labelings is not None
+        labels_N, classes = read.labelings["manual"]
+        assert classes == ("animal", "food", "toy")
+        assert labels_N.tolist() == [-1, -1, -1, 0, 0]  # apple has two, robin none
+        store = write_store("t", read, folder.parent / "stores")
+        assert store.labelings["manual"][0].tolist() == labels_N.tolist()
+        assert store.labelings["manual"][1] == list(classes)
+
+    @pytest.mark.parametrize("text", ["animal\n1\n0\n", "animal\tfood\n1\n0\t1\n0\t0\n0\t0\n"])
+    def test_a_table_that_does_not_fit_is_named(self, folder: Path, text: str) -> None:
+        (folder / "category_mat_manual.tsv").write_text(text)
+        with pytest.raises(UserError, match=r"category_mat_manual.tsv"):
+            read_things(folder)
+
+    def test_without_the_table_there_is_no_such_labeling(self, folder: Path) -> None:
+        read = read_things(folder)
+        assert read.labelings is None
+        assert write_store("t", read, folder.parent / "stores").labelings == {}

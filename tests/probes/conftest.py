@@ -1,0 +1,35 @@
+"""Two finished runs that the tests of this folder share, and a reader of tables."""
+
+import csv
+import shutil
+
+import pytest
+
+from sweeps.trial import train
+from tests.conftest import tiny_config, tiny_store
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A home with two trained runs (seeds 0 and 1) and a store that is large enough for most probes."""
+    root = tmp_path_factory.mktemp("probed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOE_HOME", str(root / "runs"))
+        patch.setenv("MOE_DATA", str(root / "data"))
+        patch.setenv("WANDB_MODE", "disabled")
+        tiny_store(count=120)
+        for seed in (0, 1):
+            train(tiny_config(seed=seed), report=lambda *_: None)
+    return root
+
+
+@pytest.fixture
+def two_runs(trained, tmp_path):
+    """A test's own copy of `trained`."""
+    return shutil.copytree(trained, tmp_path / "probed", symlinks=True)
+
+
+def table(path):
+    """Rows of a CSV file as dictionaries."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,90 @@
+"""`moe probe` as a user meets it."""
+
+import json
+import sys
+
+import pytest
+
+import cli
+from probes.registry import PROBES, registry
+from sweeps import console
+from tests.conftest import tiny_config
+
+
+@pytest.fixture
+def moe(monkeypatch, capsys):
+    """Runs a command; returns (exit code, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["moe", *words])
+        for where in (cli.out, cli.err):
+            monkeypatch.setattr(where, "_width", 300)
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_the_list_has_every_probe_with_its_options(moe):
+    code, out, _ = moe("probe", "--list")
+    assert code == 0
+    for name, probe in PROBES.items():
+        assert f"{probe.about}\n" in out
+        for option in probe.model_fields:
+            assert f"  {name}.{option}=" in out
+    listed = json.loads(moe("probe", "--list", "--json")[1])
+    assert [probe["name"] for probe in listed["probes"]] == list(PROBES)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--probe", "tunning"], 'unknown probe "tunning": did you mean "tuning"?'),
+        (["--set", "tuning.standardise=false"], 'did you mean "tuning.standardize"?'),
+        (["--set", "exciting.count=0"], "exciting.count=0: input should be greater than or equal to 1"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_code_2_before_anything_runs(moe, words, said):
+    code, out, err = moe("probe", "--run", "no-such-run", *words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_json_is_one_document_and_nothing_else(moe, two_runs, monkeypatch):
+    monkeypatch.setenv("MOE_HOME", str(two_runs / "runs"))
+    monkeypatch.setenv("MOE_DATA", str(two_runs / "data"))
+    run_id = tiny_config(seed=0).identity()
+    code, out, err = moe("probe", "--run", run_id[:8], "--probe", "exciting", "--set", "exciting.count=3", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["images"]["tiny"]["exciting"]["images"] == 120
+    code, out, _ = moe("probe", "--run", run_id, "--probe", "exciting", "--set", "exciting.count=3")
+    assert code == 0
+    assert "exciting--count-3: images 120" in out
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_progress(moe, two_runs, monkeypatch):
+    monkeypatch.setenv("MOE_HOME", str(two_runs / "runs"))
+    monkeypatch.setenv("MOE_DATA", str(two_runs / "data"))
+    monkeypatch.setattr(console.err, "_force_terminal", True)
+    words = ["probe", "--run", tiny_config(seed=0).identity(), "--probe", "separability", "--probe", "coupling"]
+    code, _, err = moe(*words)
+    assert code == 0
+    assert "activations of 120 images" in err
+    assert "separability on tiny" in err
+    assert "4/4" in err
+
+
+def test_a_broken_plugin_is_listed_with_its_reason(moe, monkeypatch):
+    broken = registry().__class__(registry().probes, {"theirs": "their:Probe of their-package: ImportError: no module"})
+    monkeypatch.setattr("probes.registry.registry", lambda: broken)
+    code, out, _ = moe("probe", "--list")
+    assert code == 0
+    assert "theirs: cannot be loaded: their:Probe of their-package: ImportError" in out
