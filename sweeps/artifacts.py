@@ -29,14 +29,17 @@ KEPT = 3  # versions of an artifact beside those with an alias of their own
 _BIGGEST, _BIG = 20e9, 1e9  # bytes of the weights, and of any other file
 
 
-def log_model(session: Any, run: Run) -> None:
-    """Log the model of the best epoch and that of the last as versions of `model-<id>`, with their data card."""
+def log_model(session: Any, run: Run) -> list[Any]:
+    """Log the model of the best epoch and that of the last as versions of `model-<id>`, with their data card.
+
+    Returns:
+        The artifacts, on their way to the server.
+    """
     write_json(run.data_card, _data_card(run))
-    if run.best_model.is_dir():
-        session.log_artifact(_model(run, run.best_model), aliases=["best"])
-        session.log_artifact(_model(run, run.model), aliases=["last"])
-    else:
-        session.log_artifact(_model(run, run.model), aliases=["best", "last"])
+    if not run.best_model.is_dir():
+        return [session.log_artifact(_model(run, run.model), aliases=["best", "last"])]
+    best = session.log_artifact(_model(run, run.best_model), aliases=["best"])
+    return [best, session.log_artifact(_model(run, run.model), aliases=["last"])]
 
 
 def _model(run: Run, folder: Path) -> Any:

@@ -82,12 +82,20 @@ def _media(run: Run, epoch: int) -> dict[str, Any]:
     return media
 
 
-def publish(run: Run, session: Any) -> None:
-    """Send all that a trained run has and the tracker lacks: its epochs, its summary, its models."""
+def publish(run: Run, session: Any, *, wait: bool = False) -> None:
+    """Send all that a trained run has and the tracker lacks: its epochs, its summary, its models.
+
+    Args:
+        run: the run.
+        session: the tracker's run.
+        wait: until the server has the models, because results that are made from them follow.
+    """
     send(run, session)
     with _or_later(run):
         session.summary.update(_summary(run))
-        log_model(session, run)
+        for model in log_model(session, run):
+            if not session.offline and (wait or run.probe_results()):
+                model.wait(timeout=tracker.UPLOAD)
         for images, probe, _ in run.probe_results():
             _log_results(run, session, images, probe)
 
@@ -105,7 +113,7 @@ def reopened(run: Run) -> Iterator[Any]:
                 with _or_later(run):
                     session.summary.update(_summary(run))
             else:  # the server has never seen this run
-                publish(run, session)
+                publish(run, session, wait=True)
         yield session
         online = not session.disabled and not session.offline
     if online:
@@ -161,7 +169,7 @@ def _or_later(run: Run) -> Iterator[None]:
 
     try:
         yield
-    except wandb.errors.Error as error:
+    except (wandb.errors.Error, ValueError) as error:
         tracker.give_up(run, f"artifacts not uploaded ({str(error).strip().partition(chr(10))[0]})")
 
 
