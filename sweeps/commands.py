@@ -217,9 +217,13 @@ def _report(sweep: "LaunchedSweep", backend: "SweepBackend", as_json: bool) -> N
     trials = sweep.trials(backend)
     backend.close()
     _print_status(sweep, trials, as_json)
-    unfinished = sum(trial.state != "finished" for trial in trials)
+    unfinished = [trial for trial in trials if trial.state != "finished"]
     if unfinished:
-        err.print(f"{unfinished} of {len(trials)} not finished; `moe sweep resume {sweep.name}` goes on")
+        running = sum(trial.state == "running" for trial in unfinished)
+        elsewhere = f", {running} of them at work elsewhere" if running else ""
+        err.print(
+            f"{len(unfinished)} of {len(trials)} not finished{elsewhere}; `moe sweep resume {sweep.name}` goes on"
+        )
         raise typer.Exit(FAILURE)
     if not as_json:
         out.print(f"next: moe probe --sweep {sweep.name}; moe compare {sweep.name}")

@@ -76,7 +76,7 @@ def complete(server, sweep, seeds, epochs):
 def test_two_agents_ours_and_a_plain_one_finish_a_grid(wandb_server, machine):
     launcher = subprocess.Popen(
         [*MOE, "sweep", "launch", write_spec(machine, 6), "--backend", "wandb", "--agents", "1", "--json"],
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL,
     )  # fmt: skip
     wait_until(wandb_server.runs)
     (sweep,) = wandb_server.state.sweeps
@@ -84,9 +84,8 @@ def test_two_agents_ours_and_a_plain_one_finish_a_grid(wandb_server, machine):
         [sys.executable, "-m", "wandb", "agent", f"me/moe/{sweep}"], capture_output=True, text=True, check=True,
         timeout=DEADLINE, cwd=machine,
     )  # fmt: skip
-    shown, _ = launcher.communicate(timeout=DEADLINE)
-    assert launcher.returncode == 0, plain.stderr
-    assert [trial["state"] for trial in json.loads(shown)["trials"]] == ["finished"] * 6
+    launcher.communicate(timeout=DEADLINE)  # its own agent may end first, while the other has a trial at work
+    assert trials(moe("sweep", "status", "little", "--json")) == ["finished"] * 6, plain.stderr
     assert len(wandb_server.sweep(sweep).runs) == 6
     complete(wandb_server, sweep, seeds=6, epochs=2)
     assert all(agent.commands[-1]["type"] == "exit" for agent in wandb_server.sweep(sweep).agents)
@@ -121,9 +120,9 @@ def test_a_killed_agent_and_a_killed_trial_are_made_up_for_in_the_same_runs(wand
 
 @pytest.mark.slow
 def test_stop_hands_back_and_another_machine_goes_on_by_the_sweeps_path(wandb_server, machine, monkeypatch):
-    tiny_store("longer", count=960)  # longer epochs, fewer of them
+    tiny_store("longer", count=480)  # longer epochs, fewer of them
     launcher = subprocess.Popen(
-        [*MOE, "sweep", "launch", write_spec(machine, 2, epochs=8, data="longer"), "--backend", "wandb", "--json"],
+        [*MOE, "sweep", "launch", write_spec(machine, 2, epochs=6, data="longer"), "--backend", "wandb", "--json"],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_until(lambda: any(len(run.series("epoch")) > 2 for run in wandb_server.runs()))
@@ -135,11 +134,11 @@ def test_stop_hands_back_and_another_machine_goes_on_by_the_sweeps_path(wandb_se
     (begun,) = [run for run in wandb_server.runs() if run.series("epoch")]
     assert (begun.state, begun.exit_code) == ("preempted", 75)
     sent = len(begun.series("epoch"))
-    assert 2 < sent < 9
+    assert 2 < sent < 7
     monkeypatch.setenv("MOE_HOME", str(machine / "elsewhere"))
     done = moe("sweep", "resume", f"me/moe/{sweep}", "--json")
     assert trials(done) == ["finished"] * 2
-    complete(wandb_server, sweep, seeds=2, epochs=8)
+    complete(wandb_server, sweep, seeds=2, epochs=6)
     assert begun.state == "finished"
 
 
