@@ -69,15 +69,15 @@ def log_results(session: Any, name: str, source: Path, inputs: Sequence[str], ki
     Args:
         session: the tracker's run.
         name: of the artifact.
-        source: the folder, or a file.
+        source: the folder.
         inputs: artifacts that the results were made from, as NAME:ALIAS.
         kind: type of the artifact.
     """
     import wandb
 
     artifact = wandb.Artifact(name, type=kind)
-    add = artifact.add_dir if source.is_dir() else artifact.add_file
-    add(str(source), policy="immutable")
+    for file in sorted(file for file in source.rglob("*") if file.is_file()):
+        artifact.add_file(str(file), name=str(file.relative_to(source)), policy="immutable")
     if not session.offline:
         for used in inputs:
             session.use_artifact(used)
