@@ -45,14 +45,17 @@ def server() -> Iterator[str]:
     root = Path(tempfile.mkdtemp(prefix="moe-postgres-", dir="/tmp"))
     if user:
         os.chown(root, user["user"], user["group"])
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": root, **user}
+    # it outlives the test that asked first, whose variables others go by when they end what that test left behind
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": root,
+             "env": {"PATH": os.environ["PATH"]}, **user}  # fmt: skip
     data = root / "data"
     try:
         options = ["--auth=trust", "--username=moe", "--encoding=UTF8", "--locale=C", "--no-sync"]
         subprocess.run([folder / "initdb", "-D", data, *options], check=True, **quiet)
         settings = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={root}", "fsync=off"]
         command = [folder / "postgres", "-D", data, *(word for setting in settings for word in ("-c", setting))]
-        process = subprocess.Popen(command, **quiet)
+        log = (root / "log").open("wb")
+        process = subprocess.Popen(command, **quiet | {"stderr": log})
         try:
             ready = [folder / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-U", "moe", "-t", "30"]
             end = time.monotonic() + 60
@@ -60,8 +63,10 @@ def server() -> Iterator[str]:
                 assert process.poll() is None, "the server ended"
                 assert time.monotonic() < end, "the server does not answer"
             yield f"postgresql://moe@127.0.0.1:{port}/postgres"
+            assert process.poll() is None, f"the server ended: {(root / 'log').read_text()[-2000:]}"
         finally:
             process.terminate()
             process.wait(30)
+            log.close()
     finally:
         shutil.rmtree(root, ignore_errors=True)
