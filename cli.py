@@ -139,7 +139,8 @@ def runs_sync(
     else:
         out.print(f"{len(runs) - len(left)} of {len(runs)} runs are on the server" if runs else "no run waits")
         for each in left:
-            out.print(f"  {each.run}: {each.segments} offline pieces wait; {each.reason}".rstrip("; "))
+            pieces = f"{each.segments} offline piece{'s' if each.segments != 1 else ''}"
+            out.print(f"  {each.run}: {pieces}; {each.reason}".rstrip("; "))
     if left and not dry_run:
         raise typer.Exit(FAILURE)
 
@@ -149,7 +150,7 @@ def runs_sync(
 
 @app.command("probe")
 def probe_command(
-    run: Annotated[str | None, typer.Option("--run", help="A run's id.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="A run's id, or ENTITY/PROJECT/ID in W&B.")] = None,
     sweep: Annotated[
         str | None, typer.Option("--sweep", help="Every run of a sweep, then the cross-run probes.")
     ] = None,

@@ -19,7 +19,7 @@ class Left:
     """A run that is not, or not wholly, on the server.
 
     Attributes:
-        run: its id.
+        run: its name.
         segments: offline pieces that wait.
         reason: why the last attempt failed.
     """
@@ -38,7 +38,7 @@ def waiting(store: RunStore) -> list[Run]:
 
 def pieces(runs: Sequence[Run]) -> list[Left]:
     """What waits, run by run."""
-    return [Left(run.id, len(Record.of(run).waiting)) for run in runs]
+    return [Left(_name(run), len(Record.of(run).waiting)) for run in runs]
 
 
 def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = False) -> list[Left]:
@@ -61,14 +61,19 @@ def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = Fa
         record = Record.of(run)
         count = len(record.waiting)
         if count or record.unconfirmed:
-            report(f"[{number}/{len(runs)}] run {run.id}: {count} offline piece{'s' if count > 1 else ''}")
+            report(f"[{number}/{len(runs)}] {_name(run)}: {count} offline piece{'s' if count > 1 else ''}")
             if reason := _upload(run):
-                left.append(Left(run.id, len(Record.of(run).waiting), reason))
+                left.append(Left(_name(run), len(Record.of(run).waiting), reason))
                 report(f"  not uploaded: {reason}")
                 continue
         if clean:
             _clean(run)
     return left
+
+
+def _name(run: Run) -> str:
+    """A run's id; of what compares a sweep's runs, the sweep and the images."""
+    return run.id if run.config_file.exists() else f"{run.path.parent.parent.name} on {run.id}"
 
 
 def _upload(run: Run) -> str | None:
