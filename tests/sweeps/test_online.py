@@ -237,11 +237,16 @@ def test_of_results_that_change_the_newest_three_are_kept(wandb_server, trained)
     assert wandb_server.artifact(f"model-{trained.id}:best")
 
 
-def test_what_compares_all_runs_is_a_run_of_its_own_linked_to_their_models(wandb_server, images, tmp_path):
+def little(tmp_path):
+    """A sweep of two seeds."""
     lines = ["method: grid", "parameters:", "  seed: {values: [0, 1]}"]
     lines += [f"  {path}: {{value: {value!r}}}" for path, value in TINY.items()]
     (tmp_path / "little.yaml").write_text("\n".join(lines) + "\n")
-    sweep = LaunchedSweep.register(*plan(str(tmp_path / "little.yaml"), {}))
+    return LaunchedSweep.register(*plan(str(tmp_path / "little.yaml"), {}))
+
+
+def test_what_compares_all_runs_is_a_run_of_its_own_linked_to_their_models(wandb_server, images, tmp_path):
+    sweep = little(tmp_path)
     runs = [train(tiny_config(seed=seed), group="little", report=silent) for seed in range(2)]
     for _ in range(2):
         probe_sweep(sweep.name, ["similarity"], ["tiny"], silent)
@@ -362,6 +367,23 @@ def test_a_run_in_offline_pieces_is_uploaded_as_the_run_it_would_have_been_onlin
     again = train(config, report=silent)
     probe_run(again.id, ["routing"], ["tiny"], silent)
     assert seen(wandb_server.run(run.id, "online")) == uploaded
+
+
+def test_a_probed_sweep_is_uploaded_whole(wandb_server, images, monkeypatch, tmp_path):
+    sweep = little(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        runs = [train(tiny_config(seed=seed), group="little", report=silent) for seed in range(2)]
+        probe_sweep(sweep.name, ["similarity"], ["tiny"], silent)
+    assert len(waiting(RunStore())) == 3
+    assert sync(waiting(RunStore()), silent) == []
+    assert waiting(RunStore()) == []
+    for run in runs:
+        there = wandb_server.run(run.id)
+        assert (there.series("epoch"), there.group, there.state) == ([0, 1, 2], "little", "finished")
+        assert there.summary["probe/tiny/similarity/similarity"]["_type"] == "image-file"
+    (analysis,) = [run for run in wandb_server.runs() if run.job_type == "analysis"]
+    assert analysis.summary["probe/tiny/similarity/experts"] == 8
 
 
 def test_a_piece_of_which_a_part_arrived_is_not_doubled(wandb_server, images, monkeypatch):
