@@ -22,7 +22,7 @@ from probes.newton import End, Floats, Memory, Singles, State, descend, factor, 
 _LENGTH_STEPS = 4
 # The squared Newton decrement, twice what the objective may still fall, at which all rows together are fitted well
 # enough: each fold's optimum is as far away as a fold's rows move it, and a better start gains nothing.
-_ROUGH = 0.3
+_ROUGH = 1.0
 # The Newton decrement times the largest row, at which double precision takes over, mostly for one evaluation.
 _CLOSE = 0.017
 # Single precision hardly sees a decrement below this part of the largest row.
@@ -149,11 +149,11 @@ class _Problem:
 
     def add_done(self, done_f: NDArray[np.bool_], state: State, _decrement_f: Floats, memory: Memory) -> None:
         """Done is what is proven."""
-        for fold in np.flatnonzero(~done_f).tolist():
-            done_f[fold] = self.proven(state, fold, memory)
+        done_f |= self.proven(state, memory, ~done_f)
 
-    def proven(self, state: State, fold: int, memory: Memory) -> bool:
-        """No held-out row of the fold lies so near the boundary that the optimum could decide otherwise.
+    @np.errstate(divide="ignore", invalid="ignore")  # nothing is proven where variances are 0; 0 / 0 is a row held out
+    def proven(self, state: State, memory: Memory, asked_f: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """No held-out row of the fold (f,) lies so near the boundary that the optimum could decide otherwise.
 
         Write g for the gradient, H for the Hessian, e for the way from here to the optimum, |e|_H for its length in the
         metric of H, l for the gradient's length in that of H's inverse, a row's vector a including its 1.
@@ -167,31 +167,33 @@ class _Problem:
         - Together, if rho l < 1: m <= -log(1 - rho l) and |e|_H <= m / rho. Only rows whose decision is within m need
           to be looked at.
 
-        What is at hand is the factor of an earlier Hessian M, in single precision. H is at least c M, c the least
-        ratio of a variance now to then. Rounding of that factor is allowed for (`rounding`), and so are the largest
+        What is at hand is the factor of an earlier Hessian M, in single precision. H is at least M / c, c the largest
+        ratio of a variance then to now. Rounding of that factor is allowed for (`rounding`), and so are the largest
         errors that double precision can make in decisions, and by them and its sums in the gradient.
         """
-        factor_kk, weight_r, spread_r = memory.factors[fold], memory.weight_fr[fold], state.spread_fr[fold]
-        ratio = float(np.divide(spread_r, weight_r, out=np.ones_like(spread_r), where=weight_r > 0).min())
-        variance = float(spread_r @ self.train_fr[fold])
-        if factor_kk is None or not ratio * variance > 0:
-            return False
+        proven_f = np.zeros(len(self.parts), dtype=bool)
         rows, k = self.A_rk.shape
-        rho = math.sqrt(4 * self.radius**2 + 1 / variance)
+        variance_f = np.vecdot(state.spread_fr, self.train_fr)
+        residual_f = self.C * np.vecdot(np.abs(state.second_fr - self.second_r), self.train_fr)
+        decision_error_f = _UNIT * (k + 1) * math.hypot(self.radius, 1) * np.linalg.norm(state.W_fk, axis=1)
+        rho_f = np.sqrt(4 * self.radius**2 + 1 / variance_f)
+        shrunk_f = np.fmax(1.0, np.fmax.reduce(memory.weight_fr / state.spread_fr, axis=1))
         # from lengths by the factor to bounds of lengths in the metric of the inverse of H
-        slack = math.sqrt((1 + rounding(self.radius, float(weight_r.sum()), k)) / ratio)
-        decision_error = _UNIT * (k + 1) * float(np.linalg.norm(state.W_fk[fold])) * math.hypot(self.radius, 1)
-        residual = self.C * float(np.abs(state.second_fr[fold] - self.second_r) @ self.train_fr[fold])
-        gradient_error = rho * (variance * decision_error + _UNIT * (rows + k) * residual)
-        reach = rho * (slack * lengths(factor_kk, state.gradient_fk[fold, None])[0] + gradient_error)
-        if not reach < 1:
-            return False
-        farthest = -math.log1p(-reach)
-        part = self.parts[fold]
-        size_q = np.abs(state.decision_fr[fold, part])
-        near_q = np.flatnonzero(size_q <= farthest + decision_error)
-        change_q = lengths(factor_kk, self.single_rk[part][near_q]) * (slack * farthest / rho)
-        return bool((change_q + decision_error < size_q[near_q]).all())
+        slack_f = np.sqrt((1 + rounding(self.radius, memory.weight_fr.sum(axis=1), k)) * shrunk_f)
+        gradient_error_f = rho_f * (variance_f * decision_error_f + _UNIT * (rows + k) * residual_f)
+        for fold in np.flatnonzero(asked_f).tolist():
+            factor_kk, part, rho, slack = memory.factors[fold], self.parts[fold], rho_f[fold], slack_f[fold]
+            if factor_kk is None:
+                continue
+            reach = rho * (slack * lengths(factor_kk, state.gradient_fk[fold, None])[0] + gradient_error_f[fold])
+            if not reach < 1:
+                continue
+            farthest = -math.log1p(-reach)
+            size_r = np.abs(state.decision_fr[fold, part]) - decision_error_f[fold]
+            near = np.flatnonzero(size_r <= farthest)
+            change_q = lengths(factor_kk, self.single_rk[part][near]) * (slack * farthest / rho)
+            proven_f[fold] = (change_q < size_r[near]).all()
+        return proven_f
 
     def data_hessian(self, weight_r: Floats, part: slice = slice(None)) -> Singles:
         """What some rows add to the Hessian."""
@@ -205,7 +207,7 @@ class _Problem:
         return _with_ridge(self.data_hessian(weight_r)), weight_r
 
 
-def rounding(radius: float, variance: float, k: int) -> float:
+def rounding(radius: float, variance: Any, k: int) -> Any:
     """By what part a Hessian's factor in single precision may exceed the Hessian in any direction, intercept included.
 
     Rounding changes it by some units in the last place of its trace, with the intercept's column scaled to the length

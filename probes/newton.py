@@ -24,6 +24,7 @@ _MEMORY = 2
 _SLOW = 0.4
 # A step by a new Hessian that keeps more than this has reached rounding, or single precision does not suffice.
 _STUCK = 0.9
+_TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def lengths(factor_kk: Singles, V_qk: Floats) -> Floats:
     """Lengths (q,) in the metric of the inverse of the matrix that was factored; of any size, and of no vector."""
     size = np.abs(V_qk).max(initial=0.0) or 1.0
     half_kq, _ = strtrs(factor_kk, (V_qk / size).T.astype(np.float32), trans=1)
-    return np.asarray(size * np.sqrt(np.einsum("kq,kq->q", half_kq, half_kq)))
+    return np.asarray(size * np.sqrt(np.vecdot(half_kq.T, half_kq.T)))
 
 
 class Memory:
@@ -94,7 +95,7 @@ class Memory:
         """Remember a step and the change of the gradient over it."""
         curvature_f = np.vecdot(step_fk, change_fk)
         inverse_f1 = np.divide(1.0, curvature_f, out=np.zeros_like(curvature_f), where=curvature_f > 0)[:, None]
-        self._pairs = [*self._pairs[1 - _MEMORY :], (step_fk, change_fk, inverse_f1)]
+        self._pairs = [*self._pairs, (step_fk, change_fk, inverse_f1)][-_MEMORY:]
 
     def renew(self, fold: int, hessian_kk: Singles, weight_r: Floats) -> None:
         """Take a new Hessian for one fold, and forget its steps."""
@@ -120,7 +121,10 @@ class Memory:
         size_f1[size_f1 == 0] = 1.0
         solved_fk = np.divide(q_fk, size_f1, dtype=np.float32, casting="same_kind")
         for factor_kk, solved_k in zip(self.factors, solved_fk, strict=True):
-            solved_k[:] = 0.0 if factor_kk is None else spotrs(factor_kk, solved_k)[0]
+            if factor_kk is None:
+                solved_k[:] = 0.0
+            else:
+                spotrs(factor_kk, solved_k, overwrite_b=True)
         return np.asarray(solved_fk * size_f1)
 
 
@@ -136,7 +140,7 @@ def descend(problem: Objectives, state: State, memory: Memory) -> End:
         step_fk[still_f] = 0.0
         before, state = state, _moved(problem, state, step_fk)
         memory.add(state.W_fk - before.W_fk, state.gradient_fk - before.gradient_fk)
-        kept_f = np.divide(state.size_f, before.size_f, out=np.ones_like(state.size_f), where=before.size_f > 0)
+        kept_f = state.size_f / np.maximum(before.size_f, _TINY)
         problem.add_done(done_f, state, -np.vecdot(before.gradient_fk, step_fk) * kept_f**2, memory)
         stuck_f |= fresh_f & (kept_f > _STUCK)
         fresh_f = ~done_f & ~stuck_f & (kept_f > _SLOW)

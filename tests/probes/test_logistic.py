@@ -129,8 +129,8 @@ def test_a_proof_never_errs_wherever_it_is_tried(apart: float, early_at_least: i
             state = problem.at(best_fk + size * rng.normal(size=best_fk.shape))
             memory = memory_at(problem, best_fk + 0.3 * rng.normal(size=best_fk.shape))
             same_n = (problem.held_out(state.decision_fr) > 0) == (exact_n > 0)
-            for fold, part in enumerate(problem.parts):
-                shown = problem.proven(state, fold, memory)
+            shown_f = problem.proven(state, memory, np.ones(5, dtype=bool))
+            for fold, (part, shown) in enumerate(zip(problem.parts, shown_f, strict=True)):
                 assert same_n[part].all() or not shown
                 proven, wrong = proven + shown, wrong + (not same_n[part].all())
                 # what the gradient's length and the regularisation alone would show
