@@ -7,7 +7,9 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from probes.logistic import Images
+from probes import logistic
+from probes.logistic import Images, _Problem, rounding
+from probes.newton import Memory, factor, lengths
 
 Matrix = NDArray[np.float64]
 
@@ -95,3 +97,85 @@ def test_rows_that_are_all_alike_do_not_break_it(value: Any) -> None:
     np.testing.assert_allclose(fits.held_out_r, np.log(8 / 24), atol=0.2)
     np.testing.assert_array_equal(fits.coef_fd, 0)
     assert fits.proven_f.all()
+
+
+def exact_hessian(A_nk: Matrix, weight_n: Matrix) -> Matrix:
+    return np.diag(np.append(np.ones(A_nk.shape[1] - 1), 0.0)) + (A_nk.T * weight_n) @ A_nk
+
+
+def memory_at(problem: _Problem, W_fk: Matrix) -> Memory:
+    """Hessians of all folds at W."""
+    state = problem.at(W_fk)
+    hessians, weights = zip(*(problem.hessian(state, fold) for fold in range(len(W_fk))), strict=True)
+    return Memory([factor(hessian_kk) for hessian_kk in hessians], np.array(weights))
+
+
+@pytest.mark.parametrize(("apart", "early_at_least"), [(0.3, 50), (1.0, 50), (6.0, 0)])
+def test_a_proof_never_errs_wherever_it_is_tried(apart: float, early_at_least: int) -> None:
+    """Random distances from the optimum, Hessians from elsewhere: all that is proven decides as the optimum does."""
+    rng = np.random.default_rng(8)
+    proven = wrong = early = 0
+    for seed in range(6):
+        n = (60, 90, 200)[seed % 3]
+        Z_nd, second_n, fold_n = two_classes(n, 6, apart, seed=seed)
+        fold_n = np.sort(fold_n)
+        images = Images(Z_nd)
+        problem = _Problem(images, np.arange(n), second_n, fold_n, 1.0)
+        best_fk = np.array(
+            [slow_optimum(images.A_nk[fold_n != fold, :-1], second_n[fold_n != fold], 1.0) for fold in range(5)]
+        )
+        exact_n = problem.held_out(problem.at(best_fk).decision_fr)
+        for size in np.logspace(-6, 0, 25):
+            state = problem.at(best_fk + size * rng.normal(size=best_fk.shape))
+            memory = memory_at(problem, best_fk + 0.3 * rng.normal(size=best_fk.shape))
+            same_n = (problem.held_out(state.decision_fr) > 0) == (exact_n > 0)
+            shown_f = problem.proven(state, memory, np.ones(5, dtype=bool))
+            for fold, (part, shown) in enumerate(zip(problem.parts, shown_f, strict=True)):
+                assert same_n[part].all() or not shown
+                proven, wrong = proven + shown, wrong + (not same_n[part].all())
+                # what the gradient's length and the regularisation alone would show
+                early += shown and 2 * problem.radius * state.size_f[fold] > np.abs(state.decision_fr[fold, part]).min()
+    assert proven > 100
+    assert wrong > 20
+    assert early >= early_at_least
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 10.0])
+@pytest.mark.parametrize("rank", [3, 40])
+def test_single_precision_lengths_are_within_their_allowance(scale: float, rank: int) -> None:
+    rng = np.random.default_rng(9)
+    Z_nd = scale * np.maximum(rng.normal(size=(800, rank)) @ rng.normal(size=(rank, 40)), -1.0 if rank == 40 else -1e9)
+    images = Images(Z_nd)
+    problem = _Problem(images, np.arange(800), np.arange(800) % 2 == 0, np.arange(800) // 160, 1.0)
+    state = problem.at(rng.normal(size=(5, 41)) / np.append(np.full(40, 10 * scale), 1.0))
+    hessian_kk, weight_r = problem.hessian(state, 0)
+    exact_kk = exact_hessian(problem.A_rk, weight_r)
+    vectors_qk = np.concatenate([np.linalg.eigh(exact_kk)[1].T, problem.A_rk[:50]])
+    exact_q = np.sqrt(np.einsum("qk,kq->q", vectors_qk, np.linalg.solve(exact_kk, vectors_qk.T)))
+    single_kk = factor(hessian_kk)
+    if single_kk is None:
+        assert rank == 3  # in single precision the regularisation is lost
+        return
+    ratio_q = (exact_q / lengths(single_kk, vectors_qk)) ** 2
+    allowed = rounding(problem.radius, weight_r.sum(), 41)
+    assert (ratio_q < 1 + allowed / 5 + 1e-5).all()
+    assert (ratio_q > 1 / (2 + allowed)).all()
+    tiny_1k = 1e-60 * vectors_qk[:1]
+    np.testing.assert_allclose(lengths(single_kk, tiny_1k), 1e-60 * lengths(single_kk, vectors_qk[:1]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [30.0, 1e3])
+def test_large_activations_end_soon(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limits of rounding: proven or not, but never hundreds of evaluations, and never wrong."""
+    Z_nd, second_n, fold_n = two_classes(200, 20, 3.0, seed=10)
+    calls = []
+    evaluate = logistic._evaluate
+    monkeypatch.setattr(logistic, "_evaluate", lambda *arguments: calls.append(1) or evaluate(*arguments))
+    fits = Images(scale * Z_nd).fit_folds(np.arange(200), second_n, fold_n)
+    assert len(calls) < 150
+    for fold in np.flatnonzero(fits.proven_f):
+        train_n, test_n = fold_n != fold, fold_n == fold
+        # the same as a fit to what is not scaled, with weaker regularisation
+        optimum_k = slow_optimum(Z_nd[train_n], second_n[train_n], scale**2)
+        exact_n = Z_nd[test_n] @ optimum_k[:-1] + optimum_k[-1]
+        np.testing.assert_array_equal(fits.held_out_r[test_n] > 0, exact_n > 0)

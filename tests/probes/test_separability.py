@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
 
-from probes import logistic
+from probes import logistic, newton
 from probes.separability import Separability, pair_folds, pairwise_separability
 
 
@@ -146,7 +146,7 @@ def test_progress_counts_pairs() -> None:
 def test_fits_that_are_not_proven_are_left_to_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     Z_nd, labels_n = blobs([60, 50, 40], [0.0, 1.0, 1.5], d=4, seed=18)
     expected = pairwise_separability(Z_nd, labels_n)
-    monkeypatch.setattr(logistic, "_MAX_STEPS", 1)
+    monkeypatch.setattr(newton, "MAX_STEPS", 0)
     images = logistic.Images(Z_nd)
     rows_r, fold_r = pair_folds(labels_n).pairs[0, 1]
     assert not images.fit_folds(rows_r, labels_n[rows_r] == 1, fold_r).proven_f.any()
@@ -159,6 +159,22 @@ def test_agrees_with_loops_at_any_scale(scale: float) -> None:
     Z_nd = scale * (Z_nd @ np.random.default_rng(20).normal(size=(10, 10)) + 5.0)
     expected = slow_reference(Z_nd, labels_n, C=1.0, folds=5, seed=0)
     np.testing.assert_allclose(pairwise_separability(Z_nd, labels_n).accuracy, expected, atol=1e-12)
+
+
+def test_pairs_of_every_kind_agree_with_loops() -> None:
+    """Tiny and large classes, duplicates, a class in one point, one far away, and two that are the same images."""
+    counts = [120, 6, 30, 20, 25, 25]
+    labels_n = np.repeat(np.arange(6), counts)
+    Z_nd = np.random.default_rng(21).normal(size=(226, 5)) + 0.7 * labels_n[:, None]
+    Z_nd[60:120] = Z_nd[:60]
+    Z_nd[labels_n == 2] = 1.0
+    Z_nd[labels_n == 3] += 40.0
+    Z_nd[labels_n == 5] = Z_nd[labels_n == 4]
+    found = pairwise_separability(Z_nd, labels_n)
+    expected = slow_reference(Z_nd, labels_n, C=1.0, folds=5, seed=0)
+    np.testing.assert_allclose(found.accuracy, expected, atol=1e-12)
+    assert (found.accuracy[3, :3] == 1.0).all()
+    assert found.accuracy[4, 5] < 0.6
 
 
 def test_planted_distances_order_the_pairs() -> None:
