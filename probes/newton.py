@@ -21,7 +21,7 @@ _OVERSHOOT = 0.5
 # Pairs of steps and changes of the gradient that improve the Hessian.
 _MEMORY = 2
 # A fit whose gradient keeps more than this part of its length gets a new Hessian, at the cost of a step of all folds.
-_SLOW = 0.4
+_SLOW = 0.3
 # A step by a new Hessian that keeps more than this has reached rounding, or single precision does not suffice.
 _STUCK = 0.9
 _TINY = np.finfo(np.float32).tiny
