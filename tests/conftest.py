@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
+from threadpoolctl import threadpool_limits
 
 from moe.config import RunConfig, from_flat
 from moe.data.store import Images, write_store
@@ -14,6 +16,8 @@ pytest_plugins = ["tests.wandb_server.fixtures"]
 
 # the models are tiny: threads would spend their time waiting for each other, above all beside another process
 torch.set_num_threads(1)
+assert scipy.linalg  # brings a BLAS of its own, which is to be limited too
+threadpool_limits(1)
 
 
 @pytest.fixture(autouse=True)
