@@ -156,7 +156,7 @@ def write_result(
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    report(f"  {folder.name}: {words(result.numbers)} ({time.monotonic() - started:.1f} s) -> {folder}")
+    report(f"  {folder.name}: {words(result.numbers) or 'figures'} ({time.monotonic() - started:.1f} s) -> {folder}")
     for note in result.notes:
         report(f"    {note}")
     return result
