@@ -176,8 +176,7 @@ def _claimed(run: Run) -> Record:
     record = Record.of(run)
     sweep, given = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
     if sweep:
-        again = record.sweep == sweep and os.environ.get("MOE_SWEEP")  # our own agent goes on with a run of the sweep
-        new = record.id if again or not given else given
+        new = given or record.id
         record = record.model_copy(update={"id": new, "sweep": sweep, "sent": record.sent if new == record.id else -1})
     return record.model_copy(update={"project": project() if record.entity is None else record.project})
 
@@ -208,8 +207,8 @@ def _begun(run: Run, record: Record, how: Mode, about: Mapping[str, Any], stats:
     """A session of the tracker; an offline one where the server does not answer."""
     import wandb
 
-    if record.sweep:  # within a sweep W&B takes these from the environment alone
-        os.environ.update(WANDB_SWEEP_ID=record.sweep, WANDB_RUN_ID=record.id, WANDB_PROJECT=record.project)
+    # under W&B's own agent the environment says it, and W&B takes the run's id from there alone
+    sweep = {"sweep_id": record.sweep} if record.sweep and "WANDB_SWEEP_ID" not in os.environ else {}
     try:
         session = wandb.init(
             project=record.project,
@@ -225,6 +224,7 @@ def _begun(run: Run, record: Record, how: Mode, about: Mapping[str, Any], stats:
                 finish_timeout=UPLOAD,
                 finish_timeout_raises=True,
                 x_disable_stats=not stats,
+                **sweep,
             ),
             **about,
         )
