@@ -22,7 +22,7 @@ from moe.export import CARD, WEIGHTS, load_model
 from sweeps.launch import LaunchedSweep
 from sweeps.remote import runs as remote_runs
 from sweeps.runs import Run, RunStore, write_json
-from sweeps.tracker import Record, mode
+from sweeps.tracker import Record, first_line, mode
 
 MODEL, PROBE, ACTIVATIONS = "model", "probe", "activations"
 KEPT = 3  # versions of an artifact beside those with an alias of their own
@@ -161,7 +161,7 @@ def pull(path: str, store: RunStore, report: Callable[[str], None]) -> Run:
     except KeyError:
         raise UserError(f"W&B run {path} was not made by moe: its config has no identity") from None
     except (wandb.errors.CommError, ValueError) as error:
-        raise UserError(f"W&B has no run {path} with a model: {_first_line(error)}") from None
+        raise UserError(f"W&B has no run {path} with a model: {first_line(error)}") from None
     report(f"pulling {artifact.qualified_name} ({artifact.size / 1e6:.1f} MB)")
     partial = store.root / f".pull-{uuid.uuid4().hex[:8]}"
     try:
@@ -193,7 +193,7 @@ def fetch(artifact: Any, into: Run) -> None:
     try:
         artifact.download(root=str(into.path), skip_cache=True)
     except (ValueError, OSError) as error:
-        raise UserError(f"artifact {named} could not be downloaded: {_first_line(error)}") from None
+        raise UserError(f"artifact {named} could not be downloaded: {first_line(error)}") from None
     for name, entry in entries.items():
         if _digest(into.path / name) != entry.digest:
             raise UserError(f"artifact {named}: {name} differs from its digest, so it is damaged or was changed")
@@ -212,7 +212,7 @@ def _place(pulled: Run, run: Run) -> None:
     try:
         config = pulled.config
     except ValidationError as error:
-        raise UserError(f"the pulled {pulled.config_file.name} is none of moe's: {_first_line(error)}") from None
+        raise UserError(f"the pulled {pulled.config_file.name} is none of moe's: {first_line(error)}") from None
     pulled.model.mkdir()
     for name in (WEIGHTS, CARD):
         (pulled.path / name).rename(pulled.model / name)
@@ -225,7 +225,3 @@ def _place(pulled: Run, run: Run) -> None:
         if file.exists():
             file.replace(run.path / file.name)
     write_json(run.state_file, {"state": "finished"})
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

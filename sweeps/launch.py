@@ -253,8 +253,9 @@ def register(sweep: Sweep, cells: Sequence[Cell], backend: str, storage: str | N
     remote = None
     if backend == "wandb":
         known = LaunchedSweep(sweep.name, storage=storage) if sweep.name in names() else None
-        same = known is not None and known.jobs == [Job(cell.run_id, cell.values) for cell in cells]
-        remote = known.remote if known and same and known.remote else create(sweep)
+        if known and known.jobs == [Job(cell.run_id, cell.values) for cell in cells]:
+            remote = known.remote
+        remote = remote or create(sweep)
     return LaunchedSweep.register(sweep, cells, storage=storage, remote=remote)
 
 

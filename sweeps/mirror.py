@@ -170,7 +170,7 @@ def _or_later(run: Run) -> Iterator[None]:
     try:
         yield
     except (wandb.errors.Error, ValueError) as error:
-        tracker.give_up(run, f"artifacts not uploaded ({str(error).strip().partition(chr(10))[0]})")
+        tracker.give_up(run, f"artifacts not uploaded ({tracker.first_line(error)})")
 
 
 def _results(prefix: str, folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from moe.errors import UserError
 from sweeps.backend import Job, JobState
 from sweeps.runs import RunStore, State
 from sweeps.spec import Sweep
-from sweeps.tracker import Record, mode, project
+from sweeps.tracker import Record, first_line, for_children, mode, project
 
 # what W&B calls a run, in our words; one whose process ended without a word is found out by the server's own clock
 _STATES: dict[str, State] = {"finished": "finished", "running": "running", "pending": "running", "preempted": "waiting"}
@@ -87,7 +87,7 @@ def answers() -> str | None:
     try:
         wandb.Api(timeout=_TIMEOUT).viewer  # noqa: B018 - asks the server
     except (wandb.errors.Error, ValueError, OSError) as error:
-        return f"the W&B server does not answer: {str(error).strip().partition(chr(10))[0]}"
+        return f"the W&B server does not answer: {first_line(error)}"
     return None
 
 
@@ -125,7 +125,7 @@ def _sweep(remote: Remote) -> Any:
         with _quiet():
             return wandb.Api().sweep(str(remote))  # type: ignore[no-untyped-call]
     except (wandb.errors.Error, ValueError) as error:
-        raise UserError(f"W&B has no sweep {remote}: {str(error).strip().partition(chr(10))[0]}") from None
+        raise UserError(f"W&B has no sweep {remote}: {first_line(error)}") from None
 
 
 def runs(remote: Remote) -> list[RemoteRun]:
@@ -202,8 +202,9 @@ def pause(remote: Remote) -> None:
 
 def _wandb(*words: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "wandb", *words], capture_output=True, text=True, check=False, timeout=120
-    )
+        [sys.executable, "-P", "-m", "wandb", *words], env=for_children(), capture_output=True, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         raise UserError(f"wandb {' '.join(words)}: {said[-1] if said else 'failed'}")

@@ -231,9 +231,10 @@ def _begun(run: Run, record: Record, how: Mode, about: Mapping[str, Any], stats:
     except wandb.errors.CommError as error:
         if how != "online":
             raise
-        reason = str(error).strip().partition("\n")[0]
         wandb.teardown()  # its service holds on to the run's id
-        sys.stderr.write(f"W&B does not answer ({reason}); this attempt is kept offline for `moe runs sync`\n")
+        sys.stderr.write(
+            f"W&B does not answer ({first_line(error)}); this attempt is kept offline for `moe runs sync`\n"
+        )
         return _begun(run, record, "offline", about, stats)
     if how != "disabled":
         _note(run, record, session, online=how == "online")
@@ -246,6 +247,11 @@ def give_up(run: Run, reason: str) -> None:
     record.unconfirmed = True
     record.save(run)
     sys.stderr.write(f"W&B: {reason}; `moe runs sync` completes run {run.id}\n")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line: W&B's go on about what was tried."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def for_children() -> dict[str, str]:
