@@ -11,7 +11,7 @@ from rich.table import Table
 from moe.errors import UserError
 from sweeps.commands import app as sweep_app
 from sweeps.console import Json, Set, SweepName, err, out, print_json, progress_bar
-from sweeps.exit_codes import FAILURE, INTERRUPTED, USER_MISTAKE, InterruptedRunError
+from sweeps.runs.exit_codes import FAILURE, INTERRUPTED, USER_MISTAKE, InterruptedRunError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ def train_command(
     assignments: Set = None,
 ) -> None:
     """Train one run; parameters also as --model.experts=8, the way W&B passes them."""
-    from sweeps.worker import follow_stdin
+    from sweeps.agents.worker import follow_stdin
 
     if os.environ.pop("MOE_FOLLOW_STDIN", ""):
         follow_stdin()
@@ -65,15 +65,15 @@ def train_command(
 @app.command("worker", hidden=True)
 def worker_command() -> None:
     """Wait on standard input for a run to train; agents start it."""
-    from sweeps.worker import wait_for_order
+    from sweeps.agents.worker import wait_for_order
 
     if config := wait_for_order():
         _train(config, [])
 
 
 def _train(config: Path | None, assignments: list[str]) -> None:
-    from sweeps.config_files import run_config
-    from sweeps.trial import train
+    from sweeps.plan.config_files import run_config
+    from sweeps.training.trial import train
 
     train(run_config(config, assignments), group=os.environ.get("MOE_SWEEP"), report=out.print)
 
@@ -89,7 +89,7 @@ def _flags(arguments: "Sequence[str]") -> list[str]:
 @runs_app.command("list")
 def runs_list(as_json: Json = False) -> None:
     """List every run on this machine."""
-    from sweeps.listing import listing
+    from sweeps.views.listing import listing
 
     rows = listing()
     if as_json:
@@ -108,7 +108,7 @@ def runs_show(
     run_id: Annotated[str, typer.Argument(help="A run's id or its beginning.")], as_json: Json = False
 ) -> None:
     """Show one run: configuration, state, last metrics, probes, files."""
-    from sweeps.listing import details
+    from sweeps.views.listing import details
 
     shown = details(run_id)
     if as_json:
@@ -128,8 +128,8 @@ def runs_sync(
     as_json: Json = False,
 ) -> None:
     """Upload offline runs to W&B, in order; what did not get through is tried again next time."""
-    from sweeps import sync
-    from sweeps.runs import RunStore
+    from sweeps.runs.run import RunStore
+    from sweeps.tracking import sync
 
     store = RunStore()
     runs = [store.find(run_id) for run_id in run_ids] if run_ids else sync.waiting(store)
@@ -168,15 +168,15 @@ def probe_command(
     if show:
         _list_probes(as_json)
         return
-    from probes import jobs
+    from probes import probing
 
     if (run is None) == (sweep is None):
         raise UserError("say what to probe: --run ID or --sweep NAME")
     report = (lambda _line: None) if as_json else out.print
     if run:
-        results = jobs.probe_run(run, probe, images, report, assignments, epochs=epochs)
+        results = probing.probe_run(run, probe, images, report, assignments, epochs=epochs)
     else:
-        results = jobs.probe_sweep(str(sweep), probe, images, report, assignments, epochs=epochs)
+        results = probing.probe_sweep(str(sweep), probe, images, report, assignments, epochs=epochs)
     if as_json:
         print_json(results)
 
@@ -205,8 +205,8 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Compare a sweep's runs, grouped by what was swept: mean and sd over seeds."""
-    from sweeps import compare, report
-    from sweeps.launch import LaunchedSweep
+    from sweeps.launching import LaunchedSweep
+    from sweeps.views import compare, report
 
     comparison = compare.compare(LaunchedSweep(sweep))
     if as_json:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from callbacks.monitor import RoutingMonitor
+from callbacks.gathering import RoutingMonitor
 from callbacks.monitors import Coactivation, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
 from moe.routing import Routing, RoutingRecord
 

@@ -23,9 +23,9 @@ from threadpoolctl import threadpool_limits
 
 from moe.config import ModelConfig
 from moe.model import build_model
-from probes.separability import pair_folds, pairwise_separability
-from probes.similarity import second_order
-from probes.tuning import ALPHAS, cross_validated_r2, fit_tuning
+from probes.statistics.separability import pair_folds, pairwise_separability
+from probes.statistics.similarity import second_order
+from probes.statistics.tuning import ALPHAS, cross_validated_r2, fit_tuning
 
 STL10, THINGS = "STL-10 size", "THINGS size"
 FULL: dict[str, Any] = {

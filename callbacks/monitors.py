@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from callbacks import metrics, pictures
-from callbacks.monitor import RoutingMonitor, Stage, log, show_picture, show_table, write_csv
+from callbacks import heatmaps, metrics
+from callbacks.gathering import RoutingMonitor, Stage, log, show_picture, show_table, write_csv
 from moe.errors import UserError
 from moe.lightning_module import epochs_done
 from moe.routing import Routing, RoutingRecord
@@ -185,12 +185,12 @@ class Coactivation(RoutingMonitor):
         )
         other = ~np.eye(experts, dtype=bool)
         most = 100 * float(values.max(where=other, initial=0.0)) or 100.0
-        picture = pictures.heatmap(
+        picture = heatmaps.heatmap(
             np.where(other, 100 * values, np.nan), names, names,
             title=f"Experts chosen together after epoch {epoch} (grey: load)", label="% of images routed to both",
             limits=(0.0, most), written=100 * values, digits=1,
         )  # fmt: skip
-        show_picture("routing/coactivation", pictures.save(picture, path.with_suffix(".png")), trainer)
+        show_picture("routing/coactivation", heatmaps.save(picture, path.with_suffix(".png")), trainer)
 
 
 class RoutingHeatmap(RoutingMonitor):
@@ -249,11 +249,11 @@ class RoutingHeatmap(RoutingMonitor):
             ["class", *names],
             ([name, *row] for name, row in zip(self.classes, load_CE.tolist(), strict=True)),
         )
-        picture = pictures.heatmap(
+        picture = heatmaps.heatmap(
             load_CE, self.classes, names,
             title=f"Routing after epoch {epoch}", label="proportion of the class's images", limits=(0.0, 1.0),
         )  # fmt: skip
-        show_picture("routing/heatmap", pictures.save(picture, path.with_suffix(".png")), trainer)
+        show_picture("routing/heatmap", heatmaps.save(picture, path.with_suffix(".png")), trainer)
 
     def _table(self, routing: metrics.ClassRouting, trainer: L.Trainer) -> None:
         experts = range(routing.load.shape[1])

@@ -22,7 +22,7 @@ from moe.errors import UserError
 from moe.export import ModelCard, load_model
 from moe.model import MoE
 from probes.chunked import ChunkedArrays, Layout
-from sweeps.runs import LockedError, Run, locked
+from sweeps.runs.run import LockedError, Run, locked
 
 # Images of a chunk, and of a batch: at the paper's width the stem alone holds 0.3 GB for them at 96 px.
 _CHUNK = 128

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import torch
 
-from callbacks import figures as common
 from moe.data.readers import no_progress
 from moe.data.store import ImageStore, sha256
 from moe.errors import UserError
 from moe.export import load_model
-from probes import charts
 from probes.activations import Snapshot, activations, digest
+from probes.drawing import base as common
+from probes.drawing import points
 from probes.probe import Numbers, Probe
 from probes.subject import Subject
 from probes.tables import write_table
-from sweeps.runs import Run
+from sweeps.runs.run import Run
 
 _PREFIX = "model."  # of the network within the Lightning module
 
@@ -88,4 +88,4 @@ def _write(folder: Path, epochs: list[int], numbers: list[Numbers], title: str) 
     write_table(folder / "epochs.csv", ["epoch", *keys], rows)
     curves = {key: [row.get(key) for row in numbers] for key in keys}
     moving = {key: values for key, values in curves.items() if len(set(values)) > 1} or curves
-    common.save(charts.over_epochs(moving, epochs, title), folder / "epochs.png")
+    common.save(points.over_epochs(moving, epochs, title), folder / "epochs.png")

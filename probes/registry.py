@@ -17,13 +17,13 @@ from pydantic import ValidationError
 
 from moe.errors import UserError, suggest, unknown
 from probes.probe import Probe
-from probes.suite.animacy import AnimacyProbe
-from probes.suite.coupling import CouplingProbe
-from probes.suite.exciting import ExcitingProbe
-from probes.suite.routing import RoutingProbe
-from probes.suite.separability import SeparabilityProbe
-from probes.suite.similarity import SimilarityProbe
-from probes.suite.tuning import TuningProbe
+from probes.suite.animacy_probe import AnimacyProbe
+from probes.suite.coupling_probe import CouplingProbe
+from probes.suite.exciting_probe import ExcitingProbe
+from probes.suite.routing_probe import RoutingProbe
+from probes.suite.separability_probe import SeparabilityProbe
+from probes.suite.similarity_probe import SimilarityProbe
+from probes.suite.tuning_probe import TuningProbe
 
 GROUP = "moe.probes"
 

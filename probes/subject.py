@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from moe.data.store import ImageStore
 from probes.activations import Activations
-from sweeps.runs import Run
+from sweeps.runs.run import Run
 
 MAX_IMAGES = 2000
 

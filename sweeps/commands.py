@@ -8,17 +8,17 @@ from rich.table import Table
 
 from moe.errors import UserError
 from sweeps.console import Json, Set, Storage, SweepName, err, out, print_json
-from sweeps.exit_codes import FAILURE
+from sweeps.runs.exit_codes import FAILURE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sweeps.backend import SweepBackend
-    from sweeps.cluster import Resources, Where
-    from sweeps.crew import Agents, Crew
-    from sweeps.devices import Device
-    from sweeps.launch import LaunchedSweep, Trial
-    from sweeps.remote import Remote
+    from sweeps.agents.cluster import Resources, Where
+    from sweeps.agents.crew import Agents, Crew
+    from sweeps.agents.devices import Device
+    from sweeps.launching import LaunchedSweep, Trial
+    from sweeps.queue.protocol import SweepBackend
+    from sweeps.queue.server import Remote
 
 _ROWS = 200  # of a plan, printed
 
@@ -69,22 +69,22 @@ def launch_command(
 ) -> None:
     """Run every cell of a sweep that is not finished yet."""
     from moe.config import parse_assignments
-    from sweeps import launch
-    from sweeps.crew import Crew
+    from sweeps import launching
+    from sweeps.agents.crew import Crew
 
-    sweep, cells = launch.plan(spec, parse_assignments(assignments or [], "--set: "))
+    sweep, cells = launching.plan(spec, parse_assignments(assignments or [], "--set: "))
     size = max((cell.config.machine.devices for cell in cells), default=1)
     crew = Crew(agents, per_device, timeout, size)
-    chosen, why = launch.choose_backend("local" if dry_run and backend == "auto" else backend, sweep)
+    chosen, why = launching.choose_backend("local" if dry_run and backend == "auto" else backend, sweep)
     if dry_run:
-        _print_plan(launch.preview(sweep, cells, storage=storage), sweep.name, list(sweep.swept), crew, as_json)
+        _print_plan(launching.preview(sweep, cells, storage=storage), sweep.name, list(sweep.swept), crew, as_json)
         return
     from moe.data.datasets import check_available
 
-    for data in {cell.config.data for cell in cells} or {launch.fixed_data(sweep)}:
+    for data in {cell.config.data for cell in cells} or {launching.fixed_data(sweep)}:
         check_available(data)
     jobs = _jobs(on, agents, gpus, cpus, memory, time_limit, sbatch)
-    launched = launch.register(sweep, cells, chosen, storage)
+    launched = launching.register(sweep, cells, chosen, storage)
     err.print(f"backend {chosen}: {why}")
     if jobs:
         _submit(launched, *jobs, timeout, as_json)
@@ -106,7 +106,7 @@ def _jobs(
         if any(option is not None for option in (gpus, cpus, memory, time_limit, sbatch)):
             raise UserError("--gpus, --cpus, --memory, --time and --sbatch are for jobs; add --on slurm")
         return None
-    from sweeps import cluster
+    from sweeps.agents import cluster
 
     limit = None if time_limit is None else cluster.minutes(time_limit)
     extra = cluster.extra_options(sbatch or [])
@@ -116,7 +116,7 @@ def _jobs(
 
 
 def _submit(sweep: "LaunchedSweep", on: "Where", resources: "Resources", timeout: float | None, as_json: bool) -> None:
-    from sweeps import cluster
+    from sweeps.agents import cluster
 
     backend = sweep.backend()
     unfinished = _publish(sweep, backend, failed=True)
@@ -137,11 +137,11 @@ def _submit(sweep: "LaunchedSweep", on: "Where", resources: "Resources", timeout
 
 def _publish(sweep: "LaunchedSweep", backend: "SweepBackend", *, failed: bool) -> int:
     """Bring the queue up to date; returns the number of cells that are not finished."""
-    from sweeps import remote
+    from sweeps.queue import server
 
     backend.request_stop(stop=False)
     if sweep.remote:
-        remote.resume(sweep.remote)
+        server.resume(sweep.remote)
     else:
         backend.publish(sweep.jobs)
         backend.recover(failed=failed)
@@ -154,8 +154,8 @@ def _publish(sweep: "LaunchedSweep", backend: "SweepBackend", *, failed: bool) -
 
 
 def _print_plan(trials: list[dict[str, Any]], name: str, swept: list[str], crew: "Crew", as_json: bool) -> None:
-    from sweeps import forecast
-    from sweeps.runs import RunStore
+    from sweeps.runs.run import RunStore
+    from sweeps.views import forecast
 
     missing = [(trial["config"], trial["epochs_left"]) for trial in trials if trial["state"] != "finished"]
     outlook = forecast.forecast(RunStore(), missing, len(crew.devices()))
@@ -178,8 +178,8 @@ def _print_plan(trials: list[dict[str, Any]], name: str, swept: list[str], crew:
 
 
 def _run(sweep: "LaunchedSweep", crew: "Crew", as_json: bool, quiet: bool, failed: bool = False) -> None:
-    from sweeps import tracker
-    from sweeps.crew import Agents
+    from sweeps.agents.crew import Agents
+    from sweeps.tracking import tracker
 
     backend = sweep.backend()
     unfinished = _publish(sweep, backend, failed=failed)
@@ -201,7 +201,7 @@ def _run(sweep: "LaunchedSweep", crew: "Crew", as_json: bool, quiet: bool, faile
 
 def _watched(sweep: "LaunchedSweep", backend: "SweepBackend", agents: "Agents", console: "Console | None") -> bool:
     """Look after agents until they end; False if they were stopped."""
-    from sweeps.live import watch
+    from sweeps.views.live import watch
 
     try:
         watch(sweep, backend, agents, console)
@@ -230,7 +230,7 @@ def _report(sweep: "LaunchedSweep", backend: "SweepBackend", as_json: bool) -> N
 
 
 def _print_status(sweep: "LaunchedSweep", trials: "list[Trial]", as_json: bool) -> None:
-    from sweeps.live import table
+    from sweeps.views.live import table
 
     if as_json:
         print_json({"sweep": sweep.name, "trials": [_trial_json(trial) for trial in trials]})
@@ -244,7 +244,7 @@ def _print_status(sweep: "LaunchedSweep", trials: "list[Trial]", as_json: bool) 
 
 
 def _trial_json(trial: "Trial") -> dict[str, Any]:
-    from sweeps.runs import read_json
+    from sweeps.runs.run import read_json
 
     return {
         "run_id": trial.run.id,
@@ -269,10 +269,10 @@ def agent_command(
     left_over: Annotated[bool, typer.Option("--left-over", hidden=True)] = False,
 ) -> None:
     """Join a launched sweep, from this or another machine: run waiting trials until none is left."""
-    from sweeps.agent import Agent, Limits
-    from sweeps.devices import CPU, Device, visible
-    from sweeps.launch import open_sweep
-    from sweeps.worker import follow_stdin
+    from sweeps.agents.agent import Agent, Limits
+    from sweeps.agents.devices import CPU, Device, visible
+    from sweeps.agents.worker import follow_stdin
+    from sweeps.launching import open_sweep
 
     if os.environ.pop("MOE_FOLLOW_STDIN", ""):
         follow_stdin()
@@ -291,7 +291,7 @@ def agent_command(
 
 def _serve(sweep: "LaunchedSweep", remote: "Remote", place: "Device") -> None:
     """Work for a W&B sweep until its server has nothing more to hand out."""
-    from sweeps.remote_agent import serve
+    from sweeps.agents.server_agent import serve
 
     backend = sweep.backend()
     code = serve(remote, sweep.name, sweep.root, place.environment(), backend.stop_requested)
@@ -303,7 +303,7 @@ def _serve(sweep: "LaunchedSweep", remote: "Remote", place: "Device") -> None:
 @app.command("status")
 def status_command(sweep: SweepName, storage: Storage = None, as_json: Json = False) -> None:
     """Show every trial: waiting, running, finished or failed."""
-    from sweeps.launch import open_sweep
+    from sweeps.launching import open_sweep
 
     launched = open_sweep(sweep, storage)
     backend = launched.backend()
@@ -311,7 +311,7 @@ def status_command(sweep: SweepName, storage: Storage = None, as_json: Json = Fa
     backend.close()
     _print_status(launched, trials, as_json)
     if not as_json:
-        from sweeps import cluster_status
+        from sweeps.agents import cluster_status
 
         for job in cluster_status.status(launched.name, launched.root):
             if job.unfinished:
@@ -337,7 +337,7 @@ def resume_command(
     """Finish what is missing: interrupted trials from their last checkpoint, failed ones anew."""
     jobs = _jobs(on, agents, gpus, cpus, memory, time_limit, sbatch)
     if jobs:
-        from sweeps.launch import open_sweep
+        from sweeps.launching import open_sweep
 
         _submit(open_sweep(sweep, storage), *jobs, timeout, as_json)
     else:
@@ -364,8 +364,8 @@ def retry_command(
 def _again(
     name: str, storage: str | None, crew: tuple[int | None, int, float | None], as_json: bool, quiet: bool
 ) -> None:
-    from sweeps.crew import Crew
-    from sweeps.launch import open_sweep
+    from sweeps.agents.crew import Crew
+    from sweeps.launching import open_sweep
 
     sweep = open_sweep(name, storage)
     size = max(int(job.values.get("machine.devices", 1)) for job in sweep.jobs)
@@ -375,15 +375,16 @@ def _again(
 @app.command("stop")
 def stop_command(sweep: SweepName, storage: Storage = None) -> None:
     """Let running trials write a checkpoint and end; `moe sweep resume` goes on."""
-    from sweeps import cluster_status, remote
-    from sweeps.launch import open_sweep
+    from sweeps.agents import cluster_status
+    from sweeps.launching import open_sweep
+    from sweeps.queue import server
 
     launched = open_sweep(sweep, storage)
     backend = launched.backend()
     backend.request_stop(stop=True)
     backend.close()
     if launched.remote:
-        remote.pause(launched.remote)
+        server.pause(launched.remote)
     for job in cluster_status.cancel(launched.name, launched.root):
         out.print(f"job {job} was taken back before it began")
     out.print(f"sweep {sweep}: running trials checkpoint and end; `moe sweep resume {sweep}` goes on")
@@ -392,8 +393,8 @@ def stop_command(sweep: SweepName, storage: Storage = None) -> None:
 @app.command("dashboard")
 def dashboard_command(sweep: SweepName, storage: Storage = None, as_json: Json = False) -> None:
     """Lay out the sweep in the W&B dashboard: a workspace and a report."""
-    from sweeps import dashboard
-    from sweeps.launch import open_sweep
+    from sweeps.launching import open_sweep
+    from sweeps.views import dashboard
 
     saved = dashboard.save(open_sweep(sweep, storage))
     if as_json:
@@ -405,7 +406,7 @@ def dashboard_command(sweep: SweepName, storage: Storage = None, as_json: Json =
 @app.command("ls")
 def list_command(as_json: Json = False) -> None:
     """List the sweeps launched on this machine and how they stand."""
-    from sweeps.listing import sweeps
+    from sweeps.views.listing import sweeps
 
     rows = sweeps()
     if as_json:

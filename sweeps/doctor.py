@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from moe.data.store import data_root, open_all
 from moe.errors import UserError
-from sweeps import tracker
-from sweeps.remote import answers
-from sweeps.runs import RunStore, home
-from sweeps.storage import ENVIRONMENT, open_engine, url_of, without_password
-from sweeps.sync import waiting
+from sweeps.queue.server import answers
+from sweeps.queue.storage import ENVIRONMENT, open_engine, url_of, without_password
+from sweeps.runs.run import RunStore, home
+from sweeps.tracking import tracker
+from sweeps.tracking.sync import waiting
 
 _ROOM_GB = 5
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cli
-from sweeps.runs import RunStore, home
+from sweeps.runs.run import RunStore, home
 from tests.conftest import tiny_config, tiny_store
 
 
@@ -126,7 +126,7 @@ def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
     def broken(*_):
         raise RuntimeError("the disk is full")
 
-    monkeypatch.setattr("sweeps.listing.listing", broken)
+    monkeypatch.setattr("sweeps.views.listing.listing", broken)
     code, _, err = moe("runs", "list")
     assert code == 1
     assert "error: RuntimeError: the disk is full" in err

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from sweeps.trial import train
+from sweeps.training.trial import train
 from tests.conftest import tiny_config, tiny_store
 
 

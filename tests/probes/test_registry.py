@@ -7,7 +7,7 @@ import pytest
 
 from moe.errors import UserError
 from probes.registry import PROBES, chosen, listing, registry
-from probes.suite.tuning import TuningProbe
+from probes.suite.tuning_probe import TuningProbe
 
 GOOD = """
 from probes.probe import Probe, Result

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from sweeps.storage import url_of
+from sweeps.queue.storage import url_of
 from tests.sweeps import postgres
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.launch import LaunchedSweep, plan
+from sweeps.launching import LaunchedSweep, plan
 
 # the system's own count of a child's peak memory begins with that of its parent, which has torch
 MEASURED = """

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.launch import LaunchedSweep, plan
-from sweeps.runs import RunStore
+from sweeps.launching import LaunchedSweep, plan
+from sweeps.runs.run import RunStore
 from tests.conftest import TINY, tiny_store
 
 pytestmark = pytest.mark.slow

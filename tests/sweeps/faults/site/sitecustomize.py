@@ -90,7 +90,11 @@ def torch_io(module):
     module._atomic_save = save
 
 
-PATCHES = {"sweeps.local": local, "sweeps.trial": trial, "lightning.fabric.plugins.io.torch_io": torch_io}
+PATCHES = {
+    "sweeps.queue.database": local,
+    "sweeps.training.trial": trial,
+    "lightning.fabric.plugins.io.torch_io": torch_io,
+}
 
 
 class Finder(importlib.abc.MetaPathFinder):

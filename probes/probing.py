@@ -1,0 +1,279 @@
+"""Probing runs: activations, then each probe, its files in the run's directory and in the tracker's run."""
+
+import contextlib
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from moe.data.datasets import probe_stores
+from moe.data.readers import Progress, no_progress
+from moe.data.store import ImageStore
+from moe.errors import UserError
+from probes import epochs as over_training
+from probes.activations import Snapshot, activations, final_snapshot
+from probes.probe import SEPARATOR, Numbers, Probe, Result
+from probes.registry import chosen, registry
+from probes.subject import Subject
+from sweeps.console import err, progress_bar
+from sweeps.launching import LaunchedSweep, open_sweep
+from sweeps.runs.run import Run, RunStore, write_json
+from sweeps.tracking.artifacts import find, pull_sweep
+from sweeps.tracking.mirror import publish_activations, publish_analysis, publish_results, reopened
+
+Report = Callable[[str], None]
+
+
+def probe_run(
+    run_id: str,
+    names: Sequence[str] | None,
+    images: Sequence[str] | None,
+    report: Report,
+    options: Sequence[str] | None = None,
+    *,
+    epochs: bool = False,
+) -> dict[str, Any]:
+    """Probe one run on the images named, or on what is at hand.
+
+    Args:
+        run_id: the run, or an unambiguous beginning of its id.
+        names: probes; None or none: all.
+        images: datasets or stores; None or none: what is at hand for the run.
+        report: takes lines of text.
+        options: ``probe.option=value``.
+        epochs: probe the checkpoints kept from training too.
+
+    Returns:
+        ``{"run_id": ..., "images": {store: {probe: numbers}}}``; results on several stores together are under their
+        names joined by ``--``.
+
+    Raises:
+        UserError: no such run, it is not finished, or images, probes or options are unknown.
+    """
+    probes = chosen(names, options)
+    _name_broken(names, report)
+    return _probe(find(run_id, RunStore(), report), probes, images, report, epochs=epochs)
+
+
+def _name_broken(names: Sequence[str] | None, report: Report) -> None:
+    for name, reason in registry().broken.items() if not names else ():
+        report(f"the probe {name} cannot be loaded and is left out: {reason}")
+
+
+def _probe(
+    run: Run, probes: Mapping[str, Probe], images: Sequence[str] | None, report: Report, *, epochs: bool = False
+) -> dict[str, Any]:
+    if not run.finished:
+        raise UserError(f"run {run.id} is {run.state.state}, not finished; finish it with `moe sweep resume SWEEP`")
+    stores = probe_stores(list(images or []), run.config.data)
+    snapshot = final_snapshot(run)
+    results: dict[str, dict[str, Numbers]] = {}
+    with reopened(run) as session:
+        subjects = []
+        for store in stores:
+            subject = subject_of(snapshot, store, report)
+            subjects.append(subject)
+            publish_activations(run, session, store.name)
+            able = {name: probe for name, probe in probes.items() if _can(name, probe, store, report)}
+            results[store.name] = {
+                name: _one(subject, name, probe, session, report, snapshot) for name, probe in able.items()
+            }
+            if epochs:
+                over_training.probe_epochs(snapshot, store, able, report)
+                for name, probe in able.items():
+                    publish_results(run, session, store.name, probe.label(name))
+        if len(subjects) > 1:
+            results |= _across_images(subjects, probes, session, report)
+    return {"run_id": run.id, "images": results}
+
+
+def _can(name: str, probe: Probe, store: ImageStore, report: Report) -> bool:
+    reason = probe.skip(store)
+    if reason is not None:
+        report(f"  {name}: left out, {reason}")
+    return reason is None
+
+
+def subject_of(snapshot: Snapshot, store: ImageStore, report: Report) -> Subject:
+    """A model with its activations to a store, and a line that says where they come from."""
+    started = time.monotonic()
+    with bar(f"activations of {len(store):,} images") as progress:
+        found, reused = activations(snapshot, store, progress)
+    how = "reused" if reused else f"computed in {time.monotonic() - started:.1f} s"
+    report(f"run {snapshot.run.id} on {store.name} ({len(store):,} images): activations {how}")
+    return Subject(snapshot.run, store, found, snapshot.epoch)
+
+
+@contextlib.contextmanager
+def bar(what: str) -> Iterator[Progress]:
+    """A progress bar in a terminal, nothing elsewhere: there the line at the end says it all."""
+    with progress_bar(what) if err.is_terminal else contextlib.nullcontext(no_progress) as progress:
+        yield progress
+
+
+def _one(subject: Subject, name: str, probe: Probe, session: Any, report: Report, snapshot: Snapshot) -> Numbers:
+    folder = subject.run.probe(subject.store.name, probe.label(name))
+    provenance = {"model": snapshot.digest, "image_sets": {subject.store.name: subject.store.digest()}}
+    result = write_result(folder, name, probe, report, provenance, partial(probe.run, subject))
+    publish_results(subject.run, session, subject.store.name, folder.name)
+    return result.numbers
+
+
+def write_result(
+    folder: Path,
+    name: str,
+    probe: Probe,
+    report: Report,
+    provenance: Mapping[str, Any],
+    ask: Callable[[Path, Progress], Result | None],
+) -> Result:
+    """Let a probe write its files and put them in place of older ones, whole or not at all.
+
+    Args:
+        folder: where the results belong.
+        name: of the probe.
+        probe: with its options.
+        report: takes one line with the headline numbers, and one for each note.
+        provenance: what else stands in `result.json`.
+        ask: writes into the folder it is given.
+    """
+    started = time.monotonic()
+    partial = folder.parent.parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
+    partial.mkdir(parents=True)
+    try:
+        # thousands of small fits: threads only wait for each other
+        with threadpool_limits(1, user_api="blas"), bar(f"{name} on {folder.parent.name}") as progress:
+            result = ask(partial, progress) or Result({})
+        record = {"options": probe.options(), "notes": result.notes, **provenance}
+        write_json(partial / "result.json", {**result.numbers, **record})
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    report(f"  {folder.name}: {words(result.numbers) or 'figures'} ({time.monotonic() - started:.1f} s) -> {folder}")
+    for note in result.notes:
+        report(f"    {note}")
+    return result
+
+
+def words(numbers: Numbers) -> str:
+    """Headline numbers in one line; `x_low` and `x_high` stand behind `x` in brackets."""
+    shown = {
+        key: f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+        for key, value in numbers.items()
+        if value is not None
+    }
+    ends = {key: (f"{key}_low", f"{key}_high") for key in shown if {f"{key}_low", f"{key}_high"} <= shown.keys()}
+    hidden = {end for pair in ends.values() for end in pair}
+    parts = []
+    for key in (key for key in shown if key not in hidden):
+        between = f" [{', '.join(shown[end] for end in ends[key])}]" if key in ends else ""
+        parts.append(f"{key} {shown[key]}{between}")
+    return ", ".join(parts)
+
+
+def _across_images(
+    subjects: Sequence[Subject], probes: Mapping[str, Probe], session: Any, report: Report
+) -> dict[str, dict[str, Numbers]]:
+    """Probes that set several sets of images side by side."""
+    run, images = subjects[0].run, SEPARATOR.join(subject.store.name for subject in subjects)
+    results: dict[str, Numbers] = {}
+    for name, probe in probes.items():
+        if type(probe).across_images is Probe.across_images:
+            continue
+        able = [subject for subject in subjects if probe.skip(subject.store) is None]
+        if len(able) < 2:  # noqa: PLR2004
+            continue
+        folder = run.probe(images, probe.label(name))
+        provenance = {"image_sets": {subject.store.name: subject.store.digest() for subject in able}}
+        result = write_result(folder, name, probe, report, provenance, partial(probe.across_images, able))
+        publish_results(run, session, images, folder.name)
+        results[name] = result.numbers
+    return {images: results} if results else {}
+
+
+def probe_sweep(
+    name: str,
+    names: Sequence[str] | None,
+    images: Sequence[str] | None,
+    report: Report,
+    options: Sequence[str] | None = None,
+    *,
+    epochs: bool = False,
+) -> dict[str, Any]:
+    """Probe every finished run of a sweep, then the experts of all runs together.
+
+    Returns:
+        ``{"sweep": ..., "runs": [...], "across_runs": {probe: {store: numbers}}}``.
+
+    Raises:
+        UserError: no such sweep, none of its runs is finished, or (after all others) some could not be probed.
+    """
+    sweep = open_sweep(name)
+    probes = chosen(names, options)
+    _name_broken(names, report)
+    pull_sweep(sweep, report)
+    runs = [sweep.store.run(job.run_id) for job in sweep.cells()]
+    finished = [run for run in runs if run.finished]
+    if not finished:
+        raise UserError(f"no run of sweep {name} is finished; `moe sweep resume {name}` goes on")
+    if len(finished) < len(runs):
+        report(f"{len(runs) - len(finished)} of {len(runs)} runs are not finished and are left out")
+    results: list[dict[str, Any]] = []
+    failures: list[str] = []
+    for number, run in enumerate(finished, 1):
+        report(f"[{number}/{len(finished)}]")
+        try:
+            results.append(_probe(run, probes, images, report, epochs=epochs))
+        except UserError as error:
+            failures.append(f"{run.id}: {error}")
+            report(f"  {error}")
+    probed = {result["run_id"] for result in results}
+    across = _across_runs(sweep, [run for run in finished if run.id in probed], probes, images, report)
+    if failures:
+        raise UserError(f"{len(failures)} of {len(failures) + len(results)} runs could not be probed: {failures[0]}")
+    return {"sweep": name, "runs": results, "across_runs": across}
+
+
+def _across_runs(
+    sweep: LaunchedSweep, runs: Sequence[Run], probes: Mapping[str, Probe], images: Sequence[str] | None, report: Report
+) -> dict[str, dict[str, Numbers]]:
+    """Probes that set several runs side by side; with one run they have said what they can."""
+    joint = {name: probe for name, probe in probes.items() if type(probe).across_runs is not Probe.across_runs}
+    if not joint or len(runs) < 2:  # noqa: PLR2004
+        return {}
+    results: dict[str, dict[str, Numbers]] = {name: {} for name in joint}
+    snapshots = [final_snapshot(run) for run in runs]
+    for store in probe_stores(list(images or []), runs[0].config.data):
+        able = {name: probe for name, probe in joint.items() if probe.skip(store) is None}
+        if not able:
+            continue
+        report(f"all {len(runs)} runs together on {store.name}")
+        subjects = [Subject(s.run, store, activations(s, store, no_progress)[0]) for s in snapshots]
+        provenance = {"models": {s.run.id: s.digest for s in snapshots}, "image_sets": {store.name: store.digest()}}
+        for name, probe in able.items():
+            folder = cross_run_folder(sweep, store.name, probe.label(name))
+            results[name][store.name] = write_result(
+                folder,
+                name,
+                probe,
+                report,
+                provenance,
+                partial(probe.across_runs, subjects),
+            ).numbers
+        folders = {
+            probe.label(name): cross_run_folder(sweep, store.name, probe.label(name)) for name, probe in able.items()
+        }
+        publish_analysis(sweep.name, sweep.folder, store.name, runs, folders)
+    return results
+
+
+def cross_run_folder(sweep: LaunchedSweep, images: str, name: str) -> Path:
+    """Where a probe's comparison of all runs of a sweep on an image store lies."""
+    return sweep.folder / "probes" / images / name

@@ -1,0 +1,169 @@
+"""Permutation nulls and bootstrap intervals: how large a number may be by chance, and how far it would move.
+
+Axes: n images (or whatever is sampled), B draws of a batch, t targets, E experts, C classes.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe.data.readers import Progress, no_progress
+from probes.statistics.tuning import cross_validated_r2
+
+LEVEL = 0.95
+_BATCH = 4_000_000  # counts held at once, 32 MB
+
+
+class Interval(NamedTuple):
+    """A percentile interval."""
+
+    low: float
+    high: float
+
+
+def interval(draws: NDArray[np.float64], level: float = LEVEL) -> Interval:
+    """The central part of bootstrap draws (b,); NaN draws are left out, NaN without any other (percentile method)."""
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):
+        return Interval(float("nan"), float("nan"))
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def p_value(observed: float, null: NDArray[np.float64]) -> float:
+    """One-sided permutation p: (1 + draws that reach the observed value) / (1 + draws); NaN if that is NaN.
+
+    The observed order counts as one of the draws, so p is never 0.
+    """
+    if not np.isfinite(observed) or not len(null):
+        return float("nan")
+    return float((1 + (null >= observed).sum()) / (1 + len(null)))
+
+
+def bootstrap_counts(
+    n: int, draws: int, seed: int, units: NDArray[np.integer[Any]] | None = None
+) -> Iterator[NDArray[np.float64]]:
+    """How often each image is in a bootstrap sample, in batches (B, n) of `draws` samples in all.
+
+    Args:
+        n: number of images.
+        draws: number of samples.
+        seed: of the random numbers; the batches' size does not matter.
+        units: (n,) what was sampled, e.g. concepts, numbered from 0; whole units are drawn then, with replacement, as
+            many as there are. None: every image is its own unit.
+    """
+    rng = np.random.default_rng(seed)
+    m = n if units is None else int(units.max()) + 1
+    step = max(1, _BATCH // max(n, m))
+    for start in range(0, draws, step):
+        counts = rng.multinomial(m, np.full(m, 1 / m), size=min(step, draws - start)).astype(np.float64)
+        yield counts if units is None else counts[:, units]
+
+
+def dealt(
+    labels_n: NDArray[Any], draws: int, seed: int, units: NDArray[np.integer[Any]] | None = None
+) -> Iterator[NDArray[Any]]:
+    """The labels (n,) dealt to the images at random, `draws` times.
+
+    Args:
+        labels_n: labels of any kind.
+        draws: number of permutations.
+        seed: of the permutations.
+        units: (n,) groups of images, numbered from 0, e.g. concepts. If each has one label, labels are dealt to them
+            and not to images, since images of one concept are answered alike whatever its label. None: to images.
+    """
+    rng = np.random.default_rng(seed)
+    places = np.arange(len(labels_n)) if units is None else units
+    first = np.unique(places, return_index=True)[1]
+    if (labels_n[first][places] != labels_n).any():  # a unit with several labels
+        places, first = np.arange(len(labels_n)), np.arange(len(labels_n))
+    for _ in range(draws):
+        yield rng.permutation(labels_n[first])[places]
+
+
+def tuning_null(
+    X_np: NDArray[np.floating[Any]],
+    Y_nt: NDArray[np.floating[Any]],
+    *,
+    draws: int,
+    seed: int,
+    standardize: bool = True,
+    progress: Progress = no_progress,
+) -> NDArray[np.float64]:
+    """Cross-validated r2 when images and responses are paired at random.
+
+    A draw permutes the rows of all targets alike, which keeps the correlations between them, and repeats the whole
+    nested fit.
+
+    Args:
+        X_np: (n, p) predictors.
+        Y_nt: (n, t) targets.
+        draws: number of permutations.
+        seed: of the permutations, and of the folds as in `cross_validated_r2`.
+        standardize: as in `cross_validated_r2`.
+        progress: called with (done, total) draws.
+
+    Returns:
+        (draws, t) mean over outer folds of r2; NaN for a dead target.
+    """
+    rng = np.random.default_rng(seed)
+    n, t = Y_nt.shape
+    step = max(1, 256 // max(t, 1))  # targets of several draws share the work on the predictors
+    null = np.empty((draws, t))
+    for start in range(0, draws, step):
+        orders = [rng.permutation(n) for _ in range(min(step, draws - start))]
+        shuffled = np.concatenate([Y_nt[order] for order in orders], axis=1)
+        r2 = cross_validated_r2(X_np, shuffled, seed=seed, standardize=standardize).mean(axis=1)
+        null[start : start + len(orders)] = r2.reshape(len(orders), t)
+        progress(start + len(orders), draws)
+    return null
+
+
+def class_bootstrap(accuracy_ECC: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:
+    """Mean pairwise accuracy of each expert when the classes are drawn anew, with replacement.
+
+    The same classes are drawn for all experts, so that differences between experts are paired. Pairs of a class with
+    itself, which occur when it is drawn twice, and undefined pairs are left out, the other pairs count as often as
+    they are drawn. The spread is that over classes one might have chosen (as in Nili et al. 2014), not over images.
+
+    Args:
+        accuracy_ECC: symmetric accuracies of E experts between C classes, NaN where undefined.
+        draws: number of bootstrap samples.
+        seed: of the draws.
+
+    Returns:
+        (draws, E); NaN where a sample has no defined pair.
+    """
+    E, C, _ = accuracy_ECC.shape
+    defined_ECC = np.isfinite(accuracy_ECC) & ~np.eye(C, dtype=bool)
+    filled_ECC = np.where(defined_ECC, accuracy_ECC, 0.0)
+    means = np.empty((draws, E))
+    done = 0
+    for counts_BC in bootstrap_counts(C, draws, seed):
+        total = np.einsum("bi,eij,bj->be", counts_BC, filled_ECC, counts_BC, optimize=True)
+        weight = np.einsum("bi,eij,bj->be", counts_BC, defined_ECC.astype(float), counts_BC, optimize=True)
+        with np.errstate(invalid="ignore"):
+            means[done : done + len(counts_BC)] = np.where(weight > 0, total / weight, np.nan)
+        done += len(counts_BC)
+    return means
+
+
+def matched_null(matrix_EE: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:
+    """Mean of a matrix's diagonal when its columns are paired with its rows at random, (draws,).
+
+    Undefined entries are left out of a mean.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.arange(len(matrix_EE))
+    picked = np.stack([matrix_EE[rows, rng.permutation(len(rows))] for _ in range(draws)])
+    return mean_of_defined(picked)
+
+
+def mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the last axis of the finite values, NaN where there is none."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis=-1)
+    total = np.where(finite, values, 0.0).sum(axis=-1)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan), dtype=np.float64)

@@ -1,0 +1,258 @@
+"""Which experts, of one run or of several, represent images alike (Section 4, Figures 6, S3 and S4)?
+
+Axes: n images, N experts of all runs together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pydantic import Field
+from sklearn.metrics import adjusted_rand_score
+
+from moe.data.readers import Progress
+from moe.data.store import ImageStore
+from probes.drawing import base as common
+from probes.drawing import matrices, points
+from probes.probe import Numbers, Probe, Result
+from probes.statistics.exciting import most_exciting
+from probes.statistics.resampling import interval
+from probes.statistics.similarity import Clusters, cluster, mds, second_order
+from probes.statistics.stability import cluster_stability, subsampled
+from probes.subject import MAX_IMAGES, Subject, dead_note, representative_rows
+from probes.suite.exciting_probe import exciting_block
+from probes.tables import mean, number, write_table
+
+_LEAST_EXPERTS = 3  # to have clusters
+_LEAST_IMAGES = 3
+
+
+@dataclass(frozen=True)
+class Member:
+    """One expert of one run."""
+
+    subject: Subject
+    expert: int
+
+    @property
+    def name(self) -> str:
+        """`<run>/<expert>`, the run shortened."""
+        return f"{self.subject.run.id[:4]}/{self.expert}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Experts that are clustered together: all, or those of the runs with one number of experts.
+
+    Attributes:
+        name: "all" or "E = 8".
+        suffix: for file names, "" or "_E8".
+        places: which of all living members belong to it.
+        found: their clusters.
+    """
+
+    name: str
+    suffix: str
+    places: NDArray[np.intp]
+    found: Clusters
+
+
+class SimilarityProbe(Probe):
+    """Representational similarity of experts."""
+
+    about: ClassVar[str] = "similarity: second-order RSA between experts of one or several runs, clustered"
+
+    images: int = Field(MAX_IMAGES, ge=_LEAST_IMAGES, description="at most so many, at even spacing; rated ones if any")
+    shown: int = Field(5, ge=1, description="experts of a cluster whose pictures are shown")
+    pictures: int = Field(10, ge=1, description="pictures of each expert")
+    draws: int = Field(20, ge=0, description="random halves of the images, for the stability of clusters; 0: none")
+    seed: int = Field(0, ge=0, description="of the halves")
+
+    def skip(self, store: ImageStore) -> str | None:
+        """Needs a few images."""
+        return None if len(store) >= _LEAST_IMAGES else "too few images"
+
+    def run(self, subject: Subject, folder: Path, progress: Progress) -> Result:
+        """Similarity among the experts of one run."""
+        return self._compare([subject], folder, progress)
+
+    def across_runs(self, subjects: Sequence[Subject], folder: Path, progress: Progress) -> Result:
+        """Similarity among the experts of all runs, which may differ in E."""
+        return self._compare(subjects, folder, progress)
+
+    def _compare(self, subjects: Sequence[Subject], folder: Path, progress: Progress) -> Result:
+        """Second-order similarity matrix, clusters, MDS and each cluster's most exciting inputs.
+
+        Dead experts (the same readout for every image) have no geometry; they are named and left out.
+        """
+        total = self.draws + 2
+        progress(0, total)
+        rows = representative_rows(subjects[0].store, self.images)
+        members = [Member(subject, expert) for subject in subjects for expert in range(subject.experts)]
+        readouts = [np.asarray(m.subject.activations.readouts_EnD[m.expert][rows]) for m in members]
+        similarity_NN = second_order(readouts)
+        alive = np.flatnonzero(np.isfinite(np.diag(similarity_NN)))
+        notes = _dead_notes(subjects, members, set(alive.tolist()))
+        living = [members[place] for place in alive]
+        similarity_NN = similarity_NN[np.ix_(alive, alive)]
+        progress(1, total)
+        write_table(
+            folder / "similarity.csv",
+            ["expert", *(member.name for member in living)],
+            ([member.name, *row] for member, row in zip(living, similarity_NN.tolist(), strict=True)),
+        )
+        numbers: Numbers = {"experts": len(living), "dead_experts": len(members) - len(living), "images": len(rows)}
+        numbers["mean_similarity"] = mean(similarity_NN[np.triu_indices(len(living), k=1)])
+        if len(living) < _LEAST_EXPERTS:
+            notes.append(f"{len(living)} living experts are too few to cluster; {_LEAST_EXPERTS} are needed")
+            progress(total, total)
+            return Result(numbers, notes)
+        groups = _groups(living, similarity_NN)
+        found = groups[0].found
+        numbers |= {"clusters": found.k, "silhouette": number(found.silhouette[found.k])}
+        if len(subjects) > 1:  # near 1, clusters are runs and no motif that comes back in each
+            numbers["rand_with_runs"] = float(adjusted_rand_score([m.subject.run.id for m in living], found.labels))
+        if self.draws:
+            numbers |= self._stability(folder, [readouts[place] for place in alive], living, groups, progress)
+        self._write(folder, living, similarity_NN, groups, subjects[0].store)
+        progress(total, total)
+        return Result(numbers, notes)
+
+    def _stability(
+        self,
+        folder: Path,
+        readouts: list[NDArray[np.float32]],
+        living: Sequence[Member],
+        groups: Sequence[Group],
+        progress: Progress,
+    ) -> Numbers:
+        parts = []
+        for number_of, part in enumerate(subsampled(readouts, draws=self.draws, seed=self.seed), 1):
+            parts.append(part)
+            progress(number_of + 1, self.draws + 2)
+        table = []
+        for group in groups:
+            mine = np.ix_(group.places, group.places)
+            stable = cluster_stability([part[mine] for part in parts], group.found.labels)
+            table += [
+                [group.name, draw, k, rand] for draw, (k, rand) in enumerate(zip(stable.k, stable.rand, strict=True))
+            ]
+            if group is groups[0]:
+                first = stable
+        write_table(folder / "stability.csv", ["experts", "half", "clusters", "rand_index"], table)
+        names = [member.name for member in living]
+        write_table(
+            folder / "together.csv",
+            ["expert", *names],
+            ([name, *row] for name, row in zip(names, first.together_NN.tolist(), strict=True)),
+        )
+        low, high = interval(first.rand)
+        alike = interval(np.array([part[np.triu_indices(len(living), k=1)].mean() for part in parts]))
+        return {
+            "mean_similarity_low": number(alike.low), "mean_similarity_high": number(alike.high),
+            "stability": mean(first.rand), "stability_low": number(low), "stability_high": number(high),
+            "same_number_of_clusters": mean((first.k == groups[0].found.k).astype(float)),
+        }  # fmt: skip
+
+    def _write(
+        self,
+        folder: Path,
+        living: Sequence[Member],
+        similarity_NN: NDArray[np.float64],
+        groups: Sequence[Group],
+        store: ImageStore,
+    ) -> None:
+        _write_members(folder, living, groups)
+        curves = {group.name: group.found.silhouette for group in groups}
+        common.save(
+            points.silhouettes(curves, f"Choice of the number of clusters on {store.name}"), folder / "silhouette.png"
+        )
+        for group in groups:
+            mine, labels_N = [living[place] for place in group.places], group.found.labels
+            names = [member.name for member in mine]
+            part = similarity_NN[np.ix_(group.places, group.places)]
+            order = np.argsort(labels_N, kind="stable")
+            title = f"Second-order similarity on {store.name} ({group.name})"
+            figure = matrices.similarity(
+                part[np.ix_(order, order)], [names[i] for i in order], np.bincount(labels_N).tolist(), title,
+                "Spearman correlation of RDMs",
+            )  # fmt: skip
+            common.save(figure, folder / f"similarity{group.suffix}.png")
+            shown = [i for c in range(group.found.k) for i in self._spread(mine, np.flatnonzero(labels_N == c))]
+            title = f"Experts by representational similarity on {store.name} ({group.name}); boxes: shown by pictures"
+            figure = points.clusters(mds(1 - part, seed=self.seed), labels_N, names, shown, title)
+            common.save(figure, folder / f"clusters{group.suffix}.png")
+            common.save(self._pictures(mine, labels_N, shown, store), folder / f"cluster_images{group.suffix}.png")
+
+    def _pictures(
+        self, members: Sequence[Member], labels_N: NDArray[np.int64], shown: Sequence[int], store: ImageStore
+    ) -> Figure:
+        """Most exciting inputs, by readout norm over all images of the store, of the experts shown."""
+        pictures, values = [], []
+        for place in shown:
+            member = members[place]
+            rows = most_exciting(member.subject.activations.norms_nE[:, member.expert], self.pictures)
+            block = exciting_block(member.subject, [(member.expert, rows)])
+            pictures.append(block.pictures[0])
+            values.append(block.scores[0])
+        return matrices.picture_grid(
+            [matrices.Block(store.name, pictures, values)],
+            [f"cluster {labels_N[place]}: {members[place].name}" for place in shown],
+            "Most exciting inputs by cluster",
+            "readout norm",
+        )
+
+    def _spread(self, members: Sequence[Member], places: NDArray[np.intp]) -> list[int]:
+        """The first expert of each run, then the second of each, ...; as many of that order as are shown."""
+        rank: dict[str, int] = {}
+        keyed = []
+        for place in places.tolist():
+            run = members[place].subject.run.id
+            keyed.append((rank.get(run, 0), place))
+            rank[run] = rank.get(run, 0) + 1
+        return [place for _, place in sorted(keyed)[: self.shown]]
+
+
+def _dead_notes(subjects: Sequence[Subject], members: Sequence[Member], alive: set[int]) -> list[str]:
+    notes = []
+    for subject in subjects:
+        dead = [m.expert for place, m in enumerate(members) if m.subject is subject and place not in alive]
+        notes += dead_note(dead, subject.run)
+    return notes
+
+
+def _groups(living: Sequence[Member], similarity_NN: NDArray[np.float64]) -> list[Group]:
+    """All experts; where runs differ in E, those of each E as well, as the paper has them."""
+    sizes = np.array([member.subject.experts for member in living])
+    wanted = [("all", "", np.arange(len(living)))]
+    if len(np.unique(sizes)) > 1:
+        wanted += [(f"E = {size}", f"_E{size}", np.flatnonzero(sizes == size)) for size in np.unique(sizes)]
+    return [
+        Group(name, suffix, places, cluster(similarity_NN[np.ix_(places, places)]))
+        for name, suffix, places in wanted
+        if len(places) >= _LEAST_EXPERTS
+    ]
+
+
+def _write_members(folder: Path, living: Sequence[Member], groups: Sequence[Group]) -> None:
+    """Which cluster every expert is in, among all and among those of its E; the silhouettes."""
+    columns = {f"cluster{group.suffix}": dict(zip(group.places.tolist(), group.found.labels.tolist(), strict=True))
+               for group in groups}  # fmt: skip
+    write_table(
+        folder / "members.csv",
+        ["run", "experts", "seed", "expert", *columns],
+        (
+            [m.subject.run.id, m.subject.experts, m.subject.run.config.seed, m.expert]
+            + [cluster_of.get(place) for cluster_of in columns.values()]
+            for place, m in enumerate(living)
+        ),
+    )
+    write_table(
+        folder / "silhouette.csv",
+        ["experts", "clusters", "silhouette"],
+        ([group.name, k, value] for group in groups for k, value in group.found.silhouette.items()),
+    )

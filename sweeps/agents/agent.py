@@ -1,0 +1,311 @@
+"""An agent: takes cells from the backend and runs each in a fresh worker process until none is left."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import TypeVar
+
+from sqlalchemy.exc import OperationalError
+
+from moe.errors import UserError
+from sweeps.agents.devices import Device
+from sweeps.agents.worker import GRACE, Worker, environment
+from sweeps.launching import LaunchedSweep
+from sweeps.queue.leases import BEAT, LEASE
+from sweeps.queue.protocol import Claim, LeaseLostError
+from sweeps.runs.exit_codes import INTERRUPTED, USER_MISTAKE
+from sweeps.runs.run import Run
+
+FAILURES = 3
+_POLL, _STOP_POLL = 0.2, 2.0
+_MEMORY = ("out of memory", "OutOfMemoryError", "MemoryError")
+_TAIL = 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When an attempt is taken for hung.
+
+    Attributes:
+        minutes: for the whole attempt; None: no limit.
+        silence: minutes without any sign of life (log, progress, metrics).
+    """
+
+    minutes: float | None = None
+    silence: float = 30.0
+
+
+class _Early(str):
+    """Why a run was ended early, which is no failure."""
+
+    __slots__ = ()
+
+
+class Agent:
+    """Runs cells of one sweep until no cell waits.
+
+    Args:
+        sweep: what to run.
+        report: takes one line of text for each trial that starts or ends.
+        device: what to run it on.
+        limits: when to give an attempt up.
+    """
+
+    def __init__(
+        self,
+        sweep: LaunchedSweep,
+        report: Callable[[str], None],
+        device: Device | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.sweep = sweep
+        self.backend = sweep.backend()
+        self.report = report
+        self.device = device or Device()
+        self.limits = limits or Limits()
+        self.steering = sweep.steering(self.backend)
+        self._environment = environment(sweep.root, sweep.name, self.device.environment())
+        self._spare: Worker | None = None
+        self._stopping = False
+        self._looked = self._beaten = time.monotonic()
+
+    def run(self) -> int:
+        """Work until nothing waits; returns the number of cells that this agent finished."""
+        finished, idle = 0, None
+        with _on_signal(self._stop):
+            try:
+                while not self._should_stop():
+                    claim = patiently(self.backend.claim)
+                    if claim is not None:
+                        finished += self._run_claim(claim)
+                        idle = None
+                    # other agents may be lost: take over what they left
+                    elif patiently(self.backend.recover) == 0:
+                        idle = idle or time.monotonic()
+                        if not self._others_run(since=idle):
+                            break
+            finally:
+                self._drop_spare()
+        # Not so after an error: the lock file shows that this agent is gone, and its cell is free.
+        self.backend.close()
+        return finished
+
+    def _others_run(self, since: float) -> bool:
+        """Whether to stay: cells run whose agents may be lost, which shows within the length of a lease."""
+        self._drop_spare()
+        if time.monotonic() - since > LEASE + BEAT:
+            return False
+        if all(cell.state != "running" for cell in patiently(self.backend.states).values()):
+            return False
+        time.sleep(_STOP_POLL)
+        return True
+
+    def _drop_spare(self) -> None:
+        if self._spare:
+            self._spare.kill()
+            self._spare = None
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _should_stop(self) -> bool:
+        if not self._stopping and time.monotonic() - self._looked > _STOP_POLL:
+            self._looked = time.monotonic()
+            if patiently(self.backend.stop_requested):  # no `|=`: a signal may come while this is asked
+                self._stopping = True
+        return self._stopping
+
+    def _run_claim(self, claim: Claim) -> bool:
+        try:
+            return self._in_place(claim)
+        except LeaseLostError as error:
+            self.report(f"{error}; dropped here")
+        return False
+
+    def _in_place(self, claim: Claim) -> bool:
+        try:
+            with self.device.hold(self.sweep.root, claim.weight, lambda: self._alive(claim)) as held:
+                if held:
+                    return self._attempt(claim)
+                self._hand_back(claim)
+        except (LeaseLostError, OperationalError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one cell's trouble, such as a full disk, is not the others'
+            self._failed(claim, f"{type(error).__name__}: {error}", retry=not isinstance(error, UserError))
+        return False
+
+    def _attempt(self, claim: Claim) -> bool:
+        if self.steering:
+            claim = self.steering.begin(claim)
+        run = self.sweep.prepare(claim.job)
+        if run.finished:  # by `moe train`, or under another sweep
+            return self._finish(claim, run, "was finished already")
+        self.report(f"{run.id} started (attempt {claim.attempt})")
+        logged = run.log_file.stat().st_size if run.log_file.exists() else 0
+        code, problem = self._work(claim, run)
+        if code == 0 and self.sweep.store.run(run.id).finished:
+            return self._finish(claim, run, "finished")
+        if isinstance(problem, _Early):
+            return self._finish(claim, run, problem, note=problem)
+        if problem is None and (code == INTERRUPTED or self._stopping):
+            self._hand_back(claim)
+            return False
+        reason = problem or failure(run, code, logged)
+        if self._makes_room(claim, reason):
+            return False
+        self._failed(claim, reason, retry=code != USER_MISTAKE, tail=log_tail(run, logged))
+        return False
+
+    def _failed(self, claim: Claim, reason: str, *, retry: bool, tail: str | None = None) -> None:
+        again = retry and claim.failures + 1 < FAILURES
+        if self.steering and not again:
+            self.steering.fail(claim)
+        patiently(lambda: self.backend.fail(claim, reason, retry=again, tail=None if again else tail))
+        log = self.sweep.store.run(claim.job.run_id).log_file
+        self.report(f"{claim.job.run_id} failed ({reason}); {'trying again' if again else 'giving up'}; see {log}")
+
+    def _finish(self, claim: Claim, run: Run, what: str, note: str | None = None) -> bool:
+        value = run.summary.get("last", {}).get("val/loss")
+        patiently(lambda: self.backend.finish(claim, value, note))
+        if self.steering:
+            self.steering.finish(claim, run, stopped=note is not None)
+        self.report(f"{run.id} {what}")
+        return True
+
+    def _hand_back(self, claim: Claim) -> None:
+        patiently(lambda: self.backend.release(claim))
+        self.report(f"{claim.job.run_id} handed back")
+
+    def _makes_room(self, claim: Claim, reason: str) -> bool:
+        """After running out of memory beside others: hand the cell back to run with fewer beside it."""
+        if not any(word in reason for word in _MEMORY) or claim.weight >= self.device.places:
+            return False
+        weight = min(2 * claim.weight, self.device.places)
+        patiently(lambda: self.backend.release(claim, weight=weight))
+        self.report(f"{claim.job.run_id} ran out of memory; again with fewer runs beside it")
+        return True
+
+    # --- the worker -------------------------------------------------------------------------------------------------
+
+    def _work(self, claim: Claim, run: Run) -> tuple[int, str | None]:
+        """Train in a worker process; returns its exit code, and why we ended it if we did."""
+        worker, self._spare = self._spare or Worker(self._environment), None
+        try:
+            worker.train(run)
+            if patiently(self.backend.waiting):
+                self._spare = Worker(self._environment)
+            problem = self._watch(claim, run, worker)
+        except BaseException:
+            worker.kill()
+            raise
+        return worker.end(), problem
+
+    def _watch(self, claim: Claim, run: Run, worker: Worker) -> str | None:
+        """Wait for the worker's end; returns why we ended it, None if it ended by itself or was asked to stop."""
+        started = heard = looked = time.monotonic()
+        sign, asked, problem = _sign_of_life(run), None, None
+        while worker.process.poll() is None:
+            time.sleep(_POLL)
+            now = time.monotonic()
+            self._tell(claim)
+            if (new := _sign_of_life(run)) != sign:
+                sign, heard = new, now
+            if asked is not None:
+                if now - asked > GRACE:
+                    worker.kill()
+                continue
+            if self.limits.minutes is not None and now - started > 60 * self.limits.minutes:
+                problem = f"not finished after {self.limits.minutes:g} minutes"
+            elif now - heard > 60 * self.limits.silence:
+                problem = f"no sign of life for {self.limits.silence:g} minutes"
+            elif self.steering and now - looked > _STOP_POLL:
+                looked = now
+                early = self.steering.follow(claim, run)
+                problem = _Early(early) if early else None
+            if problem or self._should_stop():
+                asked = now
+                worker.ask_to_stop()
+        return problem
+
+    def _alive(self, claim: Claim) -> bool:
+        """While waiting for a place: keep the cell, unless told to stop."""
+        self._tell(claim)
+        return not self._should_stop()
+
+    def _tell(self, claim: Claim) -> None:
+        """Say now and then that this agent lives."""
+        if time.monotonic() - self._beaten > BEAT:
+            self._beaten = time.monotonic()
+            with contextlib.suppress(OperationalError):  # the next beat may get through
+                self.backend.beat(claim)
+
+
+def _sign_of_life(run: Run) -> tuple[int, ...]:
+    """Something that changes while a run works."""
+    stats = []
+    for file in (run.progress_file, run.history_file, run.log_file, run.step_checkpoint, run.checkpoints):
+        try:
+            stats.append(file.stat().st_mtime_ns)
+        except FileNotFoundError:
+            stats.append(0)
+    return tuple(stats)
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """The call's result; a database that does not answer is asked again for the length of a lease."""
+    end = time.monotonic() + LEASE
+    while True:
+        try:
+            return call()
+        except OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(_STOP_POLL)
+
+
+def failure(run: Run, code: int, logged: int = 0) -> str:
+    """Why a worker ended, in one line.
+
+    Args:
+        run: what it trained.
+        code: its exit code.
+        logged: size of the run's log, in bytes, before it started.
+    """
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    lines = [line.strip() for line in _log(run, logged) if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return next(reversed(errors or lines), "it printed nothing")
+
+
+def log_tail(run: Run, logged: int = 0) -> str:
+    """The end of what a worker printed."""
+    return "\n".join(_log(run, logged)[-_TAIL:])
+
+
+def _log(run: Run, logged: int) -> list[str]:
+    if not run.log_file.exists():
+        return []
+    with run.log_file.open("rb") as file:
+        file.seek(logged)
+        return file.read().decode(errors="replace").splitlines()
+
+
+@contextlib.contextmanager
+def _on_signal(act: Callable[[], None]) -> Iterator[None]:
+    """Call `act` on SIGTERM and Ctrl-C instead of ending at once."""
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        act()
+
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)

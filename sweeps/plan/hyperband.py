@@ -1,0 +1,104 @@
+"""Early termination as W&B does it: at a few epochs, brackets, all but the best 1 / eta of the runs are stopped."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moe.errors import suggest
+from sweeps.plan.parameters import as_yaml
+from sweeps.plan.source import Source
+
+KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
+_AT = "early_terminate"
+_BRACKETS = 100  # W&B makes no more
+
+
+@dataclass(frozen=True)
+class Hyperband:
+    """W&B's rule, as its `sweeps` package has it, an epoch being an iteration.
+
+    Brackets are min_iter, min_iter * eta, min_iter * eta^2, .., or the `s` epochs max_iter / eta^k, all rounded down.
+    A run that comes to a bracket is stopped if more than 1 / eta of the runs that have come to it, itself included,
+    were better there. Not strict: what is compared with their values at the bracket is its best value so far. (The
+    schema has strict as the default, W&B's manual the other; this follows the schema.)
+
+    Optuna's SuccessiveHalvingPruner was not used, for it differs: it lets n // eta of n runs on where W&B lets
+    n // eta + 1; its brackets never end, so that `max_iter: 27, s: 2` would also check epochs 27 and 81; eta is
+    whole; it compares what was reported last, and asked again after a resume it answers for the next bracket.
+
+    W&B's server looks every few minutes, and again at runs that are past their bracket; here the decision is made
+    when a run comes to the bracket, once. Values that are not numbers count as the worst; W&B leaves them out.
+    """
+
+    eta: float = 3
+    min_iter: int = 1
+    max_iter: int | None = None
+    s: int = 0
+    strict: bool = True
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> "Hyperband":
+        """From what a sweep file says under `early_terminate`."""
+        return cls(**{key: value for key, value in entry.items() if key != "type"})
+
+    def brackets(self, last: int) -> list[int]:
+        """Epochs at which runs are compared, up to epoch `last`."""
+        if self.max_iter is not None:
+            epochs = [int(self.max_iter / self.eta**step) for step in range(1, self.s + 1)]
+            return sorted({epoch for epoch in epochs if 1 <= epoch <= last})
+        passed, bound = set[int](), float(self.min_iter)
+        for _ in range(_BRACKETS):
+            if bound >= last + 1:
+                break
+            passed.add(int(bound))
+            bound *= self.eta
+        return sorted(passed)
+
+    def stops(self, history: Mapping[int, float], bracket: int, rivals: Sequence[float]) -> bool:
+        """Whether a run ends at a bracket.
+
+        Args:
+            history: the run's values by epoch, smaller being better.
+            bracket: the epoch it has come to.
+            rivals: values at the bracket of the other runs that have come to it.
+        """
+        own = history[bracket]
+        if not self.strict:
+            own = min(value for epoch, value in history.items() if epoch <= bracket)
+        return sum(rival < own for rival in rivals) > (len(rivals) + 1) / self.eta
+
+
+def check_stopping(entry: Any, source: Source) -> None:
+    """Refuse a mistaken `early_terminate`.
+
+    Raises:
+        UserError: names the key, the value and the fix.
+    """
+    if not (isinstance(entry, dict) and entry.get("type") == "hyperband"):
+        raise source.error((_AT,), "early_terminate must be a mapping; write {type: hyperband, min_iter: 10}")
+    for key, value in entry.items():
+        if key not in KEYS:
+            raise source.error((_AT, key), f'unknown key "{key}" in early_terminate; {suggest(key, KEYS)}')
+        if problem := _problem(key, value):
+            raise source.error((_AT, key), f"early_terminate: {key} {as_yaml(value)} {problem}")
+    if "min_iter" not in entry and not {"max_iter", "s"} <= set(entry):
+        raise source.error((_AT,), "hyperband lacks its first check; add min_iter, or max_iter and s")
+    for key in ("max_iter", "s"):
+        if "min_iter" in entry and key in entry:
+            problem = f"early_terminate: {key} does not go with min_iter"
+            raise source.error((_AT, key), f"{problem}; keep min_iter, or max_iter and s")
+    hyperband = Hyperband.of(entry)
+    if hyperband.max_iter is not None and not hyperband.brackets(hyperband.max_iter):
+        problem = f"early_terminate: max_iter / eta = {hyperband.max_iter / hyperband.eta:g} is before the first epoch"
+        raise source.error((_AT, "max_iter"), f"{problem}; raise max_iter")
+
+
+def _problem(key: str, value: Any) -> str | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key in ("min_iter", "max_iter", "s") and not (number and isinstance(value, int) and value >= 1):
+        return "is no count; write a whole number from 1"
+    if key == "eta" and not (number and 1 < value < float("inf")):
+        return "is no factor above 1; write 3, say"
+    if key == "strict" and not isinstance(value, bool):
+        return "is neither true nor false; write one of them"
+    return None

@@ -1,0 +1,376 @@
+"""One parameter of a sweep: what W&B lets a file say about it, and the checks."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from moe.config import check_paths, from_flat, is_number, parameter_types
+from moe.errors import UserError, suggest
+from sweeps.plan.source import Keys, Source
+
+_RANGE = ("min", "max")
+DISTRIBUTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # name: required keys, optional keys
+    "constant": (("value",), ()),
+    "categorical": (("values",), ()),
+    "categorical_w_probabilities": (("values", "probabilities"), ()),
+    "int_uniform": (_RANGE, ()),
+    "uniform": (_RANGE, ()),
+    "q_uniform": (_RANGE, ("q",)),
+    "log_uniform": (_RANGE, ()),
+    "q_log_uniform": (_RANGE, ("q",)),
+    "inv_log_uniform": (_RANGE, ()),
+    "log_uniform_values": (_RANGE, ()),
+    "q_log_uniform_values": (_RANGE, ("q",)),
+    "inv_log_uniform_values": (_RANGE, ()),
+    "normal": ((), ("mu", "sigma")),
+    "q_normal": ((), ("mu", "sigma", "q")),
+    "log_normal": ((), ("mu", "sigma")),
+    "q_log_normal": ((), ("mu", "sigma", "q")),
+    "beta": ((), ("a", "b")),
+    "q_beta": ((), ("a", "b", "q")),
+}
+_KEYS = ("value", "values", "probabilities", "distribution", *_RANGE, "q", "mu", "sigma", "a", "b")
+_EXPONENTS = ("log_uniform", "inv_log_uniform", "q_log_uniform")  # their min and max are no values
+_ROUNDING = 1e-9  # 0.3 / 0.1 is a little less than 3
+_LARGEST_EXPONENT = 700.0  # e to this power is still a float
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a sweep does with one setting: the values it takes, or the distribution it is drawn from."""
+
+    distribution: str
+    values: tuple[Any, ...] = ()
+    probabilities: tuple[float, ...] | None = None
+    min: float | None = None
+    max: float | None = None
+    mu: float = 0.0
+    sigma: float = 1.0
+    q: float = 1
+    a: float = 1.0
+    b: float = 1.0
+    at: Keys = ()  # its keys in the file; empty if it came from --set
+
+    @property
+    def fixed(self) -> bool:
+        """Whether there is only one value."""
+        return len(self.values) == 1 or (self.min is not None and self.min == self.max)
+
+    @property
+    def quantised(self) -> bool:
+        """Whether it takes multiples of `q` only."""
+        return self.distribution.startswith("q_")
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether it is uniform in the logarithm."""
+        return "log_uniform" in self.distribution
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The numbers between which all values lie, for a distribution of numbers; infinite where it has no end."""
+        if self.min is not None and self.max is not None:
+            if self.distribution == "inv_log_uniform":  # log(1/x) is uniform
+                return math.exp(-self.max), math.exp(-self.min)
+            if self.distribution in _EXPONENTS:
+                return math.exp(self.min), math.exp(self.max)
+            return self.min, self.max
+        if self.distribution.endswith("beta"):
+            return 0.0, 1.0
+        return (0.0 if self.distribution.endswith("log_normal") else -math.inf), math.inf
+
+    @property
+    def steps(self) -> tuple[float, float]:
+        """The first and last multiple of `q` within the support, as numbers of steps from 0."""
+        low, high = self.support
+        first = math.ceil(low / self.q - _ROUNDING) if math.isfinite(low) else low
+        last = math.floor(high / self.q + _ROUNDING) if math.isfinite(high) else high
+        return first, last
+
+    def on_grid(self, x: float) -> float:
+        """The multiple of `q` nearest to x within the support; x itself where there is no `q`."""
+        if not self.quantised:
+            return x
+        first, last = self.steps
+        steps = int(min(max(round(x / self.q), first), last))  # W&B may step outside; a bound is a bound
+        value = steps * self.q
+        return value if isinstance(self.q, int) else float(f"{value:.12g}")  # 0.3, not 0.30000000000000004
+
+
+def value_problem(path: str, value: Any) -> str | None:
+    """What is wrong with one value of a parameter, and the likely fix; None if it fits.
+
+    Constraints between parameters (top_k <= experts) are left to the expanded runs.
+    """
+    if problem := _kind_problem(path, value):
+        return problem
+    try:
+        from_flat({path: value})
+    except UserError as error:
+        if str(error).startswith((f"{path}={value!r}:", f"{path}:", f"{path}.")):  # its own, not a pair's
+            return str(error)
+    return None
+
+
+def _kind_problem(path: str, value: Any) -> str | None:
+    """Mistakes of kind that pydantic would let pass or explain less well."""
+    annotation = parameter_types()[path]
+    if is_number(annotation):
+        if isinstance(value, str):
+            return _text_problem(path, value)
+        if isinstance(value, bool):
+            return f"{path} takes a number, not {as_yaml(value)}; write the number"
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{path}={value} is not a finite number; write one"
+    elif annotation is bool:
+        if not isinstance(value, bool):
+            return f"{path} takes true or false, not {as_yaml(value)}; write true or false without quotes"
+    elif isinstance(value, bool):
+        return f"{path}: YAML reads a bare yes, no, on, off, true or false as a truth value; put it in quotes"
+    return None
+
+
+def flatten(tree: Any, source: Source, at: Keys, prefix: str = "") -> Iterator[tuple[str, Keys, Any]]:
+    """Every parameter with its dotted path and place in the file; W&B's nested groups are opened."""
+    if not isinstance(tree, dict):
+        raise source.error(at, "parameters must be a mapping; write for example seed: {values: [0, 1]}")
+    for key, entry in tree.items():
+        if isinstance(entry, dict) and "parameters" in entry:
+            for other in entry:
+                if other != "parameters":
+                    raise source.error(
+                        (*at, key, other), f'"{other}" stands beside parameters; move it inside or remove it'
+                    )
+            yield from flatten(entry["parameters"], source, (*at, key, "parameters"), f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", (*at, key), entry
+
+
+def read_parameter(path: str, at: Keys, entry: Any, method: str, source: Source) -> Parameter:
+    """One parameter of a sweep file, checked.
+
+    Args:
+        path: its dotted path.
+        at: its keys in the file.
+        entry: what the file says about it.
+        method: the sweep's method.
+        source: the file, for messages.
+
+    Raises:
+        UserError: for an unknown path, keys that do not go together, values that the setting does not take.
+    """
+    members = [known for known in parameter_types() if known.startswith(f"{path}.")]
+    if members:
+        named = [known for known in members if isinstance(entry, dict) and known[len(path) + 1 :] in entry]
+        example = (named or members)[0]
+        raise source.error(at, f'"{path}" is a group of parameters; write {example}: {{value: ..}} with the dot')
+    check_paths({path: entry}, source.where(at))
+    if entry is None:
+        raise source.error(at, f"{path} is empty; write {path}: {{value: ..}}")
+    if not isinstance(entry, dict):
+        key = "values" if isinstance(entry, list) else "value"
+        raise source.error(
+            at, f"{path}: {as_yaml(entry)} stands without {key}:; write {path}: {{{key}: {as_yaml(entry)}}}"
+        )
+    for key in entry:
+        if key not in _KEYS:
+            raise source.error((*at, key), f'{path}: unknown key "{key}"; {suggest(key, _KEYS)}')
+    distribution = _distribution(path, at, entry, source)
+    if method == "grid":
+        _check_grid(path, at, entry, distribution, source)
+    _check_keys(path, at, entry, distribution, source)
+    if distribution == "constant":
+        _check_value(path, entry["value"], (*at, "value"), source)
+        return Parameter(distribution, (entry["value"],), at=at)
+    if "values" in DISTRIBUTIONS[distribution][0]:
+        return _categorical(path, at, entry, distribution, source)
+    return _continuous(path, at, entry, distribution, source)
+
+
+def _distribution(path: str, at: Keys, entry: dict[str, Any], source: Source) -> str:
+    """The distribution named, else the one W&B takes for these keys."""
+    if "distribution" in entry:
+        name = str(entry["distribution"])
+        if name not in DISTRIBUTIONS:
+            hint = suggest(name, DISTRIBUTIONS)
+            raise source.error((*at, "distribution"), f'{path}: unknown distribution "{name}"; {hint}')
+        return name
+    implied = {"probabilities": "categorical_w_probabilities", "values": "categorical", "value": "constant"}
+    for key, name in implied.items():
+        if key in entry:
+            return name
+    if "min" in entry or "max" in entry:
+        whole = all(isinstance(entry.get(key), int) for key in _RANGE)
+        return "int_uniform" if whole else "uniform"
+    raise source.error(at, f"{path} has no values; write {path}: {{values: [..]}}")
+
+
+def _check_grid(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> None:
+    if "probabilities" in entry:
+        problem = f"{path}: grid tries every value once; remove probabilities or write method: random"
+        raise source.error((*at, "probabilities"), problem)
+    if distribution not in ("constant", "categorical"):
+        raise source.error(at, f"{path}: grid needs values: [...]; min/max works with method: random")
+
+
+def _check_keys(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> None:
+    required, optional = DISTRIBUTIONS[distribution]
+    for key in entry:
+        if key not in (*required, *optional, "distribution"):
+            other = f"distribution: {distribution}" if "distribution" in entry else " and ".join(required)
+            raise source.error((*at, key), f"{path}: {key} does not go with {other}; remove one of them")
+    for key in required:
+        if key not in entry:
+            raise source.error(at, f"{path}: {key} is missing; add {key}, which {distribution} needs")
+
+
+def _categorical(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> Parameter:
+    values = entry["values"]
+    if not isinstance(values, list):
+        raise source.error((*at, "values"), f"{path}: values needs a list; write values: [{as_yaml(values)}]")
+    if not values:
+        raise source.error((*at, "values"), f"{path}: values is empty; list at least one")
+    for index, value in enumerate(values):
+        here = (*at, "values", str(index))
+        _check_value(path, value, here, source)
+        if value in values[:index]:
+            raise source.error(here, f"{path}: {as_yaml(value)} is listed twice; keep one")
+    if "probabilities" not in entry:
+        return Parameter(distribution, tuple(values), at=at)
+    probabilities = _check_probabilities(path, (*at, "probabilities"), entry["probabilities"], len(values), source)
+    return Parameter(distribution, tuple(values), probabilities, at=at)
+
+
+def _check_probabilities(path: str, at: Keys, given: Any, count: int, source: Source) -> tuple[float, ...]:
+    if not (isinstance(given, list) and all(is_finite(item) and item >= 0 for item in given)):
+        raise source.error(at, f"{path}: probabilities needs a list of numbers from 0 to 1; write one for each value")
+    if len(given) != count:
+        raise source.error(at, f"{path}: {len(given)} probabilities for {count} values; write one for each value")
+    if not math.isclose(total := math.fsum(given), 1, abs_tol=1e-6):
+        raise source.error(at, f"{path}: the probabilities sum to {total:g}; make them sum to 1")
+    return tuple(item / total for item in given)
+
+
+def _continuous(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> Parameter:
+    numbers = {key: value for key, value in entry.items() if key != "distribution"}
+    for key, value in numbers.items():
+        if isinstance(value, str):
+            raise source.error((*at, key), _text_problem(path, value))
+        if not is_finite(value):
+            raise source.error((*at, key), f"{path}: {key} needs a number, not {as_yaml(value)}; write the number")
+    annotation = parameter_types()[path]
+    if not is_number(annotation):
+        raise source.error(at, f"{path} takes no numbers, so no {distribution}; write values: [..]")
+    for key in _RANGE:
+        if key in numbers and distribution not in _EXPONENTS:
+            _check_value(path, numbers[key], (*at, key), source)
+    _check_shape(path, at, numbers, distribution, source)
+    _check_wholeness(path, at, entry, distribution, source)
+    parameter = Parameter(distribution, at=at, **numbers)
+    _check_support(path, parameter, source)
+    return parameter
+
+
+def _check_shape(path: str, at: Keys, numbers: dict[str, float], distribution: str, source: Source) -> None:
+    low, high = (numbers.get(key, 0) for key in _RANGE)
+    if low > high:
+        raise source.error((*at, "min"), f"{path}: min {low} is above max {high}; swap them")
+    if distribution.endswith("_values") and low <= 0:
+        raise source.error((*at, "min"), f"{path}: {distribution} needs min above 0, not {low}; write min: 1.0e-6, say")
+    for key in _RANGE:
+        if distribution in _EXPONENTS and abs(numbers[key]) > _LARGEST_EXPONENT:
+            problem = f"{path}: {key} {numbers[key]} is no exponent of e that a number can have"
+            raise source.error((*at, key), f"{problem}; {_other_kind(distribution)}")
+    if numbers.get("sigma", 0) < 0:
+        raise source.error((*at, "sigma"), f"{path}: sigma {numbers['sigma']} is negative; write a number from 0")
+    for key in ("a", "b"):
+        if numbers.get(key, 1) <= 0:
+            raise source.error((*at, key), f"{path}: {key} {numbers[key]} is not above 0; write 1.0, say")
+    if (q := numbers.get("q", 1)) <= 0:
+        raise source.error((*at, "q"), f"{path}: q {q} is not above 0; write the step between values")
+
+
+def _other_kind(distribution: str) -> str:
+    return f"{distribution} takes exponents of e, {distribution}_values takes the values themselves"
+
+
+def _check_support(path: str, parameter: Parameter, source: Source) -> None:
+    """What only the finished parameter shows: that it has values, and that they fit where min and max are exponents."""
+    low, high = parameter.support
+    first, last = parameter.steps
+    if parameter.quantised and first > last:
+        problem = f"{path}: no multiple of q {parameter.q} lies between {low:g} and {high:g}; make q smaller"
+        raise source.error((*parameter.at, "q"), problem)
+    if parameter.distribution in _EXPONENTS:
+        ends = ("max", "min") if parameter.distribution.startswith("inv_") else _RANGE
+        for key, value in zip(ends, (low, high), strict=True):
+            wrong = value_problem(path, parameter.on_grid(value))
+            if wrong:
+                raise source.error((*parameter.at, key), f"{wrong}; {_other_kind(parameter.distribution)}")
+
+
+def _check_wholeness(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> None:
+    """Whole-number settings need whole draws; fractional ones must not get them by accident."""
+    whole = distribution == "int_uniform" or (distribution.startswith("q_") and isinstance(entry.get("q", 1), int))
+    if _takes_whole(parameter_types()[path]):
+        if not whole:
+            fix = "write whole min and max with distribution: int_uniform"
+            raise source.error(at, f"{path} takes whole numbers, which {distribution} does not give; {fix}")
+    elif distribution == "int_uniform":
+        if not all(isinstance(entry[key], int) for key in _RANGE):
+            raise source.error(at, f"{path}: int_uniform needs whole min and max; write distribution: uniform")
+        if "distribution" not in entry:
+            low, high = (f"{key}: {float(entry[key])}" for key in _RANGE)
+            raise source.error(at, f"{path}: whole min and max would give whole numbers only; write {{{low}, {high}}}")
+
+
+def _check_value(path: str, value: Any, at: Keys, source: Source) -> None:
+    if value is None and type(None) not in get_args(parameter_types()[path]):
+        raise source.error(at, f"{path} has an empty value; write one")
+    if problem := value_problem(path, value):
+        raise source.error(at, problem)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that one can calculate with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _takes_whole(annotation: Any) -> bool:
+    return annotation is int or (get_origin(annotation) is UnionType and int in get_args(annotation))
+
+
+def as_yaml(value: Any) -> str:
+    """A value as one would write it in a sweep file, on one line."""
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _text_problem(path: str, text: str) -> str:
+    number = as_number(path, text)
+    if isinstance(number, str):
+        return f"{path} takes a number, not the text {as_yaml(text)}; write the number"
+    mantissa, exponent, power = text.strip().lower().partition("e")
+    if not exponent:
+        return f'{path}: "{text}" in quotes is text; write {text} without them'
+    # YAML 1.1 knows a float by its dot and by the sign of its exponent
+    dotted = mantissa if "." in mantissa else f"{mantissa}.0"
+    signed = power if power[0] in "+-" else f"+{power}"
+    written = str(number) if isinstance(number, int) else f"{dotted}e{signed}"
+    return f"{path}: YAML reads {text} as text, not as a number; write {written}"
+
+
+def as_number(path: str, value: Any) -> Any:
+    """Text that spells a number as that number, if the parameter takes one; anything else as it came."""
+    annotation = parameter_types()[path]
+    if not (isinstance(value, str) and is_number(annotation)):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    if not math.isfinite(number):
+        return value
+    return int(number) if _takes_whole(annotation) and number.is_integer() else number

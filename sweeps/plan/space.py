@@ -1,0 +1,128 @@
+"""A sweep's parameters as Optuna knows them: an axis for each that has several values, `seed` left out."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from sweeps.plan.distributions import TAIL, draw, quantile, shaped
+from sweeps.plan.parameters import Parameter, as_yaml
+from sweeps.plan.spec import Sweep
+
+_PLAIN = (bool, int, float, str, type(None))  # what Optuna takes as a choice
+
+
+class Axis(Protocol):
+    """Where a parameter's values lie for Optuna: its positions are numbers or choices of `distribution`."""
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """Optuna's."""
+        ...
+
+    def value(self, position: Any) -> Any:
+        """The parameter's value there."""
+        ...
+
+    def position(self, value: Any) -> Any:
+        """Where a value lies.
+
+        Raises:
+            ValueError: it is none of the parameter's.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ListAxis:
+    """Listed values, in no order; those that Optuna does not take, such as pairs, by their text."""
+
+    parameter: Parameter
+
+    @property
+    def distribution(self) -> CategoricalDistribution:
+        """Optuna's."""
+        return CategoricalDistribution([v if isinstance(v, _PLAIN) else as_yaml(v) for v in self.parameter.values])
+
+    def value(self, position: Any) -> Any:
+        """The value itself."""
+        return self.parameter.values[self.distribution.choices.index(position)]
+
+    def position(self, value: Any) -> Any:
+        """Its choice."""
+        return self.distribution.choices[self.parameter.values.index(value)]
+
+
+@dataclass(frozen=True)
+class RangeAxis:
+    """Uniform and log-uniform distributions; W&B's inverse log-uniform ones are uniform in the logarithm too.
+
+    Rounding to multiples of q comes after Optuna's choice, except for whole q without logarithm, which it knows.
+    """
+
+    parameter: Parameter
+
+    @property
+    def distribution(self) -> FloatDistribution | IntDistribution:
+        """Optuna's."""
+        parameter, (low, high) = self.parameter, self.parameter.support
+        if parameter.distribution == "int_uniform":
+            return IntDistribution(int(low), int(high))
+        if parameter.distribution == "q_uniform" and isinstance(parameter.q, int):
+            first, last = (int(step) for step in parameter.steps)
+            return IntDistribution(first * parameter.q, last * parameter.q, step=parameter.q)
+        return FloatDistribution(low, high, log=parameter.logarithmic)
+
+    def value(self, position: Any) -> Any:
+        """The multiple of q next to it."""
+        return self.parameter.on_grid(position)
+
+    def position(self, value: Any) -> Any:
+        """The value itself."""
+        distribution = self.distribution
+        return min(max(self.parameter.on_grid(value), distribution.low), distribution.high)
+
+
+@dataclass(frozen=True)
+class QuantileAxis:
+    """Normal, log-normal and beta distributions, which Optuna lacks: it searches the share of draws below a value.
+
+    Searching quantiles keeps the distribution's meaning, that its bulk is likelier than its tails. The outermost
+    0.1 % at each end are left out: infinities are among them.
+    """
+
+    parameter: Parameter
+
+    @property
+    def distribution(self) -> FloatDistribution:
+        """Optuna's."""
+        return FloatDistribution(TAIL, 1 - TAIL)
+
+    def value(self, position: Any) -> Any:
+        """The value at a quantile."""
+        return draw(self.parameter, position)
+
+    def position(self, value: Any) -> Any:
+        """The quantile of a value."""
+        return min(max(quantile(self.parameter, value), TAIL), 1 - TAIL)
+
+
+def axis(parameter: Parameter) -> Axis:
+    """The axis of a parameter with several values."""
+    if parameter.values:
+        return ListAxis(parameter)
+    return QuantileAxis(parameter) if shaped(parameter) else RangeAxis(parameter)
+
+
+def axes(sweep: Sweep) -> dict[str, Axis]:
+    """The axes of a sweep by path, in file order."""
+    return {path: axis(sweep.parameters[path]) for path in sweep.swept if path != sweep.replicate}
+
+
+def compatible(old: BaseDistribution, new: BaseDistribution) -> bool:
+    """Whether Optuna lets both stand under one name in one study: ranges may change, choices and kinds may not."""
+    if type(old) is not type(new):
+        return False
+    if isinstance(old, CategoricalDistribution):
+        return old == new
+    return bool(getattr(old, "log", False) == getattr(new, "log", False))

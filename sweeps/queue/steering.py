@@ -1,0 +1,88 @@
+"""What Optuna decides while a sweep runs: the values of a bayes sweep's cells, and which runs end early."""
+
+import uuid
+from typing import Any
+
+from sweeps.plan.search import Search
+from sweeps.plan.spec import Sweep, cell, replicates
+from sweeps.queue.places import place_of
+from sweeps.queue.protocol import Claim, Job, SweepBackend
+from sweeps.queue.storage import study_storage
+from sweeps.runs.run import Run
+
+_MADE_BY = "made by"
+
+
+class Steering:
+    """Steers the cells that one agent runs.
+
+    Args:
+        sweep: the sweep's file.
+        name: the launched sweep's name.
+        backend: its queue.
+        url: of the database, which also holds the study.
+    """
+
+    def __init__(self, sweep: Sweep, name: str, backend: SweepBackend, url: str) -> None:
+        self.sweep, self.backend = sweep, backend
+        self.search = Search(sweep, study_storage(url), f"moe:{name}")
+        self._heard = 0
+
+    def begin(self, claim: Claim) -> Claim:
+        """The claim with its values and its trial."""
+        trial = claim.trial
+        place = place_of(claim.job)
+        if place is not None:
+            values, trial = self._suggestion(place // len(replicates(self.sweep)))
+            found = cell(self.sweep, values | claim.job.values)
+            claim = self.backend.fill(claim, Job(found.run_id, found.values))
+        if trial is None:
+            trial = self.search.adopt(claim.job.values)
+        if trial != claim.trial:
+            self.backend.record_trial(claim, trial)
+        self._heard = 0
+        return Claim(claim.job, claim.attempt, claim.failures, claim.weight, claim.cell, trial)
+
+    def _suggestion(self, number: int) -> tuple[dict[str, Any], int | None]:
+        """The suggestion's values, and its trial if it was made here and now."""
+        made: list[tuple[int, dict[str, Any]]] = []
+
+        def propose() -> dict[str, Any]:
+            suggestion = self.search.ask()
+            made.append((suggestion.number, suggestion.values | {_MADE_BY: uuid.uuid4().hex}))
+            return made[-1][1]
+
+        values = self.backend.suggestion(number, propose)
+        maker = values.pop(_MADE_BY)
+        mine = next((trial for trial, proposed in made if proposed[_MADE_BY] == maker), None)
+        for trial, _ in made:
+            if trial != mine:  # another agent was first
+                self.search.fail(trial)
+        return values, mine
+
+    def follow(self, claim: Claim, run: Run) -> str | None:
+        """Report the epochs since the last call; says so if the run is to end early."""
+        history, metric = run.history(), self.search.metric.name
+        for row in history[self._heard :]:
+            if row is history[-1] and metric not in row:
+                break  # of its last epoch the training half is written, or the validation half
+            epoch, value = int(row["epoch"] or 0), row.get(metric)
+            self._heard += 1
+            if claim.trial is not None and self.search.report(claim.trial, epoch, value):
+                return f"stopped early after epoch {epoch}: {metric} was not among the best"
+        return None
+
+    def finish(self, claim: Claim, run: Run, *, stopped: bool = False) -> float | None:
+        """The run is done; returns its metric."""
+        rows = [row for row in run.history() if self.search.metric.name in row]
+        value = rows[-1][self.search.metric.name] if rows else None
+        if claim.trial is not None:
+            self.search.finish(claim.trial, value, stopped=stopped)
+        if self.search.reached_target():
+            self.backend.skip_waiting("not run: another run reached the metric's target")
+        return value
+
+    def fail(self, claim: Claim) -> None:
+        """The cell was given up."""
+        if claim.trial is not None:
+            self.search.fail(claim.trial)

@@ -1,0 +1,175 @@
+"""Offline runs on their way to a server: in order, resumable, nothing removed before the server has confirmed it."""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe.errors import UserError
+from sweeps.runs.run import Run, RunStore
+from sweeps.tracking.mirror import publish, reopened, send
+from sweeps.tracking.tracker import Record, for_children, mode
+
+
+@dataclass(frozen=True)
+class Left:
+    """A run that is not, or not wholly, on the server.
+
+    Attributes:
+        run: its name.
+        segments: offline pieces that wait.
+        reason: why the last attempt failed.
+    """
+
+    run: str
+    segments: int
+    reason: str = ""
+
+
+def waiting(store: RunStore) -> list[Run]:
+    """Runs with something that no server has confirmed, oldest first."""
+    analyses = [Run(file.parent) for file in sorted(store.root.glob("sweeps/*/analysis/*/tracker.json"))]
+    records = [(run, Record.of(run)) for run in (*store.all(), *analyses)]
+    return [run for run, record in records if record.waiting or record.unconfirmed]
+
+
+def pieces(runs: Sequence[Run]) -> list[Left]:
+    """What waits, run by run."""
+    return [Left(_name(run), len(Record.of(run).waiting)) for run in runs]
+
+
+def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = False) -> list[Left]:
+    """Upload offline runs through `wandb sync`; returns what is left.
+
+    Whatever an offline piece lacks (its process was killed before it was written) is sent from the run's own files.
+
+    Args:
+        runs: which runs.
+        report: takes one line a run.
+        clean: remove the offline pieces that the server has confirmed.
+
+    Raises:
+        UserError: there is no server to upload to.
+    """
+    if mode()[0] != "online":
+        raise UserError(f"W&B is {mode()[0]} ({mode()[1]}): log in with `wandb login`, or set WANDB_API_KEY")
+    left = []
+    for number, run in enumerate(runs, 1):
+        record = Record.of(run)
+        count = len(record.waiting)
+        if count or record.unconfirmed:
+            report(f"[{number}/{len(runs)}] {_name(run)}: {count} offline piece{'s' if count > 1 else ''}")
+            if reason := _upload(run):
+                left.append(Left(_name(run), len(Record.of(run).waiting), reason))
+                report(f"  not uploaded: {reason}")
+                continue
+        if clean:
+            _clean(run)
+    return left
+
+
+def _name(run: Run) -> str:
+    """A run's id; of what compares a sweep's runs, the sweep and the images."""
+    return run.id if run.config_file.exists() else f"{run.path.parent.parent.name} on {run.id}"
+
+
+def _upload(run: Run) -> str | None:
+    """Upload a run's pieces, one after the other; why that failed, or None.
+
+    `wandb sync` ends with code 0 whatever happens, so each time the server is asked what it has. A piece of which a
+    part arrived is not handed to it again, which would double that part; the rest comes from the run's own files.
+    """
+    before = -1
+    for segment in Record.of(run).segments:
+        before, begins = segment.until, before
+        if segment.synced:
+            continue
+        piece, there = run.path / segment.folder, _last_epoch(Record.of(run))
+        if not piece.is_dir():
+            return f"{piece.name} is gone from {run.path}"
+        said = _wandb_sync(piece, Record.of(run)) if there is None or there <= begins else ""
+        if reason := _confirm(run, segment.until):
+            return f"{reason} ({said})" if said else reason
+        _mark(run, segment.folder)
+    return _complete(run)
+
+
+def _wandb_sync(piece: Path, record: Record) -> str:
+    command = [sys.executable, "-P", "-m", "wandb", "sync", "--project", record.project]
+    command += ["--entity", record.entity] if record.entity else []
+    done = subprocess.run([*command, str(piece)], env=for_children(), capture_output=True, text=True, check=False)
+    lines = [line.removeprefix("wandb: ").strip() for line in done.stderr.splitlines()]
+    return "; ".join(line for line in lines if "rror" in line)
+
+
+def _last_epoch(record: Record) -> int | None:
+    """The last epoch that the server has; None if it does not know the run, or does not answer."""
+    import wandb
+
+    with contextlib.suppress(wandb.errors.Error, ValueError):
+        return int(wandb.Api().run(record.path).lastHistoryStep)
+    return None
+
+
+def _confirm(run: Run, until: int) -> str | None:
+    """Compare the server's history with the run's own up to an epoch, and send what was lost; why that failed."""
+    import wandb
+
+    record = Record.of(run)
+    try:
+        there = wandb.Api().run(record.path)
+        record.entity, record.sent = there.entity, there.lastHistoryStep
+        record.save(run)
+        if record.sent < until:
+            with reopened(run) as session:
+                send(run, session, until=until)
+            there = wandb.Api().run(record.path)
+        has = {row["epoch"] for row in there.scan_history(keys=["epoch"])}
+    except (wandb.errors.Error, ValueError) as error:
+        return f"the server did not confirm it: {error}"
+    missing = [epoch for epoch in _epochs(run) if epoch <= until and epoch not in has]
+    return f"the server lacks epochs {', '.join(map(str, missing))}" if missing else None
+
+
+def _complete(run: Run) -> str | None:
+    """A finished run has a model on the server too, which a piece that was cut off may have lost."""
+    import wandb
+
+    record, epochs = Record.of(run), _epochs(run)
+    api = wandb.Api()
+    model = f"{record.entity}/{record.project}/model-{run.id}:last"
+    try:
+        if run.finished and epochs and (record.unconfirmed or not api.artifact_exists(model)):
+            with reopened(run) as session:
+                publish(run, session)
+            if not api.artifact_exists(model):
+                return f"the server did not take {model}"
+    except (wandb.errors.Error, ValueError) as error:
+        return f"the server did not confirm it: {error}"
+    if epochs and (reason := _confirm(run, epochs[-1])):
+        return reason
+    Record.of(run).model_copy(update={"unconfirmed": False}).save(run)
+    return None
+
+
+def _epochs(run: Run) -> list[int]:
+    return [int(row["epoch"] or 0) for row in run.history()]
+
+
+def _mark(run: Run, folder: str) -> None:
+    record = Record.of(run)
+    for segment in record.segments:
+        segment.synced |= segment.folder == folder
+    record.save(run)
+
+
+def _clean(run: Run) -> None:
+    record = Record.of(run)
+    for segment in record.segments:
+        if segment.synced:
+            shutil.rmtree(run.path / segment.folder, ignore_errors=True)
+    record.segments = record.waiting
+    record.save(run)

@@ -1,0 +1,146 @@
+"""The run's own record of its metrics (a Lightning logger that appends JSON lines) and of where training is."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from moe.lightning_module import epochs_done
+from sweeps.runs.run import Run, write_json
+
+
+class HistoryLogger(Logger):
+    """Appends every logged dictionary with its epoch and step to `history.jsonl`.
+
+    Unlike Lightning's CSV logger it keeps what a previous process wrote when a run resumes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def rewind(self, epoch: int) -> None:
+        """Drop what was logged after `epoch` epochs: a resumed run logs it again."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # cut off when its process was killed
+            if row["epoch"] <= epoch:
+                kept.append(line)
+        partial = self.path.with_name(f".{self.path.name}")
+        partial.write_text("".join(line + "\n" for line in kept))
+        partial.replace(self.path)
+
+    @property
+    def name(self) -> str:
+        """Lightning wants one."""
+        return "history"
+
+    @property
+    def version(self) -> str:
+        """Lightning wants one."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The configuration has its own file."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one line. NaN and infinity are written as null, which is JSON."""
+        row: dict[str, float | None] = {"epoch": float(metrics["epoch"]), "step": float(step or 0)}
+        row |= {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class Progress(L.Callback):
+    """Keeps `progress.json` fresh (twice a second at most) and reports each finished epoch in one line."""
+
+    _SECONDS = 0.5
+
+    def __init__(self, run: Run, report: Callable[[str], None]) -> None:
+        self.run = run
+        self.report = report
+        self._written = 0.0
+        self._epoch_started = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Start the epoch's clock."""
+        self._epoch_started = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,  # noqa: ARG002
+        outputs: Any,
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Write where training is."""
+        if time.monotonic() - self._written < self._SECONDS or not trainer.is_global_zero:
+            return
+        self._written = time.monotonic()
+        # short of a whole number until the epoch's validation is through
+        self._write(trainer, trainer.current_epoch + batch_idx / trainer.num_training_batches, outputs)
+
+    def _write(self, trainer: L.Trainer, epoch: float, outputs: Any = None) -> None:
+        position = {"epoch": epoch, "epochs": trainer.max_epochs, "at": time.time()}
+        if outputs is not None:
+            position["loss"] = float(outputs["loss"])
+        metrics = trainer.callback_metrics
+        for short, key in _SHOWN.items():
+            if key in metrics:
+                position[short] = float(metrics[key])
+        write_json(self.run.progress_file, position)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """One line for the epoch."""
+        if not trainer.is_global_zero:
+            return
+        done = epochs_done(trainer)
+        self._write(trainer, done)
+        seconds = time.monotonic() - self._epoch_started
+        self.report(f"epoch {done}/{trainer.max_epochs}  {describe(trainer.callback_metrics)}  {seconds:.1f} s")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """The untrained model is worth a line too."""
+        if trainer.is_global_zero and trainer.state.fn == "validate":
+            self.report(f"untrained  {describe(trainer.callback_metrics)}")
+
+
+_SHOWN = {
+    "train_loss": "train/loss",
+    "val_loss": "val/loss",
+    "agreement": "agreement/top_k",
+    "chance": "agreement/chance_observed",
+    "cv2": "balance/cv2",
+    "dead": "balance/dead",
+}
+
+
+def describe(metrics: Mapping[str, Any]) -> str:
+    """The numbers to watch, in one line."""
+    parts = []
+    for label, key in (("loss", "train/loss"), ("val", "val/loss")):
+        if key in metrics:
+            parts.append(f"{label} {float(metrics[key]):.3f}")
+    if "agreement/top_k" in metrics:
+        chance = float(metrics["agreement/chance_observed"])
+        parts.append(f"agreement {float(metrics['agreement/top_k']):.2f} (chance {chance:.2f})")
+    if "balance/cv2" in metrics:
+        parts.append(f"CV2 {float(metrics['balance/cv2']):.2f}")
+        dead = int(metrics["balance/dead"])
+        if dead:
+            parts.append(f"{dead} dead")
+    return "  ".join(parts)

@@ -1,0 +1,268 @@
+"""One run from configuration to exported model; skipped if done, resumed if broken off."""
+
+import contextlib
+import logging
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.loggers import Logger
+
+from callbacks.monitors import Coactivation, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
+from moe.config import RunConfig
+from moe.data.datasets import check_available
+from moe.data.loading import RunData, Share, load_run_data
+from moe.errors import UserError
+from moe.export import export_model
+from moe.lightning_module import MoEModule
+from sweeps.runs.exit_codes import InterruptedRunError
+from sweeps.runs.run import LockedError, Run, RunStore, locked, now, write_json
+from sweeps.tracking import tracker
+from sweeps.tracking.mirror import Mirror, adopt, publish
+from sweeps.training import provenance
+from sweeps.training.checkpoints import StepCheckpoint, StopRequest, best_and_last, newest
+from sweeps.training.history import HistoryLogger, Progress
+
+# a worker whose agent was killed needs a while to write its checkpoint and end
+_PATIENCE = 90.0
+
+
+def train(
+    config: RunConfig,
+    store: RunStore | None = None,
+    *,
+    group: str | None = None,
+    report: Callable[[str], None] = print,
+) -> Run:
+    """Train one run, unless it is finished already; continue it if it was interrupted.
+
+    Args:
+        config: the run.
+        store: where runs live; default `MOE_HOME`.
+        group: the sweep it belongs to, for the tracker.
+        report: takes one line of text an epoch.
+
+    Raises:
+        UserError: images are missing, or another process trains this run.
+        InterruptedRunError: SIGTERM or Ctrl-C came.
+    """
+    store = store or RunStore()
+    run = store.run(config.identity())
+    if _rank(config):
+        _follow(run, config)
+        return run
+    if run.finished:
+        report(f"run {run.id} is finished already: {run.path}")
+        adopt(run, group)
+        return run
+    check_available(config.data)
+    store.create(config)
+    try:
+        with locked(run.lock_file, _PATIENCE if group else 0.0):
+            if not run.finished:  # by the process that held the lock until now
+                _attempt(run, config, group, report)
+    except LockedError:
+        if group:  # an agent hands the cell back and comes again
+            raise InterruptedRunError(f"run {run.id} is still held by another process") from None
+        raise UserError(f"run {run.id} is being trained by another process") from None
+    return run
+
+
+def _attempt(run: Run, config: RunConfig, group: str | None, report: Callable[[str], None]) -> None:
+    before = run.state
+    run.set_state(
+        state="running", attempts=before.attempts + 1, error=None, started=before.started or now(), ended=None
+    )
+    started = time.monotonic()
+
+    def seconds() -> float:
+        return round(before.seconds + time.monotonic() - started, 1)
+
+    try:
+        with StopRequest().listening() as stop:
+            _lead(run, config, group, report, stop)
+    except (InterruptedRunError, KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C into an exit
+        run.set_state(state="waiting", error="interrupted", ended=now(), seconds=seconds())
+        raise InterruptedRunError(f"run {run.id} was told to stop") from error
+    except BaseException as error:
+        run.set_state(state="failed", error=f"{type(error).__name__}: {error}", ended=now(), seconds=seconds())
+        raise
+    run.set_state(state="finished", ended=now(), seconds=seconds())
+
+
+def _rank(config: RunConfig) -> int:
+    """Which of a run's processes this is; Lightning starts the others by this same command."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if config.machine.devices > 1 else 0
+
+
+def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str], None], stop: StopRequest) -> None:
+    """The run's first process: trains, writes its files and talks to the tracker."""
+    data, module = _prepare(config)
+    stop.obey()
+    history = HistoryLogger(run.history_file)
+    with _quiet_lightning(), tracker.tracked(run, group=group) as session:
+        watchers = [] if session.disabled else [Mirror(run, session)]
+        trainer = _trainer(run, config, data, [history], report, stop, watchers)
+        facts = provenance.collect(config, data, trainer.strategy.root_device, str(trainer.precision))
+        write_json(run.provenance_file, facts)
+        report(f"run {run.id}: {_headline(config, data, module)} on {facts['device']}")
+        _fit(trainer, module, data, run, report)
+        _finish(run, config, module, data)
+        if watchers:
+            publish(run, session)
+    report(f"finished: {run.path}")
+
+
+def _follow(run: Run, config: RunConfig) -> None:
+    """The other processes of a run on several devices: they train and leave everything else to the first."""
+    _end_with_parent()
+
+    def silent(_line: str) -> None: ...
+
+    # told to stop: the first process says so, and takes any other exit code for a crash
+    with _quiet_lightning(), StopRequest().listening() as stop, contextlib.suppress(InterruptedRunError):
+        data, module = _prepare(config)
+        _fit(_trainer(run, config, data, [], silent, stop), module, data, run, silent)
+
+
+def _end_with_parent() -> None:
+    """End this process soon after its parent, which may be killed while we wait for it in an exchange."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _prepare(config: RunConfig) -> tuple[RunData, MoEModule]:
+    if config.machine.threads:
+        torch.set_num_threads(config.machine.threads)
+    data = load_run_data(config)
+    return data, MoEModule(config, data.train.mean, data.train.sd, len(data.train.classes))
+
+
+def _headline(config: RunConfig, data: RunData, module: MoEModule) -> str:
+    parameters = sum(p.numel() for p in module.parameters()) / 1e6
+    return (
+        f"{config.data.name}, {len(data.train.images_NCSS)} images at {config.data.image_size} px, "
+        f"E = {config.model.experts}, k = {config.model.top_k}, seed {config.seed}, {parameters:.2f}M parameters"
+    )
+
+
+def _trainer(
+    run: Run,
+    config: RunConfig,
+    data: RunData,
+    loggers: list[Logger],
+    report: Callable[[str], None],
+    stop: StopRequest,
+    watchers: Sequence[L.Callback] = (),
+) -> L.Trainer:
+    machine = config.machine
+    return L.Trainer(
+        accelerator={"cuda": "gpu"}.get(machine.device, machine.device),
+        devices=machine.devices,
+        strategy="ddp" if machine.devices > 1 else "auto",
+        plugins=[LightningEnvironment()],  # an agent under Slurm is one process a run, whatever Slurm's variables say
+        precision=config.train.precision,
+        deterministic="warn" if machine.deterministic else None,  # some GPU operations have no such algorithm
+        max_epochs=config.train.epochs,
+        gradient_clip_val=config.train.clip_norm,
+        logger=loggers,
+        callbacks=[
+            LoadBalanceMonitor(),
+            ViewAgreementMonitor(),
+            Coactivation(run.routing),
+            RoutingHeatmap(run.routing, data.validation.classes),
+            best_and_last(run),
+            Progress(run, report),
+            StepCheckpoint(run, stop, machine.checkpoint_minutes),
+            *watchers,
+        ],
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+    )
+
+
+def _fit(trainer: L.Trainer, module: MoEModule, data: RunData, run: Run, report: Callable[[str], None]) -> None:
+    config = module.config
+    share = Share(_rank(config), config.machine.devices)
+    position = newest(run, report)
+    steps = len(data.train.images_NCSS) // config.train.batch_size
+    epoch, skip = divmod(position.steps, steps) if position else (0, 0)
+    train_loader, validation_loader = data.loaders(config, trainer.strategy.root_device, share, skip)
+    for logger in trainer.loggers:
+        if isinstance(logger, HistoryLogger):
+            logger.rewind(epoch if position else -1)
+    if position:
+        report(f"resuming after epoch {epoch}" + (f" and {skip} of {steps} steps" if skip else ""))
+    else:
+        trainer.validate(module, validation_loader, verbose=False)
+    trainer.fit(
+        module,
+        train_loader,
+        validation_loader,
+        ckpt_path=position.file if position else None,
+        weights_only=False,  # our own file, written by this run on this machine
+    )
+
+
+def _finish(run: Run, config: RunConfig, module: MoEModule, data: RunData) -> None:
+    run.step_checkpoint.unlink(missing_ok=True)
+    rows = run.history()
+    trained = rows[1:]
+    best = min(trained, key=lambda row: float("inf") if row["val/loss"] is None else row["val/loss"])
+    _export(run.model, run, config, module, data, config.train.epochs)
+    at = int(best["epoch"] or 0)
+    checkpoint = run.checkpoints / f"epoch{at:04d}.ckpt"
+    if at != config.train.epochs and checkpoint.exists():
+        module.load_state_dict(torch.load(checkpoint, map_location=module.device, weights_only=False)["state_dict"])
+        _export(run.best_model, run, config, module, data, at)
+    write_json(run.summary_file, {"untrained": rows[0], "last": trained[-1], "best": best})
+
+
+def _export(folder: Path, run: Run, config: RunConfig, module: MoEModule, data: RunData, epoch: int) -> None:
+    export_model(
+        module.model,
+        folder,
+        run_id=run.id,
+        seed=config.seed,
+        epoch=epoch,
+        data=config.data,
+        mean=data.train.mean,
+        sd=data.train.sd,
+        data_digest=data.train.digest,
+    )
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's advice that does not apply here, such as worker processes for images in memory."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for text in (
+            ".*does not have many workers.*",
+            ".*Checkpoint directory .* exists and is not empty.*",
+            ".*The dirpath has changed.*",
+            ".*lr_scheduler.step\\(\\).*",
+            ".*treespec.*",
+            ".*LeafSpec.*",
+            ".*batch_size.*could not.*",
+            ".*`srun` command is available.*",  # agents under Slurm are one process a run
+            ".*dataloader is not resumable.*",  # EpochBatches skips what is done
+        ):
+            warnings.filterwarnings("ignore", message=text)
+        yield

@@ -1,0 +1,1 @@
+"""What people look at: live table, listing, compare, report page, W&B dashboard."""

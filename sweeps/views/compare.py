@@ -1,0 +1,220 @@
+"""Runs of a sweep side by side: grouped by what was swept, mean and sd over seeds."""
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from sweeps.launching import LaunchedSweep
+from sweeps.runs.run import Run
+
+REPLICATE = "seed"
+
+_METRICS = {
+    "val/loss": "val loss",
+    "agreement/top_k": "view agreement",
+    "agreement/chance_observed": "chance (observed)",
+    "balance/cv2": "CV2",
+    "balance/entropy": "entropy",
+    "balance/dead": "dead",
+}
+_PROBES = {
+    ("tuning", "gate_r2"): "gate r2",
+    ("tuning", "readout_r2"): "readout r2",
+    ("separability", "mean"): "separability",
+    ("similarity", "mean_similarity"): "expert similarity",
+}
+UNTRAINED = "untrained val loss"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean, sd (sample, over seeds) and number of values; NaN-free. `sd` is None for one value."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f}" if self.sd is None else f"{self.mean:.3f} ± {self.sd:.3f}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ by seed alone.
+
+    Attributes:
+        values: the swept parameters they share.
+        runs: finished runs.
+        planned: how many runs the sweep has for this group.
+        cells: one a column; None where no run has that number.
+    """
+
+    values: dict[str, Any]
+    runs: list[Run]
+    planned: int
+    cells: dict[str, Cell | None]
+
+    @property
+    def count(self) -> str:
+        """Finished runs, with a mark when some are missing."""
+        done = len(self.runs)
+        return str(done) if done == self.planned else f"{done} of {self.planned} (incomplete)"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The whole table."""
+
+    sweep: LaunchedSweep
+    parameters: list[str]
+    columns: list[str]
+    groups: list[Group]
+    notes: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "sweep": self.sweep.name,
+            "groups": [
+                {
+                    "values": group.values, "n": len(group.runs), "planned": group.planned,
+                    "runs": [run.id for run in group.runs],
+                    "metrics": {
+                        name: {"mean": cell.mean, "sd": cell.sd, "n": cell.n} if cell else None
+                        for name, cell in group.cells.items()
+                    },
+                }
+                for group in self.groups
+            ],
+            "notes": self.notes,
+        }  # fmt: skip
+
+
+def compare(sweep: LaunchedSweep) -> Comparison:
+    """Summarise a sweep over its seeds. Unfinished cells are counted, never averaged."""
+    parameters = [path for path in sweep.swept if path != REPLICATE]
+    grouped: dict[tuple[str, ...], list[Any]] = {}
+    for job in sweep.cells():
+        grouped.setdefault(tuple(repr(job.values[path]) for path in parameters), []).append(job)
+    members = []
+    for jobs in grouped.values():
+        runs = [run for run in (sweep.store.run(job.run_id) for job in jobs) if run.finished]
+        members.append(({path: jobs[0].values[path] for path in parameters}, runs, len(jobs)))
+    numbers = {run.id: run_numbers(run) for _, runs, _ in members for run in runs}
+    present = {column for values in numbers.values() for column in values}
+    columns = [UNTRAINED, *_METRICS.values()]
+    columns += sorted(column for column in present if column not in columns)
+    columns = [column for column in columns if column in present]
+    groups = [
+        Group(values, runs, planned, {c: _cell([numbers[run.id].get(c) for run in runs]) for c in columns})
+        for values, runs, planned in members
+    ]
+    return Comparison(sweep, parameters, columns, groups, _notes(sweep, groups))
+
+
+def run_numbers(run: Run) -> dict[str, float]:
+    """A finished run's numbers by column name."""
+    summary = run.summary
+    values = {label: summary["last"].get(key) for key, label in _METRICS.items()}
+    values[UNTRAINED] = summary["untrained"].get("val/loss")
+    for images, probe, result in run.probe_results():
+        for (name, key), label in _PROBES.items():
+            if name == probe:
+                values[f"{label} [{images}]"] = result.get(key)
+    return {column: float(value) for column, value in values.items() if value is not None}
+
+
+def _cell(values: Sequence[float | None]) -> Cell | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return Cell(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
+
+
+def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
+    notes = []
+    backend = sweep.backend()
+    early = sum(1 for state in backend.states().values() if state.state == "finished" and state.note)
+    backend.close()
+    if early:
+        notes.append(f"{early} runs were stopped early or not begun, as the sweep's file asks; they are not averaged")
+    missing = sum(group.planned - len(group.runs) for group in groups) - early
+    if missing > 0:
+        notes.append(f"{missing} runs are not finished; `moe sweep resume {sweep.name}` goes on")
+    versions = {_code_version(run) for group in groups for run in group.runs}
+    if len(versions) > 1:
+        notes.append(f"these runs were made by {len(versions)} versions of the code: {', '.join(sorted(versions))}")
+    return notes
+
+
+def _code_version(run: Run) -> str:
+    facts = run.provenance
+    git = facts.get("git") or {}
+    sha = git.get("sha", "")[:8] + ("+changes" if git.get("dirty") else "")
+    return sha or f"moe-experts {facts.get('packages', {}).get('moe-experts')}"
+
+
+def header(comparison: Comparison) -> list[str]:
+    """Names of the columns."""
+    return [*comparison.parameters, "n", *comparison.columns]
+
+
+def rows_of(comparison: Comparison) -> list[list[str]]:
+    """One row of text a group, in the order of `header`."""
+    return [
+        [*(str(value) for value in group.values.values()), group.count]
+        + [str(cell) if (cell := group.cells[column]) else "" for column in comparison.columns]
+        for group in comparison.groups
+    ]
+
+
+def terminal_table(comparison: Comparison) -> Table:
+    """One column for each group of runs: there are more numbers than fit side by side."""
+    table = Table(
+        title=f"sweep {comparison.sweep.name}: last epoch, mean ± sd over seeds",
+        caption="\n".join(comparison.notes), title_justify="left",
+    )  # fmt: skip
+    table.add_column("")
+    rows = rows_of(comparison)
+    shared = len(comparison.parameters)
+    for row in rows:
+        named = zip(comparison.parameters, row[:shared], strict=True)
+        table.add_column(" ".join(f"{path.rsplit('.', 1)[-1]}={value}" for path, value in named) or "all runs")
+    for place, name in enumerate(header(comparison)[shared:], shared):
+        table.add_row(escape(name), *(row[place] for row in rows))  # names hold [images], which rich reads as style
+    return table
+
+
+def to_csv(comparison: Comparison) -> str:
+    """One row a group; three columns (mean, sd, n) a number."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [f"{column} {what}" for column in comparison.columns for what in ("mean", "sd", "n")]
+    writer.writerow([*comparison.parameters, "runs", "planned", *names])
+    for group in comparison.groups:
+        cells = [group.cells[column] for column in comparison.columns]
+        parts = [part for cell in cells for part in ((cell.mean, cell.sd, cell.n) if cell else ("", "", 0))]
+        writer.writerow([*group.values.values(), len(group.runs), group.planned, *parts])
+    return text.getvalue()
+
+
+def to_latex(comparison: Comparison) -> str:
+    """A booktabs table, one column for each group of runs."""
+    rows = rows_of(comparison)
+    lines = [f"\\begin{{tabular}}{{l{'r' * len(rows)}}}", "\\toprule"]
+    for place, name in enumerate(header(comparison)):
+        cells = [_escape(row[place]).replace("±", "$\\pm$") for row in rows]
+        lines.append(" & ".join([_escape(name), *cells]) + " \\\\")
+        if place == len(comparison.parameters):
+            lines.append("\\midrule")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def _escape(text: str) -> str:
+    return "".join("\\" + character if character in "&%$#_{}" else character for character in text)

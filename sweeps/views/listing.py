@@ -1,0 +1,61 @@
+"""What `moe runs` and `moe sweep ls` print."""
+
+from pathlib import Path
+from typing import Any
+
+from sweeps.launching import LaunchedSweep, names
+from sweeps.queue.storage import without_password
+from sweeps.runs.run import Run, RunStore, read_json
+
+
+def listing(store: RunStore | None = None) -> list[dict[str, Any]]:
+    """One row for each run, oldest first."""
+    return [_row(run) for run in (store or RunStore()).all()]
+
+
+def _row(run: Run) -> dict[str, Any]:
+    config = read_json(run.config_file)
+    last = run.summary.get("last", {})
+    return {
+        "id": run.id,
+        "data": config["data"]["name"],
+        "experts": config["model"]["experts"],
+        "top_k": config["model"]["top_k"],
+        "seed": config["seed"],
+        "state": run.state.state,
+        "epochs": config["train"]["epochs"],
+        "val_loss": last.get("val/loss"),
+        "probes": sorted({probe for _, probe, _ in run.probe_results()}),
+    }
+
+
+def sweeps(root: Path | None = None) -> list[dict[str, Any]]:
+    """One row for each sweep launched on this machine."""
+    rows = []
+    for name in names(root):
+        sweep = LaunchedSweep(name, root)
+        backend = sweep.backend()
+        states = [trial.state for trial in sweep.trials(backend)]
+        backend.close()
+        counts = {state: states.count(state) for state in ("waiting", "running", "finished", "failed")}
+        rows.append({"sweep": name, "trials": len(states), **counts, "swept": sweep.swept, "queue": _queue(sweep)})
+    return rows
+
+
+def _queue(sweep: LaunchedSweep) -> str:
+    if sweep.remote:
+        return f"W&B {sweep.remote}"
+    return without_password(sweep.storage) if sweep.storage else "SQLite"
+
+
+def details(run_id: str, store: RunStore | None = None) -> dict[str, dict[str, Any]]:
+    """Everything about one run, by section."""
+    run = (store or RunStore()).find(run_id)
+    probes = {f"{probe} on {images}": result for images, probe, result in run.probe_results()}
+    return {
+        "run": {"id": run.id, "folder": str(run.path), **run.state.model_dump()},
+        "config": read_json(run.config_file),
+        "last epoch": run.summary.get("last", {}),
+        "provenance": run.provenance,
+        "probes": probes,
+    }

@@ -1,0 +1,166 @@
+"""Nulls and intervals against slow versions written from their definitions."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Lasso
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+
+from probes.statistics import resampling
+from probes.statistics.resampling import (
+    bootstrap_counts,
+    class_bootstrap,
+    dealt,
+    interval,
+    matched_null,
+    mean_of_defined,
+    p_value,
+    tuning_null,
+)
+from probes.statistics.tuning import ALPHAS
+
+
+def counts(*arguments, **options):
+    return np.concatenate(list(bootstrap_counts(*arguments, **options)))
+
+
+def test_interval_and_p_by_hand():
+    assert interval(np.arange(101.0), 0.9) == pytest.approx((5.0, 95.0))
+    assert interval(np.array([np.nan, 2.0, np.nan])) == (2.0, 2.0)
+    assert np.isnan(interval(np.array([np.nan]))).all()
+    assert p_value(3.0, np.array([1.0, 2.0, 3.0, 4.0])) == 3 / 5
+    assert p_value(9.0, np.array([1.0, 2.0, 3.0, 4.0])) == 1 / 5
+    assert np.isnan(p_value(float("nan"), np.array([1.0])))
+    assert np.isnan(p_value(1.0, np.array([])))
+
+
+def test_counts_are_those_of_samples_with_replacement():
+    drawn = counts(5, 20_000, seed=0)
+    assert drawn.shape == (20_000, 5)
+    assert (drawn.sum(axis=1) == 5).all()
+    # an image is left out with probability (4/5)^5
+    assert (drawn == 0).mean() == pytest.approx(0.8**5, abs=0.01)
+    assert drawn.var(axis=0) == pytest.approx([0.8] * 5, abs=0.03)
+
+
+def test_units_are_drawn_whole():
+    units = np.array([0, 0, 1, 2, 2, 2])
+    drawn = counts(6, 50, seed=1, units=units)
+    of_units = drawn[:, [0, 2, 3]]
+    assert (of_units.sum(axis=1) == 3).all()
+    np.testing.assert_array_equal(drawn, of_units[:, units])
+
+
+def test_batches_do_not_matter_and_seeds_do(monkeypatch):
+    whole = counts(30, 40, seed=3)
+    monkeypatch.setattr(resampling, "_BATCH", 200)
+    batches = list(bootstrap_counts(30, 40, seed=3))
+    assert len(batches) == 7
+    np.testing.assert_array_equal(np.concatenate(batches), whole)
+    assert (counts(30, 40, seed=4) != whole).any()
+
+
+def test_labels_are_dealt_to_units_only_if_each_has_one():
+    labels, units = np.array([0, 0, 1, 1, 1, 0]), np.array([0, 0, 1, 2, 2, 3])
+    for drawn in dealt(labels, 20, 0, units):
+        assert drawn[0] == drawn[1]
+        assert drawn[3] == drawn[4]
+        assert sorted(drawn[[0, 2, 3, 5]]) == [0, 0, 1, 1]
+    labels[1] = 1
+    assert all(sorted(drawn) == sorted(labels) for drawn in dealt(labels, 20, 0, units))
+    assert any(drawn[3] != drawn[4] for drawn in dealt(labels, 20, 0, units))
+
+
+def test_class_bootstrap_equals_loops_over_the_classes_drawn():
+    rng = np.random.default_rng(0)
+    accuracy = rng.uniform(0.5, 1, (3, 6, 6))
+    accuracy = (accuracy + accuracy.transpose(0, 2, 1)) / 2
+    accuracy[:, 1, 4] = accuracy[:, 4, 1] = np.nan
+    accuracy[:, range(6), range(6)] = np.nan
+    found = class_bootstrap(accuracy, 30, seed=5)
+    for draw, times in enumerate(counts(6, 30, seed=5).astype(int)):
+        classes = np.repeat(np.arange(6), times)
+        for expert in range(3):
+            values = [
+                accuracy[expert, a, b]
+                for i, a in enumerate(classes)
+                for b in classes[i + 1 :]
+                if a != b and not np.isnan(accuracy[expert, a, b])
+            ]
+            assert found[draw, expert] == pytest.approx(np.mean(values), rel=1e-12)
+
+
+def test_class_bootstrap_without_a_defined_pair_is_nan():
+    accuracy = np.full((1, 2, 2), np.nan)
+    accuracy[0, 0, 1] = accuracy[0, 1, 0] = 0.7
+    found = class_bootstrap(accuracy, 200, seed=0)[:, 0]
+    assert set(np.unique(found[~np.isnan(found)])) == {0.7}
+    assert np.isnan(found).mean() == pytest.approx(0.5, abs=0.1)  # both draws the same class
+
+
+def test_matched_null_equals_a_loop_and_its_mean_over_all_pairings_is_the_matrix_mean():
+    matrix = np.random.default_rng(1).random((4, 4))
+    matrix[2, 3] = np.nan
+    found = matched_null(matrix, 50, seed=2)
+    rng = np.random.default_rng(2)
+    for value in found:
+        order = rng.permutation(4)
+        assert value == pytest.approx(np.nanmean([matrix[i, order[i]] for i in range(4)]))
+    full = np.random.default_rng(1).random((4, 4))
+    assert matched_null(full, 20_000, seed=0).mean() == pytest.approx(full.mean(), abs=0.005)
+
+
+def test_mean_of_defined():
+    found = mean_of_defined(np.array([[1.0, np.nan, 3.0], [np.nan] * 3]))
+    assert found[0] == 2.0
+    assert np.isnan(found[1])
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(7)
+    X = np.abs(rng.normal(size=(60, 3)))
+    return X, np.stack([X @ [1.0, 0, 0.5] + 0.5 * rng.normal(size=60), rng.normal(size=60)], axis=1)
+
+
+@pytest.mark.slow
+def test_tuning_null_equals_scikit_learns_nested_search_on_permuted_rows(data):
+    X, Y = data
+    found = tuning_null(X, Y, draws=2, seed=11)
+    rng = np.random.default_rng(11)
+    z = (X - X.mean(axis=0)) / X.std(axis=0)
+    for draw in range(2):
+        order = rng.permutation(60)
+        for target in range(2):
+            y = Y[order, target]
+            y = (y - y.mean()) / y.std()
+            folds = KFold(5, shuffle=True, random_state=11)
+            inner = GridSearchCV(
+                Lasso(positive=True, tol=1e-10, max_iter=100_000), {"alpha": ALPHAS}, cv=folds, scoring="r2"
+            )
+            assert found[draw, target] == pytest.approx(cross_val_score(inner, z, y, cv=folds).mean(), abs=1e-8)
+
+
+def test_tuning_null_does_not_depend_on_how_draws_are_batched(data, monkeypatch):
+    X, Y = data
+    done = []
+    found = tuning_null(X, np.repeat(Y, 40, axis=1), draws=5, seed=1, progress=lambda d, t: done.append((d, t)))
+    assert done == [(3, 5), (5, 5)]
+    np.testing.assert_allclose(found[:, ::40], tuning_null(X, Y, draws=5, seed=1), atol=1e-12)
+
+
+def test_a_real_relation_beats_its_null_and_noise_does_not(data):
+    from probes.statistics.tuning import fit_tuning
+
+    X, Y = data
+    null = tuning_null(X, Y, draws=19, seed=0)
+    r2 = fit_tuning(X, Y).r2.mean(axis=1)
+    assert p_value(r2[0], null[:, 0]) == 1 / 20
+    assert p_value(r2[1], null[:, 1]) > 0.1
+
+
+def test_a_dead_target_has_no_null(data):
+    X, Y = data
+    Y[:, 1] = 4.0
+    null = tuning_null(X, Y, draws=3, seed=0)
+    assert np.isfinite(null[:, 0]).all()
+    assert np.isnan(null[:, 1]).all()

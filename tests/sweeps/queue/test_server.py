@@ -1,0 +1,193 @@
+"""Sweeps handed out by a W&B server: the real client and the real `wandb agent`, against the server's double."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from moe.errors import UserError
+from sweeps.commands import stop_command
+from sweeps.launching import choose_backend, open_sweep, plan
+from sweeps.queue.server import Remote, _cell
+from sweeps.runs.run import RunStore
+from tests.conftest import TINY, tiny_store
+
+MOE = [sys.executable, "-P", "-m", "cli"]
+SITE = Path(__file__).parents[1] / "faults" / "site"
+DEADLINE = 240
+
+
+def write_spec(tmp_path, seeds, epochs=2, data="tiny"):
+    lines = ["name: little", "method: grid", "parameters:", f"  seed: {{values: {list(range(seeds))}}}"]
+    lines += [
+        f"  {path}: {{value: {value!r}}}"
+        for path, value in (TINY | {"train.epochs": epochs, "data.name": data}).items()
+    ]
+    path = tmp_path / "little.yaml"
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def machine(isolated, monkeypatch):
+    """`moe` is found by its name, as in an activated environment; images are there."""
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    tiny_store()
+    return isolated
+
+
+def moe(*words, code=0, **environment):
+    done = subprocess.run(
+        [*MOE, *map(str, words)], env=os.environ | environment, capture_output=True, text=True, check=False,
+        timeout=DEADLINE,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr + done.stdout
+    return done
+
+
+def trials(done):
+    return [trial["state"] for trial in json.loads(done.stdout)["trials"]]
+
+
+def wait_until(holds):
+    end = time.monotonic() + DEADLINE
+    while not holds():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def complete(server, sweep, seeds, epochs):
+    """Every cell has one finished run on the server, with its configuration and every epoch once."""
+    finished = [run for run in server.sweep(sweep).runs if run.state == "finished"]
+    assert sorted(run.config["seed"] for run in finished) == list(range(seeds))
+    assert {run.config["identity"] for run in finished} == {job.run_id for job in open_sweep("little").jobs}
+    for run in finished:
+        assert run.series("epoch") == list(range(epochs + 1))
+        assert run.config["model"]["width"] == TINY["model.width"]
+        local = RunStore().run(run.config["identity"])
+        assert run.series("val/loss") == [row["val/loss"] for row in local.history()]
+
+
+@pytest.mark.slow
+def test_two_agents_ours_and_a_plain_one_finish_a_grid(wandb_server, machine):
+    launcher = subprocess.Popen(
+        [*MOE, "sweep", "launch", write_spec(machine, 6), "--backend", "wandb", "--agents", "1", "--json"],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_until(wandb_server.runs)
+    (sweep,) = wandb_server.state.sweeps
+    plain = subprocess.run(
+        [sys.executable, "-m", "wandb", "agent", f"me/moe/{sweep}"], capture_output=True, text=True, check=True,
+        timeout=DEADLINE, cwd=machine,
+    )  # fmt: skip
+    launcher.communicate(timeout=DEADLINE)  # its own agent may end first, while the other has a trial at work
+    assert trials(moe("sweep", "status", "little", "--json")) == ["finished"] * 6, plain.stderr
+    assert len(wandb_server.sweep(sweep).runs) == 6
+    complete(wandb_server, sweep, seeds=6, epochs=2)
+    assert all(agent.commands[-1]["type"] == "exit" for agent in wandb_server.sweep(sweep).agents)
+    assert any(
+        f"W&B me/moe/{sweep}" in row["queue"] for row in json.loads(moe("sweep", "ls", "--json").stdout)["sweeps"]
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_agent_and_a_killed_trial_are_made_up_for_in_the_same_runs(wandb_server, machine):
+    """The server counts what it handed out as done; `resume` finds out what is not."""
+    faults = machine / "faults"
+    faults.mkdir()
+    (faults / "plan.json").write_text(json.dumps({"0": ["worker:step"], "1": ["agent:writing"]}))
+    path = os.pathsep.join(filter(None, [str(SITE), os.environ.get("PYTHONPATH", "")]))
+    launched = moe("sweep", "launch", write_spec(machine, 3), "--backend", "wandb", "--json", code=1,
+                   PYTHONPATH=path, MOE_TEST_FAULTS=str(faults))  # fmt: skip
+    assert trials(launched).count("finished") < 3
+    (sweep,) = wandb_server.state.sweeps
+    begun = {run.config["seed"]: run.name for run in wandb_server.sweep(sweep).runs}
+    before = {run.name: run.series("epoch") for run in wandb_server.sweep(sweep).runs}
+    for run in wandb_server.sweep(sweep).runs:
+        run.crash_after = 0  # the server notices a silent run after minutes
+    assert trials(moe("sweep", "resume", "little", "--json")) == ["finished"] * 3
+    complete(wandb_server, sweep, seeds=3, epochs=2)
+    after = {run.name: run.series("epoch") for run in wandb_server.sweep(sweep).runs}
+    assert all(after[name][: len(epochs)] == epochs for name, epochs in before.items())
+    for run in wandb_server.sweep(sweep).runs:
+        if run.config["seed"] in begun:
+            assert run.name == begun[run.config["seed"]]
+
+
+@pytest.mark.slow
+def test_stop_hands_back_and_another_machine_goes_on_by_the_sweeps_path(wandb_server, machine, monkeypatch):
+    tiny_store("longer", count=480)  # longer epochs, fewer of them
+    launcher = subprocess.Popen(
+        [*MOE, "sweep", "launch", write_spec(machine, 2, epochs=16, data="longer"), "--backend", "wandb", "--json"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_until(lambda: any(len(run.series("epoch")) > 2 for run in wandb_server.runs()))
+    stop_command("little")  # in this process: quicker than the trial
+    launcher.communicate(timeout=DEADLINE)
+    assert launcher.returncode == 1
+    (sweep,) = wandb_server.state.sweeps
+    assert wandb_server.sweep(sweep).state == "PAUSED"
+    (begun,) = [run for run in wandb_server.runs() if run.series("epoch")]
+    assert (begun.state, begun.exit_code) == ("preempted", 75)
+    sent = len(begun.series("epoch"))
+    assert 2 < sent < 17
+    monkeypatch.setenv("MOE_HOME", str(machine / "elsewhere"))
+    done = moe("sweep", "resume", f"me/moe/{sweep}", "--json")
+    assert trials(done) == ["finished"] * 2
+    complete(wandb_server, sweep, seeds=2, epochs=16)
+    assert begun.state == "finished"
+
+
+def test_a_run_is_known_by_what_it_was_handed_if_it_crashed_at_once():
+    flat = TINY | {"seed": 3}
+    nested = {"identity": "abc"}
+    assert _cell(nested) == "abc"
+    assert _cell(flat) == plan_cell(flat)
+    assert _cell({"learning_rate": 3}) == ""
+
+
+def plan_cell(values):
+    from moe.config import from_flat
+
+    return from_flat(values).identity()
+
+
+@pytest.mark.parametrize("path", ["me/moe", "me/moe/", "a/b/c/d"])
+def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(UserError, match="ENTITY/PROJECT/SWEEP"):
+        Remote.of(path)
+
+
+def test_what_is_not_left_to_the_server_is_refused_by_name(machine):
+    random = machine / "random.yaml"
+    random.write_text("method: random\nrun_cap: 3\nparameters: {seed: {values: [0, 1]}}\n")
+    sweep, _ = plan(str(random), {})
+    with pytest.raises(UserError, match="method: random runs on the local backend"):
+        choose_backend("wandb", sweep)
+    assert choose_backend("auto", sweep)[0] == "local"
+
+
+def test_auto_is_local_without_a_server_and_says_why(machine):
+    sweep, _ = plan(write_spec(machine, 1), {})
+    assert choose_backend("auto", sweep) == ("local", "WANDB_MODE=disabled")
+    with pytest.raises(UserError, match="--backend local"):
+        choose_backend("wandb", sweep)
+
+
+def test_auto_takes_a_server_that_answers_and_no_other(wandb_server, machine, monkeypatch):
+    sweep, _ = plan(write_spec(machine, 1), {})
+    assert choose_backend("auto", sweep) == ("wandb", "a W&B server answers")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("sweeps.queue.server._TIMEOUT", 2)
+    chosen, why = choose_backend("auto", sweep)
+    assert chosen == "local"
+    assert "does not answer" in why
+
+
+def test_a_sweep_that_is_not_there_is_said(wandb_server, machine):
+    with pytest.raises(UserError, match="W&B has no sweep me/moe/none"):
+        open_sweep("me/moe/none")

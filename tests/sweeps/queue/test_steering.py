@@ -1,0 +1,147 @@
+"""Bayes and hyperband over the real queue and the real study; runs are history files written by hand."""
+
+import json
+
+import pytest
+
+from sweeps.launching import LaunchedSweep, plan, preview
+from tests.conftest import TINY, tiny_store
+from tests.sweeps.test_sweep_cli import moe
+
+FILE = """
+name: search
+method: bayes
+metric: {{name: val/loss, goal: minimize{target}}}
+early_terminate: {{type: hyperband, min_iter: 1, eta: 2}}
+run_cap: {cap}
+parameters:
+  seed: {{values: [0, 1]}}
+  train.lr: {{distribution: log_uniform_values, min: 1.0e-4, max: 1.0e-2}}
+  loss.temperature: {{min: 0.2, max: 1.0}}
+"""
+
+
+def launch(tmp_path, cap=8, target=""):
+    text = FILE.format(cap=cap, target=target)
+    text += "".join(f"  {path}: {{value: {value!r}}}\n" for path, value in TINY.items() if path != "train.lr")
+    path = tmp_path / "search.yaml"
+    path.write_text(text)
+    return path, LaunchedSweep.register(*plan(str(path), {}))
+
+
+@pytest.fixture
+def agents(tmp_path):
+    """Two agents' view of one sweep: queue and steering each."""
+    _, sweep = launch(tmp_path)
+    backends = [sweep.backend(), sweep.backend()]
+    backends[0].publish(sweep.jobs)
+    yield [(sweep, backend, sweep.steering(backend)) for backend in backends]
+    for backend in backends:
+        backend.close()
+
+
+def begun(agent):
+    _, backend, steering = agent
+    return steering.begin(backend.claim())
+
+
+def write_history(sweep, claim, losses):
+    run = sweep.prepare(claim.job)
+    rows = [{"epoch": epoch, "step": epoch, "val/loss": loss} for epoch, loss in enumerate(losses)]
+    run.history_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return run
+
+
+def test_a_suggestion_is_run_with_every_seed_by_whichever_agent(agents):
+    claims = [begun(agents[number % 2]) for number in range(8)]
+    values = [claim.job.values for claim in claims]
+    assert [value["seed"] for value in values] == [0, 1] * 4
+    for first, second in zip(values[::2], values[1::2], strict=True):
+        assert first | {"seed": 1} == second
+    assert len({value["train.lr"] for value in values}) == 4
+    assert all(1e-4 <= value["train.lr"] <= 1e-2 for value in values)
+    assert len({claim.job.run_id for claim in claims}) == 8
+    assert len({claim.trial for claim in claims}) == 8
+    sweep = agents[0][0]
+    assert {job.run_id for job in sweep.cells()} == {claim.job.run_id for claim in claims}
+    trials = sweep.trials(agents[1][1])
+    assert {trial.run.id for trial in trials} == {claim.job.run_id for claim in claims}
+
+
+def test_a_cell_that_comes_back_keeps_its_values_and_its_trial(agents):
+    first = begun(agents[0])
+    agents[0][1].fail(first, "a fault", retry=True)
+    again = begun(agents[1])
+    assert (again.job, again.trial, again.failures) == (first.job, first.trial, 1)
+
+
+def test_the_first_of_two_proposals_counts_for_both(agents):
+    """Both ask at the same time: the slower one's trial is closed and it takes the other's values."""
+    _, backend, steering = agents[0]
+    slow_claim = backend.claim()
+    real = steering.search.ask
+    others = []
+
+    def ask_while_another_does():
+        mine = real()
+        others.append(begun(agents[1]))
+        return mine
+
+    steering.search.ask = ask_while_another_does
+    slow = steering.begin(slow_claim)
+    assert slow.job.values["train.lr"] == others[0].job.values["train.lr"]
+    states = [trial.state.name for trial in steering.search.study.get_trials()]
+    assert sorted(states) == ["FAIL", "RUNNING", "RUNNING"]
+
+
+def test_a_run_that_is_not_among_the_best_is_stopped_early(agents):
+    sweep, backend, steering = agents[0]
+    for losses in ([5.0, 1.0, 0.9], [5.0, 2.0]):
+        good = begun(agents[0])
+        run = write_history(sweep, good, losses)
+        assert steering.follow(good, run) is None
+        assert steering.follow(good, run) is None  # nothing new
+    bad = begun(agents[0])
+    run = write_history(sweep, bad, [5.0, 3.0])  # two of three are better, more than half
+    why = steering.follow(bad, run)
+    assert why == "stopped early after epoch 1: val/loss was not among the best"
+    backend.finish(bad, None, why)
+    assert steering.finish(bad, run, stopped=True) == 3.0
+    trial = next(t for t in sweep.trials(backend) if t.run.id == bad.job.run_id)
+    assert (trial.state, trial.note) == ("finished", why)
+    sweep.requeue_missing(backend)  # it has no results, and shall have none
+    assert next(t for t in sweep.trials(backend) if t.run.id == bad.job.run_id).state == "finished"
+
+
+def test_the_metrics_target_ends_the_sweep(tmp_path):
+    _, sweep = launch(tmp_path, target=", target: 0.5")
+    backend = sweep.backend()
+    backend.publish(sweep.jobs)
+    steering = sweep.steering(backend)
+    claim = steering.begin(backend.claim())
+    run = write_history(sweep, claim, [5.0, 0.4])
+    steering.follow(claim, run)
+    backend.finish(claim, 0.4)
+    steering.finish(claim, run)
+    assert backend.waiting() == 0
+    assert {trial.note for trial in sweep.trials(backend)[1:]} == {"not run: another run reached the metric's target"}
+    backend.close()
+
+
+def test_a_dry_run_shows_places(tmp_path):
+    tiny_store()
+    path, _ = launch(tmp_path, cap=5)
+    rows = preview(*plan(str(path), {}))
+    assert [row["values"] for row in rows] == [{"seed": 0}, {"seed": 1}] * 2
+    assert {row["epochs_left"] for row in rows} == {2}
+
+
+@pytest.mark.slow
+def test_a_bayes_sweep_through_the_command_line(tmp_path):
+    tiny_store()
+    path, _ = launch(tmp_path, cap=4)
+    done = json.loads(moe("sweep", "launch", path, "--json").stdout)
+    assert [trial["state"] for trial in done["trials"]] == ["finished"] * 4
+    assert len({trial["values"]["train.lr"] for trial in done["trials"]}) == 2
+    assert "4 of 4 already finished" in moe("sweep", "launch", path).stderr
+    assert json.loads(moe("compare", "search", "--json").stdout)["groups"]
