@@ -1,4 +1,4 @@
-"""How many inputs a target gets: a few hundred in the suite, the same ones each time; 10,000 new ones in `make fuzz`."""
+"""How many inputs a target gets: 200 in the suite, the same ones each time; 10,000 new ones in `make fuzz`."""
 
 import os
 
