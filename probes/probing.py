@@ -18,7 +18,7 @@ from moe.errors import UserError
 from probes import epochs as over_training
 from probes.activations import Snapshot, activations, final_snapshot
 from probes.probe import SEPARATOR, Numbers, Probe, Result
-from probes.registry import chosen, registry
+from probes.registry import PROBES, chosen
 from probes.subject import Subject
 from sweeps.console import err, progress_bar
 from sweeps.launching import LaunchedSweep, open_sweep
@@ -64,7 +64,7 @@ def probe_run(
 
 
 def _name_broken(names: Sequence[str] | None, report: Report) -> None:
-    for name, reason in registry().broken.items() if not names else ():
+    for name, reason in PROBES.broken().items() if not names else ():
         report(f"the probe {name} cannot be loaded and is left out: {reason}")
 
 
