@@ -15,6 +15,7 @@ def test_one_holds_it_until_it_lets_go(tmp_path: Path):
     one.release()
     assert other.acquire()
     assert is_locked(other.path)
+    other.release()
 
 
 def test_patience_waits_for_the_holder(tmp_path: Path):
