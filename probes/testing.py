@@ -17,7 +17,7 @@ from moe.data.store import Images, write_store
 from probes.activations import Activations
 from probes.probe import Probe, Result
 from probes.subject import Subject
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 
 CLASSES = ("bird", "cat", "car", "ship")
 
