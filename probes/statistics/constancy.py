@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 _ROUNDING_ERRORS = 16
 
 
-def constant_columns(values_nk: NDArray[np.number[Any]]) -> NDArray[np.bool_]:
+def constant_columns(values_nk: NDArray[Any]) -> NDArray[np.bool_]:
     """Which columns (k,) hold one value, to within rounding in their own type.
 
     A column is constant if its range is at most 16 rounding errors of its own largest magnitude. Other columns have no
@@ -26,6 +26,6 @@ def constant_columns(values_nk: NDArray[np.number[Any]]) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(size_k) & (range_k <= rounding * size_k), np.bool_)
 
 
-def is_constant(values_nk: NDArray[np.number[Any]]) -> bool:
+def is_constant(values_nk: NDArray[Any]) -> bool:
     """Whether all rows are the same, column by column: a dead expert, which answers all images alike."""
     return bool(constant_columns(values_nk).all())
