@@ -191,7 +191,7 @@ def _across_images(
         if type(probe).across_images is Probe.across_images:
             continue
         able = [subject for subject in subjects if probe.skip(subject.store) is None]
-        if len(able) < 2:  # noqa: PLR2004
+        if len(able) < 2:
             continue
         folder = run.probe(images, probe.label(name))
         provenance = {"image_sets": {subject.store.name: subject.store.digest() for subject in able}}
@@ -249,7 +249,7 @@ def _across_runs(
 ) -> dict[str, dict[str, Numbers]]:
     """Probes that set several runs side by side; with one run they have said what they can."""
     joint = {name: probe for name, probe in probes.items() if type(probe).across_runs is not Probe.across_runs}
-    if not joint or len(runs) < 2:  # noqa: PLR2004
+    if not joint or len(runs) < 2:
         return {}
     results: dict[str, dict[str, Numbers]] = {name: {} for name in joint}
     snapshots = [final_snapshot(run) for run in runs]
