@@ -118,6 +118,12 @@ def runs(remote: Remote) -> list[RemoteRun]:
     return [RemoteRun(run.id, _cell(run.config), run.state) for run in _sweep(remote).runs]
 
 
+def trained_elsewhere(remote: Remote) -> list[tuple[str, str]]:
+    """Path and identity of every run of the sweep that was trained to its end."""
+    done = [run for run in runs(remote) if run.state == "finished" and run.cell]
+    return [(f"{remote.entity}/{remote.project}/{run.id}", run.cell) for run in done]
+
+
 def _cell(config: Mapping[str, Any]) -> str:
     """Run id of the cell with this configuration; a run that crashed at once has only the values it was handed."""
     if "identity" in config:

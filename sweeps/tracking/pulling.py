@@ -9,6 +9,7 @@ import base64
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -73,9 +74,9 @@ def pull(path: str, store: RunStore, report: Callable[[str], None]) -> Run:
     Raises:
         UserError: no such run or model, or what came is not what its digests say.
     """
-    known_here = connection()
-    if not known_here.online:
-        raise UserError(f"run {path} is in W&B, which is {known_here.mode} here ({known_here.why}); `wandb login` first")
+    here = connection()
+    if not here.online:
+        raise UserError(f"run {path} is in W&B, which is {here.mode} here ({here.why}); `wandb login` first")
     try:
         with asking():
             found = api().run(path if "/" in path else f"{project()}/{path}")
