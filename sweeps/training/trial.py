@@ -22,7 +22,11 @@ from moe.errors import UserError
 from moe.export import export_model
 from moe.lightning_module import MoEModule
 from sweeps.runs.exit_codes import InterruptedRunError
-from sweeps.runs.run import LockedError, Run, RunStore, locked, now, write_json
+from sweeps.runs.files import write_json
+from sweeps.runs.lock import LockedError, locked
+from sweeps.runs.run import Run
+from sweeps.runs.state import now
+from sweeps.runs.store import RunStore
 from sweeps.tracking import tracker
 from sweeps.tracking.mirror import Mirror, adopt, publish
 from sweeps.training import provenance
@@ -226,7 +230,7 @@ def _finish(run: Run, config: RunConfig, module: MoEModule, data: RunData) -> No
     best = min(trained, key=lambda row: float("inf") if row["val/loss"] is None else row["val/loss"])
     _export(run.model, run, config, module, data, config.train.epochs)
     at = int(best["epoch"] or 0)
-    checkpoint = run.checkpoints / f"epoch{at:04d}.ckpt"
+    checkpoint = run.epoch_checkpoint(at)
     if at != config.train.epochs and checkpoint.exists():
         module.load_state_dict(torch.load(checkpoint, map_location=module.device, weights_only=False)["state_dict"])
         _export(run.best_model, run, config, module, data, at)
