@@ -2,7 +2,8 @@
 
     PYTHONPATH=FOLDER python -P tests/recordings/old_home.py OUT.tar.xz
 
-uses the version in FOLDER. The committed `old_home.tar.xz` is that of 4b6bc71; tests/test_old_home.py opens it. It holds
+uses the version in FOLDER. The committed `old_home.tar.xz` is that of 4b6bc71; tests/test_old_home.py opens it. It
+holds
 
     data/old           48 images with labels and two dimensions
     runs               sweep `old` (a grid): seed 0 finished, its W&B record offline; seed 1 stopped in its second epoch

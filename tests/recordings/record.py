@@ -107,7 +107,13 @@ def small_store(name: str, root: Path, count: int, seed: int) -> None:
     factors_NF = np.stack([labels_N / 3, rng.random(count)], axis=1).astype(np.float32)
     ids = [f"{name}-{number:03d}" for number in range(count)]
     content = Images(
-        images_NHWC.astype(np.uint8), ids, "random", labels_N, ("dark", "grey", "light"), factors_NF, ("light", "chance")
+        images_NHWC.astype(np.uint8),
+        ids,
+        "random",
+        labels_N,
+        ("dark", "grey", "light"),
+        factors_NF,
+        ("light", "chance"),
     )
     write_store(name, content, root)
 
