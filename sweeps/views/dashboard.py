@@ -15,9 +15,10 @@ from wandb_workspaces import expr
 
 from moe.errors import UserError
 from sweeps.launching import LaunchedSweep
-from sweeps.queue.server import answers
-from sweeps.runs.run import Run, write_json
-from sweeps.tracking.tracker import Record
+from sweeps.runs.files import write_json
+from sweeps.runs.run import Run
+from sweeps.tracking.connection import connection
+from sweeps.tracking.record import Record
 
 _LOSSES = ("val/loss", "train/loss")
 _BALANCE = (("balance/cv2", "CV² of importance"), ("balance/dead", "dead experts"), ("balance/entropy", "entropy"))
@@ -32,7 +33,7 @@ def save(sweep: LaunchedSweep) -> dict[str, str]:
     Raises:
         UserError: no server answers, or no run of the sweep is there.
     """
-    if problem := answers():
+    if problem := connection().problem():
         raise UserError(f"the dashboard needs a W&B server: {problem}")
     runs = [run for run in (sweep.store.run(job.run_id) for job in sweep.cells()) if run.tracker_file.exists()]
     records = [Record.of(run) for run in runs]
@@ -40,11 +41,10 @@ def save(sweep: LaunchedSweep) -> dict[str, str]:
     if not there:
         raise UserError(f"no run of sweep {sweep.name} is on the server; `moe runs sync` uploads offline runs")
     entity, project = str(there[0].entity), there[0].project
-    file = sweep.folder / "dashboard.json"
     with _on_stderr():
         workspace, report = _workspace(sweep, entity, project, runs), _report(sweep, entity, project, runs)
         saved = {"workspace": workspace.save().url, "report": report.save().url}
-    write_json(file, saved)
+    write_json(sweep.folder.dashboard, saved)
     return saved
 
 
