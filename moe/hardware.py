@@ -4,6 +4,8 @@ All are functions of their arguments (and `device_type` of what the machine has)
 a CPU: a test asks for a GPU's choice and lets it train with Lightning's plugin and a gradient scaler on the CPU.
 """
 
+from typing import Any
+
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 
@@ -39,7 +41,7 @@ def precision_plugin(device: str, train: TrainConfig) -> Precision:
     return MixedPrecision("bf16-mixed" if device == "cpu" else train.precision, device)
 
 
-def adam_options(device: str, plugin: Precision) -> dict[str, bool]:
+def adam_options(device: str, plugin: Precision) -> dict[str, Any]:
     """Which of torch's implementations of Adam trains, as keyword arguments.
 
     On a GPU the fused one, a single kernel for all weights. With a gradient scaler `foreach`: a fused step divides
