@@ -21,9 +21,11 @@ from probes.probe import SEPARATOR, Numbers, Probe, Result
 from probes.registry import chosen, registry
 from probes.subject import Subject
 from sweeps.console import err, progress_bar
-from sweeps.launching import LaunchedSweep, open_sweep
+from sweeps.queue.launched import LaunchedSweep
+from sweeps.queue.opening import open_queue, open_sweep
+from sweeps.queue.status import filled_cells
 from sweeps.runs.run import Run, RunStore, write_json
-from sweeps.tracking.artifacts import find, pull_sweep
+from sweeps.tracking.artifacts import find, pull_missing
 from sweeps.tracking.mirror import publish_activations, publish_analysis, publish_results, reopened
 
 Report = Callable[[str], None]
@@ -218,8 +220,9 @@ def probe_sweep(
     sweep = open_sweep(name)
     probes = chosen(names, options)
     _name_broken(names, report)
-    pull_sweep(sweep, report)
-    runs = [sweep.store.run(job.run_id) for job in sweep.cells()]
+    with contextlib.closing(open_queue(sweep)) as queue:
+        pull_missing(queue.trained_elsewhere(), sweep.store, report)
+    runs = [sweep.store.run(cell.run_id) for cell in filled_cells(sweep)]
     finished = [run for run in runs if run.finished]
     if not finished:
         raise UserError(f"no run of sweep {name} is finished; `moe sweep resume {name}` goes on")

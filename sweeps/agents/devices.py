@@ -1,6 +1,6 @@
 """GPUs of this machine, and how many runs share one.
 
-A place is a lock file: an agent holds as many as its cell weighs. A cell that ran out of memory weighs more when it is
+A slot is a lock file: an agent holds as many as its cell weighs. A cell that ran out of memory weighs more when it is
 repeated, so that fewer run beside it.
 """
 
@@ -40,11 +40,11 @@ class Device:
 
     Attributes:
         name: numbers of GPUs with commas, or "cpu".
-        places: cells that may run there at a time.
+        slots: cells that may run there at a time.
     """
 
     name: str = CPU
-    places: int = 1
+    slots: int = 1
 
     def environment(self) -> dict[str, str]:
         """What tells a worker to use it."""
@@ -52,24 +52,24 @@ class Device:
 
     @contextlib.contextmanager
     def hold(self, root: Path, weight: int, patience: Callable[[], bool]) -> Iterator[bool]:
-        """Hold `weight` of its places (at most all); False if `patience` ran out first.
+        """Hold `weight` of its slots (at most all); False if `patience` ran out first.
 
         Args:
             root: `MOE_HOME`.
-            weight: places needed.
+            weight: slots needed.
             patience: asked every half second; False gives up.
         """
-        if self.places == 1:  # an agent of its own
+        if self.slots == 1:  # an agent of its own
             yield True
             return
         folder = root / "sweeps" / ".devices" / f"{socket.gethostname()}-{self.name}"
         folder.mkdir(parents=True, exist_ok=True)
         held: list[IO[str]] = []
         try:
-            # Who waits keeps the door: places that become free are not snatched away from a heavy cell.
+            # Who waits keeps the door: slots that become free are not snatched away from a heavy cell.
             with (folder / "door").open("a") as door:
                 enough = _wait(lambda: _locks(door), patience) and _wait(
-                    lambda: self._gather(folder, min(weight, self.places), held), patience
+                    lambda: self._gather(folder, min(weight, self.slots), held), patience
                 )
             yield enough
         finally:
@@ -78,8 +78,8 @@ class Device:
 
     def _gather(self, folder: Path, count: int, held: list[IO[str]]) -> bool:
         taken = {file.name for file in held}
-        for number in range(self.places):
-            path = folder / f"place-{number}"
+        for number in range(self.slots):
+            path = folder / f"slot-{number}"
             if len(held) < count and str(path) not in taken:
                 file = path.open("a")
                 if _locks(file):

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,8 +118,3 @@ def study_storage(url: str) -> Any:
     storage.engine.dispose()
     listen(storage.engine)
     return storage
-
-
-def fingerprint(text: str) -> str:
-    """A short stable name for a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

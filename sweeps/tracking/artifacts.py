@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ from pydantic import ValidationError
 from moe.data.datasets import training_stores, validation_store
 from moe.errors import UserError
 from moe.export import CARD, WEIGHTS, load_model
-from sweeps.launching import LaunchedSweep
-from sweeps.queue.server import runs as remote_runs
 from sweeps.runs.run import Run, RunStore, write_json
 from sweeps.tracking.tracker import Record, first_line, mode
 
@@ -126,13 +124,17 @@ def find(run_id: str, store: RunStore, report: Callable[[str], None]) -> Run:
             raise error from None
 
 
-def pull_sweep(sweep: LaunchedSweep, report: Callable[[str], None]) -> None:
-    """Fetch the models of a W&B sweep's finished runs that were trained on other machines."""
-    if sweep.remote is None or mode()[0] != "online":
-        return
-    for run in remote_runs(sweep.remote):
-        if run.state == "finished" and run.cell and not sweep.store.run(run.cell).finished:
-            pull(f"{sweep.remote.entity}/{sweep.remote.project}/{run.id}", sweep.store, report)
+def pull_missing(there: Mapping[str, str], store: RunStore, report: Callable[[str], None]) -> None:
+    """Fetch the models of finished runs that were trained on other machines.
+
+    Args:
+        there: run id -> `ENTITY/PROJECT/ID` in the tracker.
+        store: where they go.
+        report: takes a line when something is pulled.
+    """
+    for run_id, path in there.items():
+        if not store.run(run_id).finished:
+            pull(path, store, report)
 
 
 def pull(path: str, store: RunStore, report: Callable[[str], None]) -> Run:

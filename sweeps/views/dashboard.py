@@ -6,6 +6,7 @@ W&B's panels have no heatmap, so routing heatmaps and the probes' figures appear
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import wandb
@@ -14,8 +15,10 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
 from moe.errors import UserError
-from sweeps.launching import LaunchedSweep
+from sweeps.queue.launched import LaunchedSweep
+from sweeps.queue.opening import open_queue
 from sweeps.queue.server import answers
+from sweeps.queue.status import filled_cells
 from sweeps.runs.run import Run, write_json
 from sweeps.tracking.tracker import Record
 
@@ -34,7 +37,7 @@ def save(sweep: LaunchedSweep) -> dict[str, str]:
     """
     if problem := answers():
         raise UserError(f"the dashboard needs a W&B server: {problem}")
-    runs = [run for run in (sweep.store.run(job.run_id) for job in sweep.cells()) if run.tracker_file.exists()]
+    runs = [run for run in (sweep.store.run(cell.run_id) for cell in filled_cells(sweep)) if run.tracker_file.exists()]
     records = [Record.of(run) for run in runs]
     there = [record for record in records if record.entity is not None]
     if not there:
@@ -68,7 +71,8 @@ def _workspace(sweep: LaunchedSweep, entity: str, project: str, runs: Sequence[R
 def _report(sweep: LaunchedSweep, entity: str, project: str, runs: Sequence[Run]) -> wr.Report:
     chosen = wr.Runset(entity=entity, project=project, name=sweep.name, filters=[_of(sweep)])
     swept = ", ".join(sweep.swept) or "nothing"
-    intro = f"{len(sweep.cells())} runs; swept: {swept}. The seed is the replicate axis: lines and bars are over seeds."
+    count = len(filled_cells(sweep))
+    intro = f"{count} runs; swept: {swept}. The seed is the replicate axis: lines and bars are over seeds."
 
     def grid(panels: list[Any]) -> wr.PanelGrid:
         return wr.PanelGrid(runsets=[chosen], panels=panels)
@@ -94,7 +98,9 @@ def _report(sweep: LaunchedSweep, entity: str, project: str, runs: Sequence[Run]
 
 def _of(sweep: LaunchedSweep) -> Any:
     """The sweep's runs: those of its W&B sweep, else those of its group."""
-    return expr.Metric("Sweep") == sweep.remote.id if sweep.remote else expr.Metric("Group") == sweep.name
+    with closing(open_queue(sweep)) as queue:
+        known = queue.tracker_sweep
+    return expr.Metric("Sweep") == known if known else expr.Metric("Group") == sweep.name
 
 
 def _by(sweep: LaunchedSweep) -> str | None:

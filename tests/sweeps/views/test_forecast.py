@@ -2,10 +2,10 @@
 
 import pytest
 
-from sweeps.launching import preview
 from sweeps.plan.spec import Cell, load_sweep
 from sweeps.runs.run import RunStore, write_json
 from sweeps.views.forecast import Forecast, epochs_behind, forecast
+from sweeps.views.preview import preview
 from tests.conftest import tiny_config
 
 SPEC = """
