@@ -153,7 +153,7 @@ def _print_plan(
     from sweeps.agents.crew import Crew
     from sweeps.queue.launched import LOCAL
     from sweeps.queue.opening import AUTO, choose_queue
-    from sweeps.runs.run import RunStore
+    from sweeps.runs.store import RunStore
     from sweeps.views.forecast import forecast
     from sweeps.views.preview import preview
 

@@ -23,8 +23,8 @@ from sweeps.queue.base import Queue
 from sweeps.queue.launched import LOCAL, LaunchedSweep, QueuedCell
 from sweeps.queue.opening import AUTO, QUEUES, choose_queue, names, open_queue, open_sweep, storage_of, write_down
 from sweeps.queue.status import SweepStatus, status
-from sweeps.runs.run import home
-from sweeps.tracking import tracker
+from sweeps.runs.folders import home
+from sweeps.tracking.connection import connection
 
 _PAUSE = 0.5  # seconds between looks at the agents
 
@@ -260,10 +260,10 @@ def _refresh(sweep: LaunchedSweep, queue: Queue, reporter: Reporter, *, failed: 
 
 def _who(agents: Agents, queue: Queue) -> str:
     """Who works where, in one line."""
-    mode, why = tracker.mode()
+    wandb = connection()
     plural = "s" if len(agents.devices) > 1 else ""
     devices = ", ".join(sorted({device.name for device in agents.devices}))
-    return f"queue {queue.place}, {len(agents.devices)} agent{plural} on {devices}; W&B {mode}: {why}"
+    return f"queue {queue.place}, {len(agents.devices)} agent{plural} on {devices}; W&B {wandb.mode}: {wandb.why}"
 
 
 def _look_after(agents: Agents, queue: Queue, reporter: Reporter) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from moe.data.store import data_root
 from sweeps.agents.devices import Device
 from sweeps.queue.launched import LaunchedSweep
-from sweeps.tracking.tracker import for_children
+from sweeps.tracking.connection import for_children
 
 _POLL = 1.0
 
@@ -35,7 +35,7 @@ def look_after(command: Sequence[str], sweep: LaunchedSweep, device: Device, sto
     Raises:
         ForeignAgentError: it ended with an error.
     """
-    log = sweep.folder.absolute() / f"wandb-agent-{os.getpid()}.log"
+    log = sweep.folder.server_agent_log(os.getpid()).absolute()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out, _told() as told:
         # a folder of its own: wandb writes the values of every trial below it

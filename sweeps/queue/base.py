@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from sweeps.plan.spec import Sweep
 from sweeps.queue.launched import LaunchedSweep, QueuedCell
-from sweeps.runs.run import State
+from sweeps.runs.state import State
 
 
 @dataclass(frozen=True)
@@ -216,9 +216,9 @@ class Queue(ABC):
         """After foreign agents: cells that their service calls done and that are not, published for ours to claim."""
         return []
 
-    def trained_elsewhere(self) -> dict[str, str]:
-        """Run id -> address in the tracker of finished runs that may have been trained on other machines."""
-        return {}
+    def trained_elsewhere(self) -> list[tuple[str, str]]:
+        """Path in the tracker and run id of finished runs that may have been trained on other machines."""
+        return []
 
     # --- cells ------------------------------------------------------------------------------------------------------
 

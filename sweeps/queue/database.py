@@ -18,7 +18,7 @@ from sweeps.queue.base import CellState, Claim, LeaseLostError, Offer, Steerable
 from sweeps.queue.launched import LaunchedSweep, QueuedCell
 from sweeps.queue.leases import Owner
 from sweeps.queue.storage import open_engine, url_of, without_password
-from sweeps.runs.run import State
+from sweeps.runs.state import State
 
 LOSSES = 10  # a cell that takes its agent down this often is given up
 _CHUNK = 500
@@ -75,7 +75,7 @@ class DatabaseQueue(SteerableQueue):
         self.home = f"{sweep.root.absolute()}"
         self.url = url_of(sweep.root, sweep.storage)
         self.engine = open_engine(self.url, _TABLES)
-        self.owner = Owner(sweep.folder / "agents")
+        self.owner = Owner(sweep.folder.agents)
 
     @classmethod
     def offer(cls, sweep: Sweep) -> Offer:  # noqa: ARG003

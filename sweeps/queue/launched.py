@@ -8,7 +8,9 @@ from typing import Any
 from moe.config import from_flat
 from sweeps.plan.spec import Cell, Sweep, budget, replicates, restore
 from sweeps.queue.storage import without_password
-from sweeps.runs.run import Run, RunStore
+from sweeps.runs.folders import SweepFolder
+from sweeps.runs.run import Run
+from sweeps.runs.store import RunStore
 
 LOCAL = "local"  # the queue of a sweep that names none
 _SERVER = "wandb"  # the queue of a sweep whose definition, written by an earlier version, names a W&B sweep
@@ -105,9 +107,9 @@ class LaunchedSweep:
         }
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> SweepFolder:
         """Where the sweep itself and what concerns all its runs lies."""
-        return self.root / "sweeps" / self.name
+        return SweepFolder(self.root, self.name)
 
     @property
     def store(self) -> RunStore:

@@ -1,7 +1,4 @@
-"""Queues by name, and launched sweeps by theirs.
-
-MOE_HOME/sweeps/<name>/sweep.json    a sweep as it was launched
-"""
+"""Queues by name, and launched sweeps by theirs."""
 
 import dataclasses
 import os
@@ -16,7 +13,8 @@ from sweeps.queue.database import DatabaseQueue
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.server import ServerQueue
 from sweeps.queue.storage import ENVIRONMENT, without_password
-from sweeps.runs.run import home, read_json, write_json
+from sweeps.runs.files import read_json, write_json
+from sweeps.runs.folders import HomeFolder, SweepFolder, home
 
 if TYPE_CHECKING:
     from sweeps.queue.steering import Steering
@@ -84,7 +82,7 @@ def steering(sweep: LaunchedSweep, queue: Queue) -> "Steering | None":
 
 def names(root: Path | None = None) -> list[str]:
     """Sweeps launched on this machine."""
-    return sorted(file.parent.name for file in ((root or home()) / "sweeps").glob("*/sweep.json"))
+    return HomeFolder(root).sweeps()
 
 
 def open_sweep(name: str, storage: str | None = None, root: Path | None = None) -> LaunchedSweep:
@@ -110,7 +108,7 @@ def open_sweep(name: str, storage: str | None = None, root: Path | None = None) 
 def write_down(sweep: LaunchedSweep) -> LaunchedSweep:
     """Keep a sweep's definition here and in its queue, where other machines find it."""
     definition = sweep.definition()
-    write_json(_file(sweep.name, sweep.root), definition)
+    write_json(sweep.folder.definition, definition)
     with closing(open_queue(sweep)) as queue:
         queue.define(definition)
     return sweep
@@ -121,12 +119,8 @@ def storage_of(given: str | None) -> str | None:
     return given or os.environ.get(ENVIRONMENT)
 
 
-def _file(name: str, root: Path) -> Path:
-    return root / "sweeps" / name / "sweep.json"
-
-
 def _read(name: str, storage: str | None, root: Path) -> LaunchedSweep:
-    return LaunchedSweep.read(read_json(_file(name, root)), root, storage_of(storage))
+    return LaunchedSweep.read(read_json(SweepFolder(root, name).definition), root, storage_of(storage))
 
 
 def _adopt(found: Sweep, queue: str, address: str, storage: str | None, root: Path) -> LaunchedSweep:
@@ -151,7 +145,7 @@ def _fetch(name: str, storage: str | None, root: Path) -> LaunchedSweep:
             mistakes.append(mistake)
             continue
         if definition is not None:
-            write_json(_file(name, root), definition)
+            write_json(SweepFolder(root, name).definition, definition)
             return _read(name, url, root)
     if mistakes:
         raise mistakes[0]

@@ -7,7 +7,9 @@ from typing import Any
 from sweeps.queue.base import CellState, Queue
 from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number
 from sweeps.queue.opening import open_queue
-from sweeps.runs.run import Run, State, read_json
+from sweeps.runs.files import read_json
+from sweeps.runs.run import Run
+from sweeps.runs.state import State
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from moe.lightning_module import epochs_done
-from sweeps.runs.run import Run, write_json
+from sweeps.runs.files import write_json
+from sweeps.runs.run import Run
 
 
 class HistoryLogger(Logger):

@@ -6,7 +6,6 @@ W&B's panels have no heatmap, so routing heatmaps and the probes' figures appear
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from typing import Any
 
 import wandb
@@ -17,10 +16,11 @@ from wandb_workspaces import expr
 from moe.errors import UserError
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.opening import open_queue
-from sweeps.queue.server import answers
 from sweeps.queue.status import filled_cells
-from sweeps.runs.run import Run, write_json
-from sweeps.tracking.tracker import Record
+from sweeps.runs.files import write_json
+from sweeps.runs.run import Run
+from sweeps.tracking.connection import connection
+from sweeps.tracking.record import Record
 
 _LOSSES = ("val/loss", "train/loss")
 _BALANCE = (("balance/cv2", "CV² of importance"), ("balance/dead", "dead experts"), ("balance/entropy", "entropy"))
@@ -35,7 +35,7 @@ def save(sweep: LaunchedSweep) -> dict[str, str]:
     Raises:
         UserError: no server answers, or no run of the sweep is there.
     """
-    if problem := answers():
+    if problem := connection().problem():
         raise UserError(f"the dashboard needs a W&B server: {problem}")
     runs = [run for run in (sweep.store.run(cell.run_id) for cell in filled_cells(sweep)) if run.tracker_file.exists()]
     records = [Record.of(run) for run in runs]
@@ -43,11 +43,10 @@ def save(sweep: LaunchedSweep) -> dict[str, str]:
     if not there:
         raise UserError(f"no run of sweep {sweep.name} is on the server; `moe runs sync` uploads offline runs")
     entity, project = str(there[0].entity), there[0].project
-    file = sweep.folder / "dashboard.json"
     with _on_stderr():
         workspace, report = _workspace(sweep, entity, project, runs), _report(sweep, entity, project, runs)
         saved = {"workspace": workspace.save().url, "report": report.save().url}
-    write_json(file, saved)
+    write_json(sweep.folder.dashboard, saved)
     return saved
 
 
@@ -98,7 +97,7 @@ def _report(sweep: LaunchedSweep, entity: str, project: str, runs: Sequence[Run]
 
 def _of(sweep: LaunchedSweep) -> Any:
     """The sweep's runs: those of its W&B sweep, else those of its group."""
-    with closing(open_queue(sweep)) as queue:
+    with contextlib.closing(open_queue(sweep)) as queue:
         known = queue.tracker_sweep
     return expr.Metric("Sweep") == known if known else expr.Metric("Group") == sweep.name
 

@@ -6,7 +6,10 @@ from typing import Any
 
 from sweeps.queue.opening import names, open_queue, open_sweep
 from sweeps.queue.status import status
-from sweeps.runs.run import Run, RunStore, State, read_json
+from sweeps.runs.files import read_json
+from sweeps.runs.run import Run
+from sweeps.runs.state import State
+from sweeps.runs.store import RunStore
 
 _STATES: tuple[State, ...] = ("waiting", "running", "finished", "failed")
 

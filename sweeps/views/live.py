@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.queue.status import CellStatus, SweepStatus
-from sweeps.runs.run import State
+from sweeps.runs.state import State
 
 _COLOURS: dict[State, str] = {"waiting": "dim", "running": "cyan", "finished": "green", "failed": "red"}
 _ROWS = 30

@@ -11,7 +11,7 @@ from sweeps.plan.spec import Cell, Sweep
 from sweeps.queue.base import CellState
 from sweeps.queue.launched import QueuedCell, blank_cells, blank_number
 from sweeps.queue.opening import names, open_queue, open_sweep
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from sweeps.views.forecast import epochs_behind
 
 

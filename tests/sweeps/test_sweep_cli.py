@@ -14,7 +14,7 @@ import pytest
 from sweeps.launching import plan, register_planned
 from sweeps.queue.opening import open_sweep
 from sweeps.queue.status import status
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from tests.conftest import TINY, tiny_store
 
 pytestmark = pytest.mark.slow

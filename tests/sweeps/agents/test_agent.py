@@ -163,7 +163,7 @@ def situation(tmp_path, folder, workers):
     yield situation
     for one in opened:
         one.queue.close()
-        assert not list((one.sweep.folder / "agents").glob("*.lock"))
+        assert not list(one.sweep.folder.agents.glob("*.lock"))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from sweeps.agents.cluster_status import _local_state, cancel, status
 from sweeps.launching import plan, register_planned
 from sweeps.queue.opening import open_queue
 from sweeps.queue.status import status as how_it_stands
-from sweeps.runs.run import home
+from sweeps.runs.folders import home
 from tests.conftest import TINY, tiny_store
 from tests.sweeps.agents import fake_slurm, slurm_cluster
 

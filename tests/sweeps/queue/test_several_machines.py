@@ -8,7 +8,7 @@ import pytest
 
 from sweeps.launching import plan, register_planned
 from sweeps.queue.opening import open_queue
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from tests.conftest import tiny_store
 from tests.sweeps.test_sweep_cli import DEADLINE, MOE, moe, write_spec
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from sweeps.launching import plan, register_planned
-from sweeps.runs.run import write_json
+from sweeps.runs.files import write_json
 from sweeps.views import compare, report
 
 SPEC = """name: known
