@@ -14,8 +14,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from callbacks.keys import Keys
 from moe.distributed import all_sum, world
 from sweeps.runs.exit_codes import InterruptedRunError
+from sweeps.runs.folders import EPOCH_CHECKPOINT
 from sweeps.runs.run import Run
 
 _EVERY = 10  # steps between looks at the other processes' wishes
@@ -134,9 +136,9 @@ def best_and_last(run: Run) -> ModelCheckpoint:
     """The three best epochs by validation loss, and the last (Appendix A.1)."""
     return ModelCheckpoint(
         dirpath=run.checkpoints,
-        filename="epoch{epoch:04d}",
+        filename=EPOCH_CHECKPOINT,
         auto_insert_metric_name=False,
-        monitor="val/loss",
+        monitor=Keys.VAL_LOSS,
         save_top_k=3,
         save_last=True,
         save_on_train_epoch_end=True,

@@ -14,17 +14,23 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 
+from callbacks.keys import Keys
 from callbacks.monitors import Coactivation, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
 from moe.config import RunConfig
 from moe.data.datasets import check_available
 from moe.data.loading import RunData, Share, load_run_data
 from moe.errors import UserError
 from moe.export import export_model
+from moe.hardware import device_type, precision_plugin
 from moe.lightning_module import MoEModule
 from sweeps.runs.exit_codes import InterruptedRunError
-from sweeps.runs.run import LockedError, Run, RunStore, locked, now, write_json
-from sweeps.tracking import tracker
+from sweeps.runs.files import write_json
+from sweeps.runs.lock import LockedError, locked
+from sweeps.runs.run import Run
+from sweeps.runs.state import now
+from sweeps.runs.store import RunStore
 from sweeps.tracking.mirror import Mirror, adopt, publish
+from sweeps.tracking.session import tracked
 from sweeps.training import provenance
 from sweeps.training.checkpoints import StepCheckpoint, StopRequest, best_and_last, newest
 from sweeps.training.history import HistoryLogger, Progress
@@ -106,16 +112,14 @@ def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str]
     data, module = _prepare(config)
     stop.obey()
     history = HistoryLogger(run.history_file)
-    with _quiet_lightning(), tracker.tracked(run, group=group) as session:
-        watchers = [] if session.disabled else [Mirror(run, session)]
-        trainer = _trainer(run, config, data, [history], report, stop, watchers)
+    with _quiet_lightning(), tracked(run, group=group) as session:
+        trainer = _trainer(run, config, data, [history], report, stop, [Mirror(run, session)])
         facts = provenance.collect(config, data, trainer.strategy.root_device, str(trainer.precision))
         write_json(run.provenance_file, facts)
         report(f"run {run.id}: {_headline(config, data, module)} on {facts['device']}")
         _fit(trainer, module, data, run, report)
         _finish(run, config, module, data)
-        if watchers:
-            publish(run, session)
+        publish(run, session)
     report(f"finished: {run.path}")
 
 
@@ -168,12 +172,15 @@ def _trainer(
     watchers: Sequence[L.Callback] = (),
 ) -> L.Trainer:
     machine = config.machine
+    device = device_type(machine)
     return L.Trainer(
-        accelerator={"cuda": "gpu"}.get(machine.device, machine.device),
+        accelerator=device,
         devices=machine.devices,
         strategy="ddp" if machine.devices > 1 else "auto",
-        plugins=[LightningEnvironment()],  # an agent under Slurm is one process a run, whatever Slurm's variables say
-        precision=config.train.precision,
+        plugins=[
+            LightningEnvironment(),  # an agent under Slurm is one process a run, whatever Slurm's variables say
+            precision_plugin(device, config.train),
+        ],
         deterministic="warn" if machine.deterministic else None,  # some GPU operations have no such algorithm
         max_epochs=config.train.epochs,
         gradient_clip_val=config.train.clip_norm,
@@ -223,10 +230,10 @@ def _finish(run: Run, config: RunConfig, module: MoEModule, data: RunData) -> No
     run.step_checkpoint.unlink(missing_ok=True)
     rows = run.history()
     trained = rows[1:]
-    best = min(trained, key=lambda row: float("inf") if row["val/loss"] is None else row["val/loss"])
+    best = min(trained, key=lambda row: float("inf") if (loss := row[Keys.VAL_LOSS]) is None else loss)
     _export(run.model, run, config, module, data, config.train.epochs)
     at = int(best["epoch"] or 0)
-    checkpoint = run.checkpoints / f"epoch{at:04d}.ckpt"
+    checkpoint = run.epoch_checkpoint(at)
     if at != config.train.epochs and checkpoint.exists():
         module.load_state_dict(torch.load(checkpoint, map_location=module.device, weights_only=False)["state_dict"])
         _export(run.best_model, run, config, module, data, at)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from callbacks.keys import Keys
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, Group, header, rows_of
 
@@ -22,10 +23,10 @@ img { max-width: 100%; } details { margin: .5rem 0; } summary { cursor: pointer;
 }
 """
 _CURVES = (
-    ("val/loss", "validation loss", None),
-    ("agreement/top_k", "view agreement (dashed: chance)", "agreement/chance_observed"),
-    ("balance/cv2", "CV2 of importance", None),
-    ("balance/entropy", "normalised entropy", None),
+    (Keys.VAL_LOSS, "validation loss", None),
+    (Keys.AGREEMENT, "view agreement (dashed: chance)", Keys.CHANCE_OBSERVED),
+    (Keys.CV2, "CV2 of importance", None),
+    (Keys.ENTROPY, "normalised entropy", None),
 )
 
 
@@ -82,7 +83,7 @@ def _group_name(group: Group) -> str:
 
 
 def _across(comparison: Comparison) -> Iterator[str]:
-    pictures = sorted((comparison.sweep.folder / "probes").glob("*/*/*.png"))
+    pictures = comparison.sweep.folder.probe_pictures()
     if pictures:
         yield "<h2>Experts of all runs</h2>"
         yield from _figures(pictures, 2)
@@ -91,8 +92,7 @@ def _across(comparison: Comparison) -> Iterator[str]:
 def _run(run: Run) -> str:
     config = run.config
     title = f"run {run.id}: E = {config.model.experts}, k = {config.model.top_k}, seed {config.seed}"
-    routing = [file for kind in ("heatmap", "coactivation") for file in sorted(run.routing.glob(f"{kind}_*.png"))[-1:]]
-    pictures = [*routing, *sorted((run.path / "probes").glob("*/*/*.png"))]
+    pictures = [*run.routing_files.newest_pictures(), *run.probe_pictures()]
     return f"<details><summary>{escape(title)}</summary>{''.join(_figures(pictures, 2))}</details>"
 
 
