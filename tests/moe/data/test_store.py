@@ -133,7 +133,7 @@ class TestDamage:
 class TestReplacing:
     def test_a_taken_name_is_refused_and_left_alone(self) -> None:
         before = write_store("mine", content(seed=0)).digest()
-        with pytest.raises(UserError, match='images named "mine" exist in .* already; pass --force to replace'):
+        with pytest.raises(UserError, match=r'images named "mine" exist in .* already; pass --force to replace'):
             write_store("mine", content(seed=1))
         assert ImageStore.open("mine").digest() == before
 
