@@ -14,12 +14,14 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 
+from callbacks.keys import Keys
 from callbacks.monitors import Coactivation, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
 from moe.config import RunConfig
 from moe.data.datasets import check_available
 from moe.data.loading import RunData, Share, load_run_data
 from moe.errors import UserError
 from moe.export import export_model
+from moe.hardware import device_type, precision_plugin
 from moe.lightning_module import MoEModule
 from sweeps.runs.exit_codes import InterruptedRunError
 from sweeps.runs.files import write_json
@@ -170,12 +172,15 @@ def _trainer(
     watchers: Sequence[L.Callback] = (),
 ) -> L.Trainer:
     machine = config.machine
+    device = device_type(machine)
     return L.Trainer(
-        accelerator={"cuda": "gpu"}.get(machine.device, machine.device),
+        accelerator=device,
         devices=machine.devices,
         strategy="ddp" if machine.devices > 1 else "auto",
-        plugins=[LightningEnvironment()],  # an agent under Slurm is one process a run, whatever Slurm's variables say
-        precision=config.train.precision,
+        plugins=[
+            LightningEnvironment(),  # an agent under Slurm is one process a run, whatever Slurm's variables say
+            precision_plugin(device, config.train),
+        ],
         deterministic="warn" if machine.deterministic else None,  # some GPU operations have no such algorithm
         max_epochs=config.train.epochs,
         gradient_clip_val=config.train.clip_norm,
@@ -225,7 +230,7 @@ def _finish(run: Run, config: RunConfig, module: MoEModule, data: RunData) -> No
     run.step_checkpoint.unlink(missing_ok=True)
     rows = run.history()
     trained = rows[1:]
-    best = min(trained, key=lambda row: float("inf") if row["val/loss"] is None else row["val/loss"])
+    best = min(trained, key=lambda row: float("inf") if (loss := row[Keys.VAL_LOSS]) is None else loss)
     _export(run.model, run, config, module, data, config.train.epochs)
     at = int(best["epoch"] or 0)
     checkpoint = run.epoch_checkpoint(at)

@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from callbacks.keys import Keys
 from sweeps.queue.opening import names, open_queue, open_sweep
 from sweeps.queue.status import status
 from sweeps.runs.files import read_json
@@ -30,7 +31,7 @@ def _row(run: Run) -> dict[str, Any]:
         "seed": config["seed"],
         "state": run.state.state,
         "epochs": config["train"]["epochs"],
-        "val_loss": last.get("val/loss"),
+        "val_loss": last.get(Keys.VAL_LOSS),
         "probes": sorted({probe for _, probe, _ in run.probe_results()}),
     }
 
