@@ -6,8 +6,7 @@ import fcntl
 import json
 import os
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +14,10 @@ from pydantic import BaseModel, ConfigDict
 
 from moe.config import RunConfig
 from moe.errors import UserError, suggest
+from moe.files import replacing
 
 State = Literal["waiting", "running", "finished", "failed"]
+Row = dict[str, float | None]  # of a history: metrics by name, NaN and infinity as None
 
 
 def home() -> Path:
@@ -29,12 +30,17 @@ def now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it.
+
+    Args:
+        path: the file.
+        value: its content.
+        durable: through a power failure too; what is written twice a second need not be.
+    """
+    text = json.dumps(value, indent=2) + "\n"
+    with replacing(path, durable=durable) as partial:
+        partial.write_text(text)
 
 
 def read_json(path: Path) -> Any:
@@ -81,6 +87,14 @@ def is_locked(path: Path) -> bool:
             return False
     except LockedError:
         return True
+
+
+def by_epoch(rows: Iterable[Row]) -> dict[int, Row]:
+    """Everything that was logged for each number of epochs done."""
+    found: dict[int, Row] = {}
+    for row in rows:
+        found.setdefault(int(row["epoch"] or 0), {}).update(row)
+    return found
 
 
 class RunState(BaseModel):
@@ -156,10 +170,13 @@ class Run:
         """Lightning's checkpoints."""
         return self.path / "checkpoints"
 
-    @property
-    def step_checkpoint(self) -> Path:
-        """The checkpoint of a step in mid-epoch."""
-        return self.checkpoints / "step.ckpt"
+    def epoch_checkpoint(self, epochs: int) -> Path:
+        """The checkpoint after so many epochs."""
+        return self.checkpoints / f"epoch{epochs:04d}.ckpt"
+
+    def step_checkpoint(self, steps: int) -> Path:
+        """The checkpoint after so many steps, in mid-epoch."""
+        return self.checkpoints / f"step{steps:08d}.ckpt"
 
     @property
     def model(self) -> Path:
@@ -248,22 +265,26 @@ class Run:
         """Where training is; empty before it starts."""
         return read_json(self.progress_file) or {}
 
-    def history(self) -> list[dict[str, float | None]]:
-        """One dict of metrics for each number of epochs done, 0 (untrained) first."""
-        by_epoch: dict[int, dict[str, float | None]] = {}
+    def history_rows(self) -> list[Row]:
+        """The lines of the history as they were logged: validation and training of an epoch apart."""
+        rows = []
         if self.history_file.exists():
             for line in self.history_file.read_text().splitlines():
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError:
                     continue  # the last line of a process that was killed while writing it
-                by_epoch.setdefault(int(row["epoch"]), {}).update(row)
-        return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+                rows.append(row)
+        return rows
+
+    def history(self) -> list[Row]:
+        """One dict of metrics for each number of epochs done, 0 (untrained) first."""
+        found = by_epoch(self.history_rows())
+        return [found[epoch] for epoch in sorted(found)]
 
     def checkpoint_files(self) -> list[Path]:
-        """Checkpoints, the newest first."""
-        files = [f for f in self.checkpoints.glob("*.ckpt") if f.is_file()]
-        return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        """Checkpoints by name; `sweeps.training.checkpoints` says which of them are whole, and which is the newest."""
+        return sorted(f for f in self.checkpoints.glob("*.ckpt") if f.is_file() and not f.name.startswith("."))
 
 
 class RunStore:
