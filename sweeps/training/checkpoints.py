@@ -78,11 +78,12 @@ class Record(BaseModel):
 
 
 class Position(NamedTuple):
-    """Where a run goes on: the checkpoint's file, the steps behind it, the history up to there."""
+    """Where a run goes on: the checkpoint, the steps behind it, the history up to there, whether it has a record."""
 
     file: Path
     steps: int
     history: list[Row]
+    confirmed: bool = True
 
 
 def confirm(file: Path, steps: int, history: Sequence[Row]) -> None:
@@ -123,12 +124,12 @@ def newest(
     waiting = []
     for file in run.checkpoint_files():
         try:
-            waiting.append((_steps(file), file.with_suffix(".json").exists(), file))
+            waiting.append((_steps(file), _record_file(file).exists(), file))
         except UnusableError as error:
             report(_passed_over(file, error))
-    for steps, _, file in sorted(waiting, reverse=True):
+    for steps, confirmed, file in sorted(waiting, reverse=True):
         try:
-            return Position(file, steps, _usable(run, file, steps, steps_per_epoch, weights))
+            return Position(file, steps, _usable(run, file, steps, steps_per_epoch, weights), confirmed)
         except UnusableError as error:
             report(_passed_over(file, error))
     return None

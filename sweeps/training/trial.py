@@ -31,6 +31,7 @@ from sweeps.training.checkpoints import (
     UnusableError,
     best_first,
     complete,
+    confirm,
     load,
     newest,
     prune,
@@ -221,6 +222,8 @@ def _fit(
     train_loader, validation_loader = data.loaders(config, trainer.strategy.root_device, share, skip)
     if history is not None:
         history.restore(position.history if position else [])
+        if position and not position.confirmed:
+            confirm(position.file, position.steps, position.history)
     if position:
         report(f"resuming after epoch {epoch}" + (f" and {skip} of {steps} steps" if skip else ""))
     else:

@@ -7,10 +7,15 @@ def test_the_old_file_stays_if_the_writing_fails(tmp_path):
     path = tmp_path / "new" / "file"
     with replacing(path) as partial:
         partial.write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
-        partial.write_text("half")
-        assert path.read_text() == "old"
-        raise ZeroDivisionError
+
+    def fail():
+        with replacing(path) as partial:
+            partial.write_text("half")
+            assert path.read_text() == "old"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert [file.name for file in path.parent.iterdir()] == ["file"]
     assert path.read_text() == "old"
 
