@@ -1,6 +1,7 @@
 # make quickstart   install, train a small sweep, probe it, compare: about five minutes on two cores
 # make test         install, lint, type check, all tests
 # make test-fast    the checks for daily work, under 90 seconds
+# make fuzz         10,000 odd inputs for every reader of files (the suite tries 200); FUZZ=tests/fuzz/test_X.py for one
 # The environment is kept in .venv while requirements.lock is unchanged.
 
 PYTHON ?= python3
@@ -8,8 +9,9 @@ BIN := .venv/bin
 ENV := .venv/installed
 # runs of the quickstart live where `moe` looks by default
 REPORT := runs/quickstart.html
+FUZZ ?= tests/fuzz
 
-.PHONY: quickstart test test-fast check format lock clean
+.PHONY: quickstart test test-fast fuzz check format lock clean
 
 $(ENV): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -38,6 +40,9 @@ test: check
 test-fast: $(ENV)
 	$(BIN)/ruff check .
 	$(BIN)/pytest -m "not slow"
+
+fuzz: $(ENV)
+	MOE_FUZZ=long $(BIN)/pytest -n auto -rf $(FUZZ)
 
 format: $(ENV)
 	$(BIN)/ruff check --fix .

@@ -128,7 +128,7 @@ def runs_sync(
     as_json: Json = False,
 ) -> None:
     """Upload offline runs to W&B, in order; what did not get through is tried again next time."""
-    from sweeps.runs.run import RunStore
+    from sweeps.runs.store import RunStore
     from sweeps.tracking import sync
 
     store = RunStore()

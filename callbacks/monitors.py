@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from callbacks import heatmaps, metrics
+from callbacks.files import RoutingFolder, View
 from callbacks.gathering import RoutingMonitor, Stage, log, show_picture, show_table, write_csv
 from moe.errors import UserError
 from moe.lightning_module import epochs_done
@@ -167,7 +168,7 @@ class Coactivation(RoutingMonitor):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.folder = folder
+        self.folder = RoutingFolder(folder)
 
     def observe(self, record: RoutingRecord, stage: Stage, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002
         """Write and show the matrix of this epoch."""
@@ -177,9 +178,8 @@ class Coactivation(RoutingMonitor):
         experts, epoch = routing.logits.shape[1], epochs_done(trainer)
         values = metrics.coactivation(_numpy(routing.indices), experts)
         names = [str(expert) for expert in range(experts)]
-        path = self.folder / f"coactivation_{epoch:04d}"
         write_csv(
-            path.with_suffix(".csv"),
+            self.folder.table(View.COACTIVATION, epoch),
             ["expert", *names],
             ([name, *row] for name, row in zip(names, values.tolist(), strict=True)),
         )
@@ -190,7 +190,9 @@ class Coactivation(RoutingMonitor):
             title=f"Experts chosen together after epoch {epoch} (grey: load)", label="% of images routed to both",
             limits=(0.0, most), written=100 * values, digits=1,
         )  # fmt: skip
-        show_picture("routing/coactivation", heatmaps.save(picture, path.with_suffix(".png")), trainer)
+        show_picture(
+            View.COACTIVATION.key, heatmaps.save(picture, self.folder.picture(View.COACTIVATION, epoch)), trainer
+        )
 
 
 class RoutingHeatmap(RoutingMonitor):
@@ -221,7 +223,7 @@ class RoutingHeatmap(RoutingMonitor):
 
     def __init__(self, folder: Path, classes: Sequence[str]) -> None:
         super().__init__()
-        self.folder = folder
+        self.folder = RoutingFolder(folder)
         self.classes = list(classes)
 
     def observe(self, record: RoutingRecord, stage: Stage, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002
@@ -243,9 +245,8 @@ class RoutingHeatmap(RoutingMonitor):
     def _heatmap(self, load_CE: NDArray[np.float64], trainer: L.Trainer) -> None:
         epoch = epochs_done(trainer)
         names = [str(expert) for expert in range(load_CE.shape[1])]
-        path = self.folder / f"heatmap_{epoch:04d}"
         write_csv(
-            path.with_suffix(".csv"),
+            self.folder.table(View.HEATMAP, epoch),
             ["class", *names],
             ([name, *row] for name, row in zip(self.classes, load_CE.tolist(), strict=True)),
         )
@@ -253,7 +254,8 @@ class RoutingHeatmap(RoutingMonitor):
             load_CE, self.classes, names,
             title=f"Routing after epoch {epoch}", label="proportion of the class's images", limits=(0.0, 1.0),
         )  # fmt: skip
-        show_picture("routing/heatmap", heatmaps.save(picture, path.with_suffix(".png")), trainer)
+        file = heatmaps.save(picture, self.folder.picture(View.HEATMAP, epoch))
+        show_picture(View.HEATMAP.key, file, trainer)
 
     def _table(self, routing: metrics.ClassRouting, trainer: L.Trainer) -> None:
         experts = range(routing.load.shape[1])
@@ -267,5 +269,5 @@ class RoutingHeatmap(RoutingMonitor):
                 self.classes, routing.images.tolist(), routing.entropy.tolist(), sets, numbers, strict=True
             )
         ]
-        write_csv(self.folder / f"classes_{epochs_done(trainer):04d}.csv", columns, rows)
-        show_table("routing/classes", columns, rows, trainer)
+        write_csv(self.folder.table(View.CLASSES, epochs_done(trainer)), columns, rows)
+        show_table(View.CLASSES.key, columns, rows, trainer)

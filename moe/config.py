@@ -116,6 +116,9 @@ class MachineConfig(Section):
     devices: int = Field(1, ge=1, description="processes that share each batch, one a GPU (on CPUs: on this machine)")
     threads: int | None = Field(None, ge=1, description="CPU threads for torch; default: all")
     images: Literal["auto", "host", "device"] = Field("auto", description="where the uint8 images stay while training")
+    experts: Literal["auto", "plain", "batched"] = Field(
+        "auto", description="experts one after another or as one computation; auto: batched on one GPU, plain elsewhere"
+    )
     deterministic: bool = Field(False, description="only algorithms that give the same bits again, also on a GPU")
     checkpoint_minutes: float = Field(10.0, ge=0, description="also save in mid-epoch, this often; 0: epoch ends only")
 

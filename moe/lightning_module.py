@@ -61,6 +61,7 @@ class MoEModule(L.LightningModule):
             # channels last: the layout that convolutions are fastest in, on CPUs and tensor cores alike
             self.model = build_model(config.model, config.gate).to(memory_format=torch.channels_last)
             self.objective = OBJECTIVES[config.loss.objective](self.model.embedding, classes, config.loss)
+        self.model.experts_at_once = {"auto": None, "plain": False, "batched": True}[config.machine.experts]
         normalise_across_processes(self, config.train.sync_batch_norm)
         self._names: list[str] = []
         self._steps: list[Tensor] = []

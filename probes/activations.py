@@ -22,7 +22,8 @@ from moe.errors import UserError
 from moe.export import ModelCard, load_model
 from moe.model import MoE
 from probes.chunked import ChunkedArrays, Layout
-from sweeps.runs.run import LockedError, Run, locked
+from sweeps.runs.lock import LockedError, locked
+from sweeps.runs.run import Run
 
 # Images of a chunk, and of a batch: at the paper's width the stem alone holds 0.3 GB for them at 96 px.
 _CHUNK = 128
@@ -93,8 +94,7 @@ class Snapshot:
 
     def folder(self, store: ImageStore) -> Path:
         """Where its activations to a store lie."""
-        final = self.run.activations(store.name)
-        return final if self.epoch is None else final.with_name(f"{final.name}@epoch{self.epoch:04d}")
+        return self.run.activations(store.name, self.epoch)
 
 
 def final_snapshot(run: Run) -> Snapshot:

@@ -14,8 +14,8 @@ from moe.errors import UserError
 from moe.export import ModelCard, load_model
 from moe.model import MoE
 from probes.activations import Snapshot, activations, digest
-from probes.drawing import base as common
-from probes.drawing import points
+from probes.drawing.base import save
+from probes.drawing.curves import over_epochs
 from probes.probe import Numbers, Probe
 from probes.subject import Subject
 from probes.tables import write_table
@@ -68,7 +68,7 @@ def probe_epochs(
     """
     run = final.run
     snapshots = checkpoint_snapshots(run, report)
-    if len(snapshots) < 2:  # noqa: PLR2004
+    if len(snapshots) < 2:
         raise UserError(
             f"run {run.id} has {len(snapshots)} checkpoints in {run.checkpoints}; results over epochs need two"
         )
@@ -99,4 +99,4 @@ def _write(folder: Path, epochs: list[int], numbers: list[Numbers], title: str) 
     write_table(folder / "epochs.csv", ["epoch", *keys], rows)
     curves = {key: [row.get(key) for row in numbers] for key in keys}
     moving = {key: values for key, values in curves.items() if len(set(values)) > 1} or curves
-    common.save(points.over_epochs(moving, epochs, title), folder / "epochs.png")
+    save(over_epochs(moving, epochs, title), folder / "epochs.png")

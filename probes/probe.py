@@ -49,7 +49,7 @@ class Probe(BaseModel, ABC):
 
     about: ClassVar[str]
 
-    def skip(self, store: ImageStore) -> str | None:  # noqa: ARG002
+    def skip(self, store: ImageStore) -> str | None:
         """Why this probe cannot use these images, or None."""
         return None
 
@@ -57,11 +57,11 @@ class Probe(BaseModel, ABC):
     def run(self, subject: Subject, folder: Path, progress: Progress) -> Result:
         """Ask one run on one set of images: tables (.csv) and figures (.png) into `folder`, which exists."""
 
-    def across_runs(self, subjects: Sequence[Subject], folder: Path, progress: Progress) -> Result | None:  # noqa: ARG002
+    def across_runs(self, subjects: Sequence[Subject], folder: Path, progress: Progress) -> Result | None:
         """Ask several runs together, on one set of images; None if the probe has nothing to say about that."""
         return None
 
-    def across_images(self, subjects: Sequence[Subject], folder: Path, progress: Progress) -> Result | None:  # noqa: ARG002
+    def across_images(self, subjects: Sequence[Subject], folder: Path, progress: Progress) -> Result | None:
         """Ask one run on several sets of images together; None if the probe has nothing to say about that."""
         return None
 

@@ -18,11 +18,14 @@ from moe.errors import UserError
 from probes import epochs as over_training
 from probes.activations import Snapshot, activations, final_snapshot
 from probes.probe import SEPARATOR, Numbers, Probe, Result
-from probes.registry import chosen, registry
+from probes.registry import PROBES, chosen
 from probes.subject import Subject
 from sweeps.console import err, progress_bar
 from sweeps.launching import LaunchedSweep, open_sweep
-from sweeps.runs.run import Run, RunStore, write_json
+from sweeps.runs.files import write_json
+from sweeps.runs.folders import RESULT
+from sweeps.runs.run import Run
+from sweeps.runs.store import RunStore
 from sweeps.tracking.artifacts import find, pull_sweep
 from sweeps.tracking.mirror import publish_activations, publish_analysis, publish_results, reopened
 
@@ -61,7 +64,7 @@ def probe_run(
 
 
 def _name_broken(names: Sequence[str] | None, report: Report) -> None:
-    for name, reason in registry().broken.items() if not names else ():
+    for name, reason in PROBES.broken().items() if not names else ():
         report(f"the probe {name} cannot be loaded and is left out: {reason}")
 
 
@@ -150,7 +153,7 @@ def write_result(
         with threadpool_limits(1, user_api="blas"), bar(f"{name} on {folder.parent.name}") as progress:
             result = ask(partial, progress) or Result({})
         record = {"options": probe.options(), "notes": result.notes, **provenance}
-        write_json(partial / "result.json", {**result.numbers, **record})
+        write_json(partial / RESULT, {**result.numbers, **record})
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)
@@ -188,7 +191,7 @@ def _across_images(
         if type(probe).across_images is Probe.across_images:
             continue
         able = [subject for subject in subjects if probe.skip(subject.store) is None]
-        if len(able) < 2:  # noqa: PLR2004
+        if len(able) < 2:
             continue
         folder = run.probe(images, probe.label(name))
         provenance = {"image_sets": {subject.store.name: subject.store.digest() for subject in able}}
@@ -246,7 +249,7 @@ def _across_runs(
 ) -> dict[str, dict[str, Numbers]]:
     """Probes that set several runs side by side; with one run they have said what they can."""
     joint = {name: probe for name, probe in probes.items() if type(probe).across_runs is not Probe.across_runs}
-    if not joint or len(runs) < 2:  # noqa: PLR2004
+    if not joint or len(runs) < 2:
         return {}
     results: dict[str, dict[str, Numbers]] = {name: {} for name in joint}
     snapshots = [final_snapshot(run) for run in runs]
@@ -258,7 +261,7 @@ def _across_runs(
         subjects = [Subject(s.run, store, activations(s, store, no_progress)[0]) for s in snapshots]
         provenance = {"models": {s.run.id: s.digest for s in snapshots}, "image_sets": {store.name: store.digest()}}
         for name, probe in able.items():
-            folder = cross_run_folder(sweep, store.name, probe.label(name))
+            folder = sweep.folder.probe(store.name, probe.label(name))
             results[name][store.name] = write_result(
                 folder,
                 name,
@@ -267,13 +270,6 @@ def _across_runs(
                 provenance,
                 partial(probe.across_runs, subjects),
             ).numbers
-        folders = {
-            probe.label(name): cross_run_folder(sweep, store.name, probe.label(name)) for name, probe in able.items()
-        }
-        publish_analysis(sweep.name, sweep.folder, store.name, runs, folders)
+        folders = {probe.label(name): sweep.folder.probe(store.name, probe.label(name)) for name, probe in able.items()}
+        publish_analysis(sweep.folder, sweep.name, store.name, runs, folders)
     return results
-
-
-def cross_run_folder(sweep: LaunchedSweep, images: str, name: str) -> Path:
-    """Where a probe's comparison of all runs of a sweep on an image store lies."""
-    return sweep.folder / "probes" / images / name

@@ -5,68 +5,19 @@ curvature = "my_package.curvature:CurvatureProbe"
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
+from collections.abc import Mapping, Sequence
 from inspect import isabstract
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from moe.errors import UserError, suggest, unknown
+from moe.errors import UserError, suggest
+from moe.registry import Registry
 from probes.probe import Probe
-from probes.suite.animacy_probe import AnimacyProbe
-from probes.suite.coupling_probe import CouplingProbe
-from probes.suite.exciting_probe import ExcitingProbe
-from probes.suite.routing_probe import RoutingProbe
-from probes.suite.separability_probe import SeparabilityProbe
-from probes.suite.similarity_probe import SimilarityProbe
-from probes.suite.tuning_probe import TuningProbe
-
-GROUP = "moe.probes"
-
-PROBES: dict[str, type[Probe]] = {
-    "routing": RoutingProbe,
-    "exciting": ExcitingProbe,
-    "coupling": CouplingProbe,
-    "animacy": AnimacyProbe,
-    "tuning": TuningProbe,
-    "separability": SeparabilityProbe,
-    "similarity": SimilarityProbe,
-}
 
 
-@dataclass(frozen=True)
-class Registry:
-    """What can be asked for.
-
-    Attributes:
-        probes: name -> class, ours first.
-        broken: name -> why it cannot be used, of plugins that could not be taken in.
-    """
-
-    probes: dict[str, type[Probe]]
-    broken: dict[str, str]
-
-
-@cache
-def registry() -> Registry:
-    """All probes. A plugin that cannot be loaded is named and hinders no other."""
-    probes, broken = dict(PROBES), dict[str, str]()
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
-        source = f"{entry.value} of {entry.dist.name}" if entry.dist else entry.value
-        try:
-            probes[entry.name] = _checked(entry.load(), entry.name, probes)
-        except Exception as error:  # noqa: BLE001 - other people's code may fail in any way
-            broken[entry.name] = f"{source}: {type(error).__name__}: {error}"
-    return Registry(probes, broken)
-
-
-def _checked(loaded: Any, name: str, taken: dict[str, type[Probe]]) -> type[Probe]:
-    if name in taken:
-        raise UserError(f"the name {name} is taken by {taken[name].__module__}.{taken[name].__name__}")
+def _checked(loaded: Any, name: str) -> type[Probe]:  # noqa: ARG001
     if not (isinstance(loaded, type) and issubclass(loaded, Probe)) or isabstract(loaded):
         raise UserError("it is no subclass of probes.probe.Probe with a method `run`")
     missing = [field for field, info in loaded.model_fields.items() if info.is_required()]
@@ -75,15 +26,30 @@ def _checked(loaded: Any, name: str, taken: dict[str, type[Probe]]) -> type[Prob
     return loaded
 
 
+PROBES = Registry(
+    "probe",
+    "moe.probes",
+    {
+        "routing": "probes.suite.routing_probe:RoutingProbe",
+        "exciting": "probes.suite.exciting_probe:ExcitingProbe",
+        "coupling": "probes.suite.coupling_probe:CouplingProbe",
+        "animacy": "probes.suite.animacy_probe:AnimacyProbe",
+        "tuning": "probes.suite.tuning_probe:TuningProbe",
+        "separability": "probes.suite.separability_probe:SeparabilityProbe",
+        "similarity": "probes.suite.similarity_probe:SimilarityProbe",
+    },
+    _checked,
+)
+
+
 def listing() -> dict[str, Any]:
     """Every probe with its options and defaults, and the plugins that cannot be loaded, as plain JSON types."""
-    known = registry()
     return {
         "probes": [
             {"name": name, "about": probe.about, "options": _options(name, probe)}
-            for name, probe in known.probes.items()
+            for name, probe in PROBES.usable().items()
         ],
-        "broken": known.broken,
+        "broken": PROBES.broken(),
     }
 
 
@@ -102,25 +68,19 @@ def chosen(names: Sequence[str] | None, assignments: Sequence[str] | None = None
     """The probes named, or all, with their options.
 
     Args:
-        names: names in `registry()`; None or none: all that can be loaded.
+        names: names in PROBES; None or none: all that can be loaded.
         assignments: options as ``probe.option=value``, the value in YAML.
 
     Raises:
         UserError: a name that is no probe or a broken plugin, or an option that its probe does not take.
     """
-    known = registry()
-    for name in names or []:
-        if name in known.broken and name not in known.probes:
-            raise UserError(f'the probe "{name}" cannot be loaded ({known.broken[name]})')
-        if name not in known.probes:
-            raise unknown("probe", name, known.probes)
-    wanted = list(dict.fromkeys(names)) if names else list(known.probes)
-    options = _by_probe(assignments or [], known, wanted)
-    return {name: _with_options(name, known.probes[name], options.get(name, {})) for name in wanted}
+    wanted = {name: PROBES[name] for name in names} if names else PROBES.usable()
+    options = _by_probe(assignments or [], wanted)
+    return {name: _with_options(name, probe, options.get(name, {})) for name, probe in wanted.items()}
 
 
-def _by_probe(assignments: Sequence[str], known: Registry, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
-    paths = [f"{name}.{option}" for name, probe in known.probes.items() for option in probe.model_fields]
+def _by_probe(assignments: Sequence[str], wanted: Mapping[str, type[Probe]]) -> dict[str, dict[str, Any]]:
+    paths = [f"{name}.{option}" for name, probe in PROBES.usable().items() for option in probe.model_fields]
     values: dict[str, dict[str, Any]] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from moe.data.store import ImageStore
 from probes.activations import Activations
+from probes.statistics.constancy import is_constant
 from sweeps.runs.run import Run
 
 MAX_IMAGES = 2000
@@ -57,12 +58,6 @@ class Subject:
             for expert, readout_nD in enumerate(self.activations.readouts_EnD)
             if is_constant(np.asarray(readout_nD))
         ]
-
-
-def is_constant(values_nD: NDArray[np.float32]) -> bool:
-    """Whether all rows are equal to within rounding in their own type."""
-    rounding = 16 * np.finfo(values_nD.dtype).eps * np.abs(values_nD).max(initial=0.0)
-    return bool((np.ptp(values_nD, axis=0) <= rounding).all())
 
 
 def dead_note(dead: list[int], run: Run | None = None) -> list[str]:

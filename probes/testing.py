@@ -17,7 +17,7 @@ from moe.data.store import Images, write_store
 from probes.activations import Activations
 from probes.probe import Probe, Result
 from probes.subject import Subject
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 
 CLASSES = ("bird", "cat", "car", "ship")
 
@@ -45,7 +45,7 @@ def example_subject(
     """
     rng = np.random.default_rng(seed)
     labels_n = np.arange(images) % len(CLASSES)
-    factors_nF = np.stack([labels_n < 2, labels_n % 2, rng.random(images)], axis=1) + 0.1 * rng.random((images, 3))  # noqa: PLR2004
+    factors_nF = np.stack([labels_n < 2, labels_n % 2, rng.random(images)], axis=1) + 0.1 * rng.random((images, 3))
     pictures = np.clip(rng.normal(60 + 40 * labels_n[:, None, None, None], 20, (images, 16, 16, 3)), 0, 255)
     mixing_Fd = rng.normal(size=(experts, 3, size))
     readouts = factors_nF @ mixing_Fd + 0.5 * rng.normal(size=(experts, images, size))
@@ -96,30 +96,30 @@ class ProbeContract:
     def test_it_describes_itself_and_its_options(self) -> None:
         """`about` is one line; every option has a default and says what it is."""
         probe = self.probe()
-        assert probe.about.strip()  # noqa: S101
-        assert "\n" not in probe.about  # noqa: S101
+        assert probe.about.strip()
+        assert "\n" not in probe.about
         for name, option in type(probe).model_fields.items():
-            assert not option.is_required(), name  # noqa: S101
-            assert option.description, name  # noqa: S101
-        assert json.loads(json.dumps(probe.options())) == probe.options()  # noqa: S101
+            assert not option.is_required(), name
+            assert option.description, name
+        assert json.loads(json.dumps(probe.options())) == probe.options()
 
     def test_it_is_repeatable(self, tmp_path: Path) -> None:
         """Equal options and activations give equal numbers, notes and tables."""
         subject = self.subject(tmp_path)
         folders = [tmp_path / str(time) for time in range(2)]
         results = [self._run(subject, folder) for folder in folders]
-        assert results[0] == results[1]  # noqa: S101
+        assert results[0] == results[1]
         tables = sorted(file.name for file in folders[0].glob("*.csv"))
-        assert tables == sorted(file.name for file in folders[1].glob("*.csv"))  # noqa: S101
+        assert tables == sorted(file.name for file in folders[1].glob("*.csv"))
         for table in tables:
-            assert (folders[0] / table).read_bytes() == (folders[1] / table).read_bytes(), table  # noqa: S101
+            assert (folders[0] / table).read_bytes() == (folders[1] / table).read_bytes(), table
 
     def test_it_returns_plain_numbers_and_leaves_files(self, tmp_path: Path) -> None:
         """Headline numbers are finite or None, and there is a table or figure to look at."""
         result = self._run(self.subject(tmp_path), tmp_path / "results")
         json.dumps(result.numbers, allow_nan=False)
-        assert all(isinstance(value, int | float | None) for value in result.numbers.values())  # noqa: S101
-        assert {file.suffix for file in (tmp_path / "results").iterdir()} & {".csv", ".png"}  # noqa: S101
+        assert all(isinstance(value, int | float | None) for value in result.numbers.values())
+        assert {file.suffix for file in (tmp_path / "results").iterdir()} & {".csv", ".png"}
 
     def test_it_leaves_the_activations_alone(self, tmp_path: Path) -> None:
         """Other probes read the same arrays after it."""
@@ -137,7 +137,7 @@ class ProbeContract:
         """An expert with the same readout for all images, as a collapsed one has."""
         result = self._run(self.subject(tmp_path, dead=(2,)), tmp_path / "results")
         json.dumps(result.numbers, allow_nan=False)
-        assert any("2" in note for note in result.notes) or not self.names_dead_experts()  # noqa: S101
+        assert any("2" in note for note in result.notes) or not self.names_dead_experts()
 
     def test_it_bears_duplicate_images(self, tmp_path: Path) -> None:
         """Images that occur twice."""
@@ -151,7 +151,7 @@ class ProbeContract:
         folder.mkdir(parents=True)
         probe = self.probe()
         reason = probe.skip(subject.store)
-        assert reason is None, reason  # noqa: S101
+        assert reason is None, reason
         return probe.run(subject, folder, no_progress)
 
 

@@ -154,7 +154,7 @@ def _publish(sweep: "LaunchedSweep", backend: "SweepBackend", *, failed: bool) -
 
 
 def _print_plan(trials: list[dict[str, Any]], name: str, swept: list[str], crew: "Crew", as_json: bool) -> None:
-    from sweeps.runs.run import RunStore
+    from sweeps.runs.store import RunStore
     from sweeps.views import forecast
 
     missing = [(trial["config"], trial["epochs_left"]) for trial in trials if trial["state"] != "finished"]
@@ -244,7 +244,7 @@ def _print_status(sweep: "LaunchedSweep", trials: "list[Trial]", as_json: bool) 
 
 
 def _trial_json(trial: "Trial") -> dict[str, Any]:
-    from sweeps.runs.run import read_json
+    from sweeps.runs.files import read_json
 
     return {
         "run_id": trial.run.id,

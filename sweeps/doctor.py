@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import shutil
+import tempfile
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from moe.data.store import data_root, open_all
 from moe.errors import UserError
 from sweeps.queue.server import answers
 from sweeps.queue.storage import ENVIRONMENT, open_engine, url_of, without_password
-from sweeps.runs.run import RunStore, home
+from sweeps.runs.folders import home
+from sweeps.runs.store import RunStore
 from sweeps.tracking import tracker
 from sweeps.tracking.sync import waiting
 
@@ -75,8 +77,7 @@ def _storage() -> Check:
     root = home()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        (probe := root / ".writable").touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=root).close()
     except OSError as error:
         return Check(f"runs in {root}", str(error), ok=False, mend="set MOE_HOME to a folder of yours", fatal=True)
     free = shutil.disk_usage(root).free / 1e9

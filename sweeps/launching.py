@@ -1,7 +1,4 @@
-"""A sweep from its file to its agents: registered in a folder, its cells published, its agents started.
-
-MOE_HOME/sweeps/<name>/sweep.json    the sweep as launched: its file's text, its cells, its swept parameters
-"""
+"""A sweep from its file to its agents: registered in a folder, its cells published, its agents started."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,7 +14,11 @@ from sweeps.queue.places import place_of, places, steered
 from sweeps.queue.protocol import Job, JobState, SweepBackend
 from sweeps.queue.server import Remote, View, answers, create, definition, prepare, refusal
 from sweeps.queue.storage import ENVIRONMENT, url_of, without_password
-from sweeps.runs.run import Run, RunStore, State, home, read_json, write_json
+from sweeps.runs.files import read_json, write_json
+from sweeps.runs.folders import HomeFolder, SweepFolder, home
+from sweeps.runs.run import Run
+from sweeps.runs.state import State
+from sweeps.runs.store import RunStore
 from sweeps.views.forecast import epochs_behind
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class LaunchedSweep:
         storage: database URL of its queue; None: where it was launched, or `MOE_STORAGE`.
 
     Attributes:
+        folder: where the sweep itself and what concerns all its runs lies.
         swept: parameters that vary, in file order.
         jobs: its cells, in order.
         remote: the W&B sweep that hands its cells out; None: the queue does.
@@ -69,8 +71,9 @@ class LaunchedSweep:
     def __init__(self, name: str, root: Path | None = None, storage: str | None = None) -> None:
         self.root = root or home()
         self.name = name
+        self.folder = SweepFolder(self.root, name)
         self.store = RunStore(self.root)
-        stored = read_json(self._file(self.root, name))
+        stored = read_json(self.folder.definition)
         self.storage = storage or os.environ.get(ENVIRONMENT) or (stored or {}).get("storage")
         if stored is None:
             stored = self._fetch()
@@ -89,18 +92,9 @@ class LaunchedSweep:
             backend.close()
         if definition is None:
             where = without_password(self.storage) if self.storage else self.root
-            raise UserError(f'no sweep "{self.name}" in {where}: {suggest(self.name, names(self.root))}')
-        write_json(self._file(self.root, self.name), definition)
+            raise UserError(f'no sweep "{self.name}" in {where}: {suggest(self.name, HomeFolder(self.root).sweeps())}')
+        write_json(self.folder.definition, definition)
         return definition
-
-    @property
-    def folder(self) -> Path:
-        """Where the sweep itself and what concerns all its runs lies."""
-        return self.root / "sweeps" / self.name
-
-    @staticmethod
-    def _file(root: Path, name: str) -> Path:
-        return root / "sweeps" / name / "sweep.json"
 
     @classmethod
     def register(
@@ -124,7 +118,7 @@ class LaunchedSweep:
             "storage": without_password(url) if url else None,
             "remote": str(remote) if remote else None,
         }
-        write_json(cls._file(root, sweep.name), definition)
+        write_json(SweepFolder(root, sweep.name).definition, definition)
         launched = cls(sweep.name, root, storage)
         backend = launched.backend()
         backend.define(definition)
@@ -227,7 +221,7 @@ def _gone(known: JobState, run_id: str, done: set[str]) -> bool:
 
 def names(root: Path | None = None) -> list[str]:
     """Sweeps launched on this machine."""
-    return sorted(file.parent.name for file in ((root or home()) / "sweeps").glob("*/sweep.json"))
+    return HomeFolder(root).sweeps()
 
 
 def choose_backend(name: str, sweep: Sweep) -> tuple[str, str]:
@@ -301,7 +295,7 @@ def preview(
     """
     store = RunStore(root)
     known: dict[str, JobState] = {}
-    if (store.root / "sweeps" / sweep.name).is_dir():
+    if SweepFolder(store.root, sweep.name).path.is_dir():
         backend = LocalBackend(sweep.name, store.root, storage)
         known = backend.states()
         backend.close()

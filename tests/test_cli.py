@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import cli
-from sweeps.runs.run import RunStore, home
+from sweeps.runs.folders import home
+from sweeps.runs.store import RunStore
 from tests.conftest import tiny_config, tiny_store
 
 

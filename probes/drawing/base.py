@@ -1,14 +1,25 @@
-"""Figures that need no display: built on matplotlib's Figure, saved as PNG."""
+"""What all figures share: saving without a display, grids of panels, colours of images.
+
+Axes: n images. Lengths are inches.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from probes.statistics.animacy import animate_classes
+
 DPI = 150
-_READABLE = 60
+NOTHING = "0.85"  # the grey of cells without a value
+_COLOURS = 20
+_NO_CLASS = (0.55, 0.55, 0.55, 1.0)
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -18,36 +29,58 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def heatmap(
-    values: NDArray[np.float64],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    *,
-    title: str,
-    label: str,
-    limits: tuple[float, float],
-    cmap: str = "viridis",
-    annotate: bool = True,
-) -> Figure:
-    """A labelled matrix (R, C) with its values written in and a colour bar; NaN cells stay grey.
+def expert_panels(count: int, side: float, legend: float) -> tuple[Figure, list[Axes]]:
+    """One square panel an expert, four in a row, on common axes; room for a legend on the right."""
+    columns = min(4, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(columns * side + legend, rows * side + 0.9), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    return figure, list(grid[:count])
 
-    Beyond 60 rows there is room for neither names nor values.
+
+@dataclass(frozen=True)
+class Colouring:
+    """Colours of images by class, or by animacy where there are more classes than colours.
+
+    Attributes:
+        names: what the colours mean.
+        palette: a colour a name.
+        code_n: index of each image's name.
     """
-    many = len(rows) > _READABLE
-    height, width = 1.2 + 0.3 * min(len(rows), _READABLE), 2.6 + 0.5 * len(columns)
-    figure = Figure(figsize=(max(width, 4.0), max(height, 2.4)), layout="constrained")
-    axes = figure.subplots()
-    axes.set_facecolor("0.85")
-    image = axes.imshow(values, vmin=limits[0], vmax=limits[1], cmap=cmap, aspect="auto")
-    axes.set_xticks(range(len(columns)), columns, rotation=0 if max(map(len, columns)) <= 3 else 90)  # noqa: PLR2004
-    axes.set_yticks([] if many else range(len(rows)), [] if many else rows)
-    axes.tick_params(length=0)
-    axes.set_title(title, fontsize=10)
-    if annotate and not many:
-        middle = (limits[0] + limits[1]) / 2
-        for (row, column), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                colour = "white" if value < middle else "black"
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    figure.colorbar(image, ax=axes, label=label)
-    return figure
+
+    names: list[str]
+    palette: list[tuple[float, float, float, float]]
+    code_n: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, labels_n: NDArray[np.int64], classes: Sequence[str]) -> Self:
+        """Classes up to 20, else animate and inanimate where that is known, else none; grey without a class."""
+        sides = animate_classes(classes) if len(classes) > _COLOURS else None
+        if len(classes) <= _COLOURS:
+            colours = mpl.colormaps["tab10" if len(classes) <= 10 else "tab20"]
+            names, palette, code_n = list(classes), [colours(n) for n in range(len(classes))], labels_n
+        elif sides is not None:
+            names, palette = ["animate", "inanimate"], [mpl.colormaps["tab10"](n) for n in (1, 0)]
+            code_n = np.where(labels_n < 0, -1, np.where(sides[labels_n], 0, 1))
+        else:
+            names, palette, code_n = [], [], np.full(len(labels_n), -1)
+        if not names or (code_n < 0).any():
+            code_n = np.where(code_n < 0, len(names), code_n)
+            names, palette = [*names, "no class" if names else "any class"], [*palette, _NO_CLASS]
+        return cls(names, palette, code_n)
+
+    @property
+    def colours(self) -> NDArray[np.float64]:
+        """(n, 4)."""
+        return np.asarray(self.palette)[self.code_n]
+
+    def explain(self, figure: Figure) -> None:
+        """Names with their colours, right of the panels."""
+        if len(self.names) > 1:
+            handles = [
+                mpl.lines.Line2D([], [], marker="o", ls="", ms=4, color=colour, label=name)
+                for name, colour in zip(self.names, self.palette, strict=True)
+            ]
+            figure.legend(handles=handles, loc="outside right center", fontsize=6, frameon=False)

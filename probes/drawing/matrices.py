@@ -1,10 +1,9 @@
-"""Figures of the probes, as a researcher would put them into a paper: pictures and matrices.
+"""Matrices as colours: a heatmap with its values, separability of classes, similarity of experts, tuning profiles.
 
-Axes: N rows and columns of a matrix. Lengths are inches.
+Axes: N rows and columns of a square matrix. Lengths are inches.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,64 +11,49 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-_TILE = 0.62
-_FEW_PIXELS = 96
+from probes.drawing.base import NOTHING
+
+_READABLE = 60  # rows up to which there is room for names
 _WRITTEN = 12  # classes up to which a cell has room for its value
 _SMALLEST_CELL = 0.022  # of the side, so that names beside it stay apart
-_GREY = "0.85"
 
 
-@dataclass(frozen=True)
-class Block:
-    """Pictures from one source: one row an expert.
+def heatmap(
+    values: NDArray[np.float64],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str,
+    label: str,
+    limits: tuple[float, float],
+    cmap: str = "viridis",
+    annotate: bool = True,
+) -> Figure:
+    """A labelled matrix (R, C) with its values written in and a colour bar; NaN cells stay grey.
 
-    Attributes:
-        title: the source.
-        pictures: (H, W, 3) uint8 each.
-        scores: one a picture.
+    Beyond 60 rows there is room for neither names nor values.
     """
-
-    title: str
-    pictures: Sequence[Sequence[NDArray[np.uint8]]]
-    scores: Sequence[Sequence[float]]
-
-
-def picture_grid(blocks: Sequence[Block], labels: Sequence[str], title: str, unit: str) -> Figure:
-    """Rows of pictures, each with its score beneath; the blocks stand side by side.
-
-    Args:
-        blocks: all with as many rows as there are labels.
-        labels: one a row.
-        title: of the figure.
-        unit: what the scores are.
-    """
-    row_height, gap = 1.24, 0.5  # tiles
-    widths = [max(len(row) for row in block.pictures) for block in blocks]
-    width, height = sum(widths) + gap * (len(blocks) - 1), row_height * len(labels)
-    top, bottom, left = 0.62, 0.3, 0.35 + 0.062 * max(map(len, labels))
-    size = (left + _TILE * width + 0.1, top + _TILE * height + bottom)
-    figure = Figure(figsize=size)
-    axes = figure.add_axes((left / size[0], bottom / size[1], _TILE * width / size[0], _TILE * height / size[1]))
-    offset = 0.0
-    for block, columns in zip(blocks, widths, strict=True):
-        axes.text(offset + columns / 2, -0.12, block.title, ha="center", va="bottom", fontsize=8)
-        for row, (pictures, scores) in enumerate(zip(block.pictures, block.scores, strict=True)):
-            for column, (picture, score) in enumerate(zip(pictures, scores, strict=True)):
-                x, y = offset + column, row * row_height
-                interpolation = "nearest" if len(picture) < _FEW_PIXELS else "antialiased"
-                axes.imshow(picture, extent=(x + 0.03, x + 0.97, y + 0.94, y), interpolation=interpolation)
-                axes.text(x + 0.5, y + 0.97, f"{score:.3g}", ha="center", va="top", fontsize=5)
-        offset += columns + gap
-    for row, label in enumerate(labels):
-        axes.text(-0.12, row * row_height + 0.47, label, ha="right", va="center", fontsize=8)
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.set_axis_off()
-    figure.suptitle(title, fontsize=9, y=1 - 0.1 / size[1], va="top")
-    figure.text(0.5, 0.08 / size[1], f"beneath each picture: {unit}", ha="center", va="bottom", fontsize=6)
+    many = len(rows) > _READABLE
+    height, width = 1.2 + 0.3 * min(len(rows), _READABLE), 2.6 + 0.5 * len(columns)
+    figure = Figure(figsize=(max(width, 4.0), max(height, 2.4)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor(NOTHING)
+    image = axes.imshow(values, vmin=limits[0], vmax=limits[1], cmap=cmap, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=0 if max(map(len, columns)) <= 3 else 90)
+    axes.set_yticks([] if many else range(len(rows)), [] if many else rows)
+    axes.tick_params(length=0)
+    axes.set_title(title, fontsize=10)
+    if annotate and not many:
+        middle = (limits[0] + limits[1]) / 2
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                colour = "white" if value < middle else "black"
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(image, ax=axes, label=label)
     return figure
 
 
-def separability(
+def separability_matrices(
     matrices: Sequence[NDArray[np.float64]],
     titles: Sequence[str],
     names: Sequence[str],
@@ -92,12 +76,12 @@ def separability(
     share = weights_N / weights_N.sum()
     share = np.maximum(share, _SMALLEST_CELL)
     edges = np.concatenate([[0.0], np.cumsum(share / share.sum())])
-    columns = min(2 if len(names) > _WRITTEN and len(matrices) <= 4 else 4, len(matrices))  # noqa: PLR2004
+    columns = min(2 if len(names) > _WRITTEN and len(matrices) <= 4 else 4, len(matrices))
     side = 1.3 + 0.13 * len(names)
-    figure, grid = _panels(len(matrices), columns, side, 0.2 + 0.045 * max(map(len, names)))
+    figure, grid = _class_panels(len(matrices), columns, side, 0.2 + 0.045 * max(map(len, names)))
     image: Any = None
     for number, (axes, matrix, name) in enumerate(zip(grid, matrices, titles, strict=True)):
-        axes.set_facecolor(_GREY)
+        axes.set_facecolor(NOTHING)
         image = axes.pcolormesh(edges, edges, np.ma.masked_invalid(matrix), vmin=0.5, vmax=1, cmap="viridis")
         axes.set(aspect="equal", ylim=(1, 0), xlim=(0, 1))
         axes.set_title(name, fontsize=8)
@@ -117,7 +101,7 @@ def separability(
     return figure
 
 
-def _panels(count: int, columns: int, side: float, margin: float) -> tuple[Figure, list[Axes]]:
+def _class_panels(count: int, columns: int, side: float, margin: float) -> tuple[Figure, list[Axes]]:
     rows = -(-count // columns)
     figure = Figure(figsize=(columns * side + margin + 0.8, rows * (side + 0.2) + margin + 0.45), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -129,13 +113,13 @@ def _panels(count: int, columns: int, side: float, margin: float) -> tuple[Figur
 def _write_values(axes: Axes, matrix: NDArray[np.float64], middles: NDArray[np.float64]) -> None:
     for (row, column), value in np.ndenumerate(matrix):
         if np.isfinite(value):
-            colour = "white" if value < 0.75 else "black"  # noqa: PLR2004 - the middle of the scale
+            colour = "white" if value < 0.75 else "black"  # the middle of the scale
             text = f"{value:.2f}".lstrip("0")
             x, y = float(middles[column]), float(middles[row])
             axes.text(x, y, text, ha="center", va="center", fontsize=4.5, color=colour)
 
 
-def similarity(
+def similarity_matrix(
     matrix_NN: NDArray[np.float64], names: Sequence[str], sizes: Sequence[int], title: str, label: str
 ) -> Figure:
     """A similarity matrix in cluster order, with lines between clusters.
@@ -147,7 +131,7 @@ def similarity(
         title: of the figure.
         label: of the colour bar.
     """
-    written = len(names) <= 60  # noqa: PLR2004
+    written = len(names) <= _READABLE
     side = min(2.2 + 0.13 * len(names), 9.0)
     figure = Figure(figsize=(side + 1.3, side), layout="constrained")
     axes = figure.subplots()
@@ -166,7 +150,7 @@ def similarity(
     return figure
 
 
-def profiles(
+def tuning_profiles(
     panels: Sequence[tuple[str, NDArray[np.float64]]],
     rows: Sequence[str],
     columns: Sequence[str],
@@ -180,7 +164,7 @@ def profiles(
     high = max((float(np.nanmax(matrix)) for _, matrix in panels if np.isfinite(matrix).any()), default=1.0) or 1.0
     image: Any = None
     for axis, (name, matrix) in zip(axes, panels, strict=True):
-        axis.set_facecolor(_GREY)
+        axis.set_facecolor(NOTHING)
         image = axis.imshow(matrix, vmin=0, vmax=high, cmap="Purples", aspect="auto")
         axis.set_yticks(range(len(rows)), rows, fontsize=7)
         axis.set_title(name, fontsize=8, loc="left")

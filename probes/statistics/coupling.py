@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from probes.statistics.constancy import constant_columns
 from probes.statistics.resampling import bootstrap_counts
 
 
@@ -28,18 +29,18 @@ class Coupling(NamedTuple):
 
 def min_max(values_nE: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Each column scaled to 0..1 as in Figure 4; NaN where it is constant."""
-    values_nE = values_nE.astype(np.float64)
-    low_E, span_E = values_nE.min(axis=0), np.ptp(values_nE, axis=0)
-    return np.asarray((values_nE - low_E) / np.where(span_E > 0, span_E, np.nan), dtype=np.float64)
+    constant_E, values_nE = constant_columns(values_nE), values_nE.astype(np.float64)
+    span_E = np.where(constant_E, np.nan, np.ptp(values_nE, axis=0))
+    return np.asarray((values_nE - values_nE.min(axis=0)) / span_E, dtype=np.float64)
 
 
-def coupling(logits_nE: NDArray[np.floating[Any]], norms_nE: NDArray[np.floating[Any]]) -> Coupling:
+def couplings(logits_nE: NDArray[np.floating[Any]], norms_nE: NDArray[np.floating[Any]]) -> Coupling:
     """Correlations over images between each expert's gate logit and its readout norm.
 
     Raises:
         ValueError: the two are not matrices of the same shape.
     """
-    if logits_nE.shape != norms_nE.shape or logits_nE.ndim != 2:  # noqa: PLR2004
+    if logits_nE.shape != norms_nE.shape or logits_nE.ndim != 2:
         raise ValueError(
             f"logits and norms must be (n, E) matrices of one shape, not {logits_nE.shape}, {norms_nE.shape}"
         )
@@ -57,7 +58,7 @@ def bootstrap_coupling(
     seed: int,
     units: NDArray[np.integer[Any]] | None = None,
 ) -> Coupling:
-    """`coupling` of bootstrap samples of the images.
+    """`couplings` of bootstrap samples of the images.
 
     Args:
         logits_nE: gate logits.

@@ -1,6 +1,6 @@
 """Permutation nulls and bootstrap intervals: how large a number may be by chance, and how far it would move.
 
-Axes: n images (or whatever is sampled), B draws of a batch, t targets, E experts, C classes.
+Axes: n images (or whatever is sampled), B draws of a batch, E experts, C classes.
 """
 
 from collections.abc import Iterator
@@ -8,9 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from moe.data.readers import Progress, no_progress
-from probes.statistics.tuning import cross_validated_r2
 
 LEVEL = 0.95
 _BATCH = 4_000_000  # counts held at once, 32 MB
@@ -81,44 +78,6 @@ def dealt(
         places, first = np.arange(len(labels_n)), np.arange(len(labels_n))
     for _ in range(draws):
         yield rng.permutation(labels_n[first])[places]
-
-
-def tuning_null(
-    X_np: NDArray[np.floating[Any]],
-    Y_nt: NDArray[np.floating[Any]],
-    *,
-    draws: int,
-    seed: int,
-    standardize: bool = True,
-    progress: Progress = no_progress,
-) -> NDArray[np.float64]:
-    """Cross-validated r2 when images and responses are paired at random.
-
-    A draw permutes the rows of all targets alike, which keeps the correlations between them, and repeats the whole
-    nested fit.
-
-    Args:
-        X_np: (n, p) predictors.
-        Y_nt: (n, t) targets.
-        draws: number of permutations.
-        seed: of the permutations, and of the folds as in `cross_validated_r2`.
-        standardize: as in `cross_validated_r2`.
-        progress: called with (done, total) draws.
-
-    Returns:
-        (draws, t) mean over outer folds of r2; NaN for a dead target.
-    """
-    rng = np.random.default_rng(seed)
-    n, t = Y_nt.shape
-    step = max(1, 256 // max(t, 1))  # targets of several draws share the work on the predictors
-    null = np.empty((draws, t))
-    for start in range(0, draws, step):
-        orders = [rng.permutation(n) for _ in range(min(step, draws - start))]
-        shuffled = np.concatenate([Y_nt[order] for order in orders], axis=1)
-        r2 = cross_validated_r2(X_np, shuffled, seed=seed, standardize=standardize).mean(axis=1)
-        null[start : start + len(orders)] = r2.reshape(len(orders), t)
-        progress(start + len(orders), draws)
-    return null
 
 
 def class_bootstrap(accuracy_ECC: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:

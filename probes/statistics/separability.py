@@ -272,7 +272,7 @@ def _check_labels(labels_n: NDArray[np.integer[Any]], groups: NDArray[Any] | Non
 
 
 def _check_activations(Z_nd: NDArray[np.floating[Any]], labels_n: NDArray[np.integer[Any]]) -> None:
-    if Z_nd.ndim != 2 or len(Z_nd) != len(labels_n):  # noqa: PLR2004
+    if Z_nd.ndim != 2 or len(Z_nd) != len(labels_n):
         raise ValueError(f"activations (n, d) and labels (n,) do not match: {Z_nd.shape} and {labels_n.shape}")
     bad = np.flatnonzero(~np.isfinite(Z_nd).all(axis=1))
     if bad.size:

@@ -16,8 +16,8 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.manifold import smacof
 from sklearn.metrics import silhouette_score
 
-# Images whose distances are within this many rounding errors of zero coincide.
-_ROUNDING_ERRORS = 16
+from probes.statistics.constancy import is_constant
+
 _BLOCK = 8192  # pairs of images multiplied at a time in double precision
 _MIN_EXPERTS = 3  # the silhouette needs 2 clusters and one fewer than there are experts
 _MIN_CLUSTERS = 2
@@ -39,7 +39,7 @@ def euclidean_rdm(Z_nd: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         ValueError: `Z_nd` is not a matrix of at least two rows, or not finite.
 
     """
-    if Z_nd.ndim != 2 or len(Z_nd) < _MIN_IMAGES:  # noqa: PLR2004
+    if Z_nd.ndim != 2 or len(Z_nd) < _MIN_IMAGES:
         raise ValueError(f"activations must be (n, d), n at least {_MIN_IMAGES}, got shape {Z_nd.shape}")
     bad = np.flatnonzero(~np.isfinite(Z_nd).all(axis=1))
     if bad.size:
@@ -89,10 +89,8 @@ def second_order(
 
 
 def _flat(rdm_P: NDArray[np.float64], Z_nd: NDArray[np.floating[Any]]) -> bool:
-    """All distances are equal, or 0 to within rounding."""
-    epsilon = np.finfo(Z_nd.dtype).eps if np.issubdtype(Z_nd.dtype, np.floating) else 0.0
-    rounding = _ROUNDING_ERRORS * epsilon * np.abs(Z_nd).max(initial=0.0) * np.sqrt(Z_nd.shape[1])
-    return bool(rdm_P.max() <= rounding or np.ptp(rdm_P) == 0)
+    """All distances are equal, or differ by rounding alone since the images are answered alike."""
+    return is_constant(Z_nd) or bool(np.ptp(rdm_P) == 0)
 
 
 def _centred_ranks(values_P: NDArray[np.float64]) -> NDArray[np.float32]:

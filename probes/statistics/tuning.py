@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 
+from probes.statistics.constancy import constant_columns
 from probes.statistics.exciting import most_exciting
 from probes.statistics.lasso import nonnegative_paths
 from probes.statistics.moments import Moments
@@ -26,8 +27,6 @@ ALPHAS: NDArray[np.float64] = np.logspace(-4, 0, 40)
 
 # Targets fitted side by side: enough that Python's overhead vanishes, few enough for the processor's cache.
 _TARGETS = 20
-# A target whose range is within this many rounding errors of zero is constant.
-_ROUNDING_ERRORS = 16
 _MIN_FOLDS = 2
 _MIN_HELD_OUT = 2  # a single row has no r2
 
@@ -276,13 +275,10 @@ def _z_score(A_nk: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 
 def _dead(Y_nt: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-    """Targets (t,) that are constant to within rounding in their own type, or of no finite variance."""
+    """Targets (t,) that are constant, or of no finite variance."""
     with np.errstate(over="ignore", invalid="ignore"):
         variance_t = Y_nt.astype(np.float64).var(axis=0)
-        range_t = np.ptp(Y_nt.astype(np.float64), axis=0)
-    epsilon = np.finfo(Y_nt.dtype).eps if np.issubdtype(Y_nt.dtype, np.floating) else 0.0
-    constant_t = range_t <= _ROUNDING_ERRORS * epsilon * np.abs(Y_nt).max(axis=0)
-    return np.asarray(constant_t | ~np.isfinite(variance_t) | (variance_t == 0))
+    return np.asarray(constant_columns(Y_nt) | ~np.isfinite(variance_t) | (variance_t == 0), np.bool_)
 
 
 def _check_data(X_np: NDArray[np.floating[Any]], Y_nt: NDArray[np.floating[Any]]) -> None:

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from moe.data.readers import Progress
 from moe.data.store import ImageStore
-from probes.drawing import base as common
-from probes.drawing import points
+from probes.drawing.base import save
+from probes.drawing.curves import intervals
 from probes.probe import Numbers, Probe, Result
 from probes.statistics.animacy import animacy_index, animacy_null, animate_classes, bootstrap_animacy
 from probes.statistics.resampling import interval, mean_of_defined, p_value
@@ -37,7 +37,7 @@ class AnimacyProbe(Probe):
         if sides is None:
             return "it is not known which of these classes are animate; --set 'animacy.animate=[...]' says it"
         present = np.unique(store.labels_N[store.labels_N >= 0])
-        if len({bool(sides[label]) for label in present}) < 2:  # noqa: PLR2004
+        if len({bool(sides[label]) for label in present}) < 2:
             return "the labelled images are all animate or all inanimate"
         return None
 
@@ -45,7 +45,7 @@ class AnimacyProbe(Probe):
         """Index an expert at gate and readout, with intervals."""
         store = subject.store
         sides = animate_classes(store.manifest.classes, self.animate)
-        assert sides is not None  # noqa: S101 - `skip` looked
+        assert sides is not None  # `skip` looked
         rows = np.flatnonzero(store.labels_N >= 0)
         animate_n = sides[store.labels_N[rows]]
         units = subject.units_of(rows)
@@ -73,8 +73,8 @@ class AnimacyProbe(Probe):
             ["expert", *header],
             ([e, *(v for kind in kinds for v in (found[kind][e], *bounds[kind][e]))] for e in range(subject.experts)),
         )
-        common.save(
-            points.intervals(
+        save(
+            intervals(
                 {
                     "gate logit": (found["gate"], bounds["gate"]),
                     "readout norm": (found["readout"], bounds["readout"]),

@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import Field
 
 from moe.data.readers import Progress
-from probes.drawing import base as common
-from probes.drawing import points
+from probes.drawing.base import save
+from probes.drawing.points import gate_against_readout
 from probes.probe import Probe, Result
-from probes.statistics.coupling import bootstrap_coupling, coupling, min_max
+from probes.statistics.coupling import bootstrap_coupling, couplings, min_max
 from probes.statistics.resampling import interval, mean_of_defined
 from probes.subject import Subject, dead_note
 from probes.tables import mean, number, write_table
@@ -30,7 +30,7 @@ class CouplingProbe(Probe):
     def run(self, subject: Subject, folder: Path, progress: Progress) -> Result:
         """Scatter plot an expert; Pearson, Spearman, r2 with intervals."""
         logits_nE, norms_nE = subject.activations.logits_nE, subject.activations.norms_nE
-        found, store, experts = coupling(logits_nE, norms_nE), subject.store, range(subject.experts)
+        found, store, experts = couplings(logits_nE, norms_nE), subject.store, range(subject.experts)
         numbers = {f"mean_{name}": mean(values_E) for name, values_E in found._asdict().items()}
         bounds = np.full((3, subject.experts, 2), np.nan)
         progress(1, 3)
@@ -47,7 +47,7 @@ class CouplingProbe(Probe):
             ["expert", *header],
             ([e, *(v for k in range(3) for v in (found[k][e], *bounds[k, e]))] for e in experts),
         )
-        figure = points.coupling(
+        figure = gate_against_readout(
             min_max(logits_nE),
             min_max(norms_nE),
             [f"r = {found.pearson[e]:.2f}, rho = {found.spearman[e]:.2f}, r2 = {found.r2[e]:.2f}" for e in experts],
@@ -55,7 +55,7 @@ class CouplingProbe(Probe):
             store.manifest.classes,
             f"Gate and readout on {store.name} ({subject.title}); dashed: equal",
         )
-        common.save(figure, folder / "coupling.png")
+        save(figure, folder / "coupling.png")
         progress(3, 3)
         constant = np.flatnonzero(np.isnan(found.pearson))
         notes = dead_note(subject.dead())

@@ -13,8 +13,8 @@ from pydantic import Field
 from scipy.stats import hypergeom
 
 from moe.data.readers import Progress
-from probes.drawing import base as common
-from probes.drawing import matrices
+from probes.drawing.base import save
+from probes.drawing.pictures import Block, picture_grid
 from probes.probe import Probe, Result
 from probes.statistics.exciting import most_exciting
 from probes.subject import Subject, dead_note
@@ -77,7 +77,7 @@ class ExcitingProbe(Probe):
                 ]
             labels = [f"expert {expert}" for expert in range(subjects[0].experts)]
             title = f"Most exciting inputs by {what} ({subjects[0].title})"
-            common.save(matrices.picture_grid(blocks, labels, title, what), folder / f"exciting_{kind}.png")
+            save(picture_grid(blocks, labels, title, what), folder / f"exciting_{kind}.png")
             progress(number, len(KINDS))
         write_table(folder / "exciting.csv", ["images", "score", "expert", "rank", "image", "value"], table)
 
@@ -98,12 +98,10 @@ def overlap_p(shared: int, count: int, n: int, experts: int) -> float:
     return float(min(1.0, total[shared:].sum()))
 
 
-def exciting_block(
-    subject: Subject, rows: Sequence[tuple[int, NDArray[np.intp]]], kind: Kind = "readout"
-) -> matrices.Block:
+def exciting_block(subject: Subject, rows: Sequence[tuple[int, NDArray[np.intp]]], kind: Kind = "readout") -> Block:
     """Pictures with their scores: for each (expert, images) a row."""
     values_nE = scores(subject, kind)
-    return matrices.Block(
+    return Block(
         subject.store.name,
         [[subject.store.images_NHWC[row] for row in mine] for _, mine in rows],
         [values_nE[mine, expert].tolist() for expert, mine in rows],

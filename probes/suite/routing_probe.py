@@ -13,8 +13,9 @@ from sklearn.manifold import TSNE
 
 from callbacks.metrics import class_information, load_balance, routing_heatmap
 from moe.data.readers import Progress
-from probes.drawing import base as common
-from probes.drawing import points
+from probes.drawing.base import save
+from probes.drawing.matrices import heatmap
+from probes.drawing.points import gate_maps
 from probes.probe import Probe, Result
 from probes.statistics.resampling import bootstrap_counts, dealt, interval, p_value
 from probes.subject import Subject, evenly
@@ -65,7 +66,7 @@ class RoutingProbe(Probe):
             ([name, int(count), *row] for name, count, row in zip(classes, counts_C, heatmap_CE.tolist(), strict=True)),
         )
         slots = indices_nK.shape[1]
-        figure = common.heatmap(
+        figure = heatmap(
             heatmap_CE,
             [f"{name} ({count})" for name, count in zip(classes, counts_C, strict=True)],
             names,
@@ -74,7 +75,7 @@ class RoutingProbe(Probe):
             limits=(0.0, 1.0),
         )
         figure.axes[0].set(xlabel="expert", ylabel="class (images)")
-        common.save(figure, folder / "routing.png")
+        save(figure, folder / "routing.png")
         known = store.labels_N >= 0
         observed = class_information(indices_nK[known], store.labels_N[known], len(classes), experts)
         result.numbers["class_information"] = number(observed)
@@ -95,14 +96,14 @@ class RoutingProbe(Probe):
         points_n2 = tsne(logits_nE, perplexity, self.seed)
         labels_n = subject.store.labels_N[rows]
         some = "all" if len(rows) == len(subject.store) else f"{len(rows):,} evenly spaced of {len(subject.store):,}"
-        figure = points.maps(
+        figure = gate_maps(
             points_n2,
             subject.activations.chosen_nE[rows],
             labels_n,
             subject.store.manifest.classes,
             f"t-SNE of the gate logits, {some} images of {subject.store.name} ({subject.title})",
         )
-        common.save(figure, folder / "map.png")
+        save(figure, folder / "map.png")
         write_table(
             folder / "map.csv",
             ["image", "class", "tsne_1", "tsne_2", "experts"],

@@ -19,13 +19,14 @@ from sklearn.exceptions import ConvergenceWarning
 from moe.data.readers import Progress
 from moe.data.store import ImageStore
 from moe.errors import suggest
-from probes.drawing import base as common
-from probes.drawing import matrices
+from probes.drawing.base import save
+from probes.drawing.matrices import separability_matrices
 from probes.probe import Numbers, Probe, Result
 from probes.statistics.animacy import animate_classes
+from probes.statistics.constancy import is_constant
 from probes.statistics.resampling import class_bootstrap, interval, mean_of_defined
 from probes.statistics.separability import Solver, pair_folds, pairwise_separability
-from probes.subject import Subject, dead_note, is_constant
+from probes.subject import Subject, dead_note
 from probes.tables import mean, number, write_table
 
 _MOST_CLASSES = 60
@@ -173,7 +174,7 @@ class SeparabilityProbe(Probe):
             note += "; dashed: animate | inanimate"
         if self.grouped:
             note += "; no concept on both sides of a split"
-        figure = matrices.separability(
+        figure = separability_matrices(
             list(accuracy_ECC),
             [f"expert {e}: mean {value:.3f}" for e, value in enumerate(_means(accuracy_ECC))],
             [f"{name} ({count})" for name, count in zip(labels.names, labels.concepts_C, strict=True)],
@@ -182,7 +183,7 @@ class SeparabilityProbe(Probe):
             f"Category separability on {subject.store.name} ({subject.title})",
             note,
         )
-        common.save(figure, folder / "separability.png")
+        save(figure, folder / "separability.png")
 
     def _numbers(self, folder: Path, accuracy_ECC: NDArray[np.float64]) -> Numbers:
         means_E = _means(accuracy_ECC)

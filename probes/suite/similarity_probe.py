@@ -16,8 +16,11 @@ from sklearn.metrics import adjusted_rand_score
 
 from moe.data.readers import Progress
 from moe.data.store import ImageStore
-from probes.drawing import base as common
-from probes.drawing import matrices, points
+from probes.drawing.base import save
+from probes.drawing.curves import silhouettes
+from probes.drawing.matrices import similarity_matrix
+from probes.drawing.pictures import Block, picture_grid
+from probes.drawing.points import cluster_map
 from probes.probe import Numbers, Probe, Result
 from probes.statistics.exciting import most_exciting
 from probes.statistics.resampling import interval
@@ -168,25 +171,23 @@ class SimilarityProbe(Probe):
     ) -> None:
         _write_members(folder, living, groups)
         curves = {group.name: group.found.silhouette for group in groups}
-        common.save(
-            points.silhouettes(curves, f"Choice of the number of clusters on {store.name}"), folder / "silhouette.png"
-        )
+        save(silhouettes(curves, f"Choice of the number of clusters on {store.name}"), folder / "silhouette.png")
         for group in groups:
             mine, labels_N = [living[place] for place in group.places], group.found.labels
             names = [member.name for member in mine]
             part = similarity_NN[np.ix_(group.places, group.places)]
             order = np.argsort(labels_N, kind="stable")
             title = f"Second-order similarity on {store.name} ({group.name})"
-            figure = matrices.similarity(
+            figure = similarity_matrix(
                 part[np.ix_(order, order)], [names[i] for i in order], np.bincount(labels_N).tolist(), title,
                 "Spearman correlation of RDMs",
             )  # fmt: skip
-            common.save(figure, folder / f"similarity{group.suffix}.png")
+            save(figure, folder / f"similarity{group.suffix}.png")
             shown = [i for c in range(group.found.k) for i in self._spread(mine, np.flatnonzero(labels_N == c))]
             title = f"Experts by representational similarity on {store.name} ({group.name}); boxes: shown by pictures"
-            figure = points.clusters(mds(1 - part, seed=self.seed), labels_N, names, shown, title)
-            common.save(figure, folder / f"clusters{group.suffix}.png")
-            common.save(self._pictures(mine, labels_N, shown, store), folder / f"cluster_images{group.suffix}.png")
+            figure = cluster_map(mds(1 - part, seed=self.seed), labels_N, names, shown, title)
+            save(figure, folder / f"clusters{group.suffix}.png")
+            save(self._pictures(mine, labels_N, shown, store), folder / f"cluster_images{group.suffix}.png")
 
     def _pictures(
         self, members: Sequence[Member], labels_N: NDArray[np.int64], shown: Sequence[int], store: ImageStore
@@ -199,8 +200,8 @@ class SimilarityProbe(Probe):
             block = exciting_block(member.subject, [(member.expert, rows)])
             pictures.append(block.pictures[0])
             values.append(block.scores[0])
-        return matrices.picture_grid(
-            [matrices.Block(store.name, pictures, values)],
+        return picture_grid(
+            [Block(store.name, pictures, values)],
             [f"cluster {labels_N[place]}: {members[place].name}" for place in shown],
             "Most exciting inputs by cluster",
             "readout norm",

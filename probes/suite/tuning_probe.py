@@ -12,11 +12,12 @@ from pydantic import Field
 
 from moe.data.readers import Progress
 from moe.data.store import ImageStore
-from probes.drawing import base as common
-from probes.drawing import matrices
+from probes.drawing.base import save
+from probes.drawing.matrices import tuning_profiles
 from probes.probe import Numbers, Probe, Result
-from probes.statistics.resampling import matched_null, mean_of_defined, p_value, tuning_null
+from probes.statistics.resampling import matched_null, mean_of_defined, p_value
 from probes.statistics.tuning import Tuning, fit_tuning
+from probes.statistics.tuning_null import tuning_null
 from probes.subject import Subject, rated_rows
 from probes.tables import mean, number, write_latex, write_table
 
@@ -44,7 +45,7 @@ class TuningProbe(Probe):
         """Table of r2, penalty and top dimensions; all coefficients; agreement of gate and readout; figure."""
         rows = rated_rows(subject.store)
         factors_NF = subject.store.factors_NF
-        assert factors_NF is not None  # noqa: S101 - `skip` looked
+        assert factors_NF is not None  # `skip` looked
         some = subject.activations.rows(rows)
         X_np, Y_nt = factors_NF[rows], np.concatenate([some.logits_nE, some.norms_nE], axis=1)
         progress(0, self.permutations + 1)
@@ -100,14 +101,14 @@ class TuningProbe(Probe):
         strongest = np.argsort(-np.nan_to_num(fit.coef).max(axis=0), kind="stable")
         shown = strongest[:_SHOWN]
         what = f", the {_SHOWN} strongest of {len(names)} dimensions" if len(names) > _SHOWN else ""
-        figure = matrices.profiles(
+        figure = tuning_profiles(
             [("gate logits", fit.coef[:experts, shown]), ("readout norms", fit.coef[experts:, shown])],
             [f"expert {expert}" for expert in range(experts)],
             [names[column] for column in shown],
             f"Tuning on {n:,} images of {subject.store.name}{what} ({subject.title})",
             "sd of the response per sd" if self.standardize else "response units per unit",
         )
-        common.save(figure, folder / "tuning.png")
+        save(figure, folder / "tuning.png")
 
     @staticmethod
     def _headline(fit: Tuning, null_bt: NDArray[np.float64], experts: int) -> Numbers:

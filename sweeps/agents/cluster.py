@@ -17,7 +17,9 @@ from typing import Any, Literal, cast, get_args
 
 from moe.errors import UserError, unknown
 from sweeps.agents.cluster_job import AgentJob
-from sweeps.runs.run import now, write_json
+from sweeps.runs.files import write_json
+from sweeps.runs.folders import SweepFolder
+from sweeps.runs.state import now
 
 Where = Literal["slurm", "local"]
 
@@ -141,7 +143,7 @@ def submit(
     submitit = _submitit(on)
     environments = [_local_environment(resources, n) if on == "local" else {} for n in range(resources.agents)]
     bodies = [AgentJob(sweep, str(root.absolute()), tuple(options), changes) for changes in environments]
-    folder = _new_folder(jobs_folder(root, sweep))
+    folder = _new_folder(SweepFolder(root.absolute(), sweep).jobs)
     try:
         with _environment(storage), contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
             jobs = _executor(submitit, folder, resources.parameters(f"moe-{sweep}"), on).submit_array(bodies)
@@ -149,7 +151,7 @@ def submit(
         shutil.rmtree(folder)
         raise UserError(f"sbatch refuses: {_plain(str(error))}") from None
     record = {"on": on, "ids": [job.job_id for job in jobs], "submitted": now(), "resources": asdict(resources)}
-    write_json(folder / "jobs.json", record)
+    write_json(SweepFolder.submission(folder), record)
     return [Submitted(job.job_id, Path(job.paths.stdout), job) for job in jobs]
 
 
@@ -258,11 +260,6 @@ def _plain(text: str) -> str:
     """What sbatch says went wrong, on one line."""
     lines = [line.removeprefix("sbatch: ").removeprefix("error: ").strip() for line in text.splitlines()]
     return "; ".join(line for line in lines if line) or "it does not say why"
-
-
-def jobs_folder(root: Path, sweep: str) -> Path:
-    """Where the submissions of a sweep lie."""
-    return root.absolute() / "sweeps" / sweep / "jobs"
 
 
 def _new_folder(jobs: Path) -> Path:

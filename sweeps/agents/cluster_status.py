@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.agents.cluster import Where, jobs_folder
-from sweeps.runs.run import read_json
+from sweeps.agents.cluster import Where
+from sweeps.runs.files import read_json
+from sweeps.runs.folders import SweepFolder
 
 _UNFINISHED = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD"}
 _PATIENCE = 60  # seconds for an answer of Slurm
@@ -40,7 +41,8 @@ class JobStatus:
 
 def status(sweep: str, root: Path) -> list[JobStatus]:
     """Every job that was submitted for a sweep, oldest first, and how it stands."""
-    known = [(folder, read_json(folder / "jobs.json")) for folder in _submissions(jobs_folder(root, sweep))]
+    submissions = SweepFolder(root.absolute(), sweep).submissions()
+    known = [(folder, read_json(SweepFolder.submission(folder))) for folder in submissions]
     slurm = [job for _, record in known if record["on"] == "slurm" for job in record["ids"]]
     told = _slurm_states(slurm) if slurm else {}
     result = []
@@ -58,10 +60,6 @@ def cancel(sweep: str, root: Path) -> list[str]:
         # a job that started since we looked is let be: it finds the stop mark
         subprocess.run(["scancel", "--quiet", "--state=PENDING", *waiting], check=False, timeout=_PATIENCE)
     return waiting
-
-
-def _submissions(jobs: Path) -> list[Path]:
-    return sorted((file.parent for file in jobs.glob("*/jobs.json")), key=lambda folder: int(folder.name))
 
 
 def _slurm_states(jobs: Sequence[str]) -> dict[str, tuple[str, str]]:

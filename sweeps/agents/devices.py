@@ -5,15 +5,15 @@ repeated, so that fewer run beside it.
 """
 
 import contextlib
-import fcntl
 import os
 import re
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+
+from sweeps.runs.folders import HomeFolder
+from sweeps.runs.lock import Lock
 
 CPU = "cpu"
 _POLL = 0.5
@@ -62,39 +62,27 @@ class Device:
         if self.places == 1:  # an agent of its own
             yield True
             return
-        folder = root / "sweeps" / ".devices" / f"{socket.gethostname()}-{self.name}"
-        folder.mkdir(parents=True, exist_ok=True)
-        held: list[IO[str]] = []
+        folder = HomeFolder(root).devices(self.name)
+        places = [Lock(folder / f"place-{number}") for number in range(self.places)]
+        door = Lock(folder / "door")
         try:
             # Who waits keeps the door: places that become free are not snatched away from a heavy cell.
-            with (folder / "door").open("a") as door:
-                enough = _wait(lambda: _locks(door), patience) and _wait(
-                    lambda: self._gather(folder, min(weight, self.places), held), patience
-                )
+            enough = _wait(door.acquire, patience) and _wait(
+                lambda: _gathered(places, min(weight, self.places)), patience
+            )
+            door.release()
             yield enough
         finally:
-            for file in held:
-                file.close()
-
-    def _gather(self, folder: Path, count: int, held: list[IO[str]]) -> bool:
-        taken = {file.name for file in held}
-        for number in range(self.places):
-            path = folder / f"place-{number}"
-            if len(held) < count and str(path) not in taken:
-                file = path.open("a")
-                if _locks(file):
-                    held.append(file)
-                else:
-                    file.close()
-        return len(held) >= count
+            for lock in (door, *places):
+                lock.release()
 
 
-def _locks(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _gathered(places: Sequence[Lock], count: int) -> bool:
+    """Hold as many of these as are free, `count` at most; whether it has that many."""
+    for place in places:
+        if sum(one.held for one in places) < count:
+            place.acquire()
+    return sum(one.held for one in places) >= count
 
 
 def _wait(done: Callable[[], bool], patience: Callable[[], bool]) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from moe.data.store import data_root
 from sweeps.queue.server import Remote
+from sweeps.runs.folders import SweepFolder
 from sweeps.tracking.tracker import for_children
 
 _POLL = 1.0
@@ -28,7 +29,7 @@ def serve(remote: Remote, sweep: str, root: Path, environment: Mapping[str, str]
         environment: what the device asks for.
         stopped: whether the sweep was told to stop.
     """
-    log = root.absolute() / "sweeps" / sweep / f"wandb-agent-{os.getpid()}.log"
+    log = SweepFolder(root.absolute(), sweep).server_agent_log(os.getpid())
     command = [sys.executable, "-P", "-m", "wandb", "agent", "--forward-signals", str(remote)]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out, _told() as told:

@@ -17,7 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from sweeps.queue.leases import Owner
 from sweeps.queue.protocol import Claim, Job, JobState, LeaseLostError
 from sweeps.queue.storage import open_engine, url_of
-from sweeps.runs.run import State
+from sweeps.runs.folders import SweepFolder
+from sweeps.runs.state import State
 
 LOSSES = 10  # a cell that takes its agent down this often is given up
 _CHUNK = 500
@@ -79,7 +80,7 @@ class LocalBackend:
         self.home = f"{root.absolute()}"
         self.url = url_of(root, storage)
         self.engine = open_engine(self.url, _TABLES)
-        self.owner = Owner(root / "sweeps" / sweep / "agents")
+        self.owner = Owner(SweepFolder(root, sweep).agents)
 
     # --- cells ------------------------------------------------------------------------------------------------------
 

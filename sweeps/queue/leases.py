@@ -5,15 +5,13 @@ An agent on another machine has to be believed: it counts up a beat, and whoever
 seconds of their own steady clock may take the cell. No two clocks are ever compared.
 """
 
-import fcntl
 import os
 import socket
 import time
 import uuid
 from pathlib import Path
-from typing import IO
 
-from sweeps.runs.run import is_locked
+from sweeps.runs.lock import Lock, is_locked
 
 LEASE = 120.0
 BEAT = 10.0
@@ -42,21 +40,20 @@ class Owner:
         self.folder = folder
         self.machine = _machine()
         self.name = f"{self.machine}/{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._lock: IO[str] | None = None
+        self._lock: Lock | None = None
         self._seen: dict[tuple[str, int], tuple[int, float]] = {}
 
     def sign_in(self) -> None:
         """Take the lock file that shows that this process lives."""
         if self._lock is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = self._file(self.name).open("a")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = Lock(self._file(self.name))
+            self._lock.acquire()
 
     def sign_out(self) -> None:
         """Let go of it."""
         if self._lock is not None:
             self._file(self.name).unlink(missing_ok=True)
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     def _file(self, owner: str) -> Path:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeps.runs.run import State
+from sweeps.runs.state import State
 
 
 @dataclass(frozen=True)

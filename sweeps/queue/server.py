@@ -18,7 +18,8 @@ from moe.config import check_paths, from_flat
 from moe.errors import UserError
 from sweeps.plan.spec import Sweep
 from sweeps.queue.protocol import Job, JobState
-from sweeps.runs.run import RunStore, State
+from sweeps.runs.state import State
+from sweeps.runs.store import RunStore
 from sweeps.tracking.tracker import Record, first_line, for_children, mode, project
 
 # what W&B calls a run, in our words; one whose process ended without a word is found out by the server's own clock

@@ -1,8 +1,8 @@
 """The database that a sweep's queue lives in: SQLite in MOE_HOME, or PostgreSQL by its URL for several machines."""
 
 import contextlib
-import fcntl
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError
 
 from moe.errors import UserError
+from sweeps.runs.folders import HomeFolder
+from sweeps.runs.lock import locked
 
 ENVIRONMENT = "MOE_STORAGE"
 _SECONDS = 60  # that a writer waits for another
@@ -19,7 +21,7 @@ _SECONDS = 60  # that a writer waits for another
 
 def default_url(root: Path) -> str:
     """SQLite in `MOE_HOME`."""
-    return f"sqlite:///{root.absolute() / 'studies.db'}"
+    return f"sqlite:///{HomeFolder(root).database.absolute()}"
 
 
 def url_of(root: Path, given: str | None) -> str:
@@ -53,9 +55,7 @@ def guarded(url: str) -> Iterator[None]:
         yield
         return
     path = Path(parsed.database)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.create").open("a") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
+    with locked(path.with_name(f".{path.name}.create"), math.inf):
         yield
 
 

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from moe.errors import UserError
 from moe.export import CARD, WEIGHTS, load_model
 from sweeps.launching import LaunchedSweep
 from sweeps.queue.server import runs as remote_runs
-from sweeps.runs.run import Run, RunStore, write_json
+from sweeps.runs.files import write_json
+from sweeps.runs.run import Run
+from sweeps.runs.store import RunStore
 from sweeps.tracking.tracker import Record, first_line, mode
 
 MODEL, PROBE, ACTIVATIONS = "model", "probe", "activations"
@@ -163,12 +164,12 @@ def pull(path: str, store: RunStore, report: Callable[[str], None]) -> Run:
     except (wandb.errors.CommError, ValueError) as error:
         raise UserError(f"W&B has no run {path} with a model: {first_line(error)}") from None
     report(f"pulling {artifact.qualified_name} ({artifact.size / 1e6:.1f} MB)")
-    partial = store.root / f".pull-{uuid.uuid4().hex[:8]}"
+    incoming = Run(store.home.incoming())
     try:
-        fetch(artifact, Run(partial))
-        _place(Run(partial), run)
+        fetch(artifact, incoming)
+        _place(incoming, run)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(incoming.path, ignore_errors=True)
     record = Record(id=known.id, entity=known.entity, project=known.project, sent=known.lastHistoryStep)
     record.save(run)
     return run

@@ -13,13 +13,13 @@ from typing import Any
 
 import lightning as L
 
-from sweeps.runs.run import Run, read_json
+from callbacks.files import View
+from sweeps.runs.files import read_json
+from sweeps.runs.folders import RESULT, SweepFolder
+from sweeps.runs.run import Run
 from sweeps.tracking import tracker
 from sweeps.tracking.artifacts import ACTIVATIONS, log_model, log_results, prune
 from sweeps.tracking.tracker import Record
-
-PICTURES = ("heatmap", "coactivation")
-TABLE = "classes"
 
 
 class Mirror(L.Callback):
@@ -75,11 +75,8 @@ def _media(run: Run, epoch: int) -> dict[str, Any]:
     """What the callbacks drew for an epoch. No tables: each asks the server at once, and training waits for no one."""
     import wandb
 
-    media: dict[str, Any] = {}
-    for kind in PICTURES:
-        if (file := run.routing / f"{kind}_{epoch:04d}.png").exists():
-            media[f"routing/{kind}"] = wandb.Image(str(file), caption=f"epoch {epoch}")
-    return media
+    pictures = run.routing_files.pictures(epoch)
+    return {view.key: wandb.Image(str(file), caption=f"epoch {epoch}") for view, file in pictures.items()}
 
 
 def publish(run: Run, session: Any, *, wait: bool = False) -> None:
@@ -127,8 +124,8 @@ def _summary(run: Run) -> dict[str, Any]:
     if rows := run.history():
         epoch = int(rows[-1]["epoch"] or 0)
         values = {key: value for key, value in rows[-1].items() if value is not None} | _media(run, epoch)
-        if (classes := run.routing / f"{TABLE}_{epoch:04d}.csv").exists():
-            values[f"routing/{TABLE}"] = table(classes)
+        if (classes := run.routing_files.table(View.CLASSES, epoch)).exists():
+            values[View.CLASSES.key] = table(classes)
     for which in ("best", "untrained"):
         found = run.summary.get(which, {})
         values |= {f"{which}/{key}": value for key, value in found.items() if value is not None}
@@ -186,24 +183,26 @@ def _results(prefix: str, folder: Path, result: Mapping[str, Any]) -> dict[str, 
     return values
 
 
-def publish_analysis(sweep: str, root: Path, images: str, runs: Sequence[Run], results: Mapping[str, Path]) -> None:
+def publish_analysis(
+    folder: SweepFolder, sweep: str, images: str, runs: Sequence[Run], results: Mapping[str, Path]
+) -> None:
     """Put what compares all runs of a sweep into a run of its own, linked to the models that it compares.
 
     Args:
+        folder: of the sweep.
         sweep: its name.
-        root: the sweep's folder.
         images: name of the images.
         runs: those compared.
         results: folder of each probe's results.
     """
-    place = Run(root / "analysis" / images)
+    place = Run(folder.analysis(images).path)
     with tracker.analysis(place, sweep, images) as session, _or_later(place):
         if session.disabled:
             return
-        for probe, folder in results.items():
-            session.summary.update(_results(f"probe/{images}/{probe}", folder, read_json(folder / "result.json")))
+        for probe, found in results.items():
+            session.summary.update(_results(f"probe/{images}/{probe}", found, read_json(found / RESULT)))
             inputs = [f"model-{run.id}:last" for run in runs]
-            log_results(session, f"{session.id}-{probe}", folder, inputs)
+            log_results(session, f"{session.id}-{probe}", found, inputs)
 
 
 def table(path: Path) -> Any:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe.errors import UserError
-from sweeps.runs.run import Run, RunStore
+from sweeps.runs.run import Run
+from sweeps.runs.store import RunStore
 from sweeps.tracking.mirror import publish, reopened, send
 from sweeps.tracking.tracker import Record, for_children, mode
 
@@ -31,7 +32,7 @@ class Left:
 
 def waiting(store: RunStore) -> list[Run]:
     """Runs with something that no server has confirmed, oldest first."""
-    analyses = [Run(file.parent) for file in sorted(store.root.glob("sweeps/*/analysis/*/tracker.json"))]
+    analyses = [Run(place.path) for place in store.home.analyses()]
     records = [(run, Record.of(run)) for run in (*store.all(), *analyses)]
     return [run for run, record in records if record.waiting or record.unconfirmed]
 

@@ -17,7 +17,8 @@ from urllib.parse import urlparse
 from pydantic import BaseModel, ConfigDict
 
 from sweeps.runs.exit_codes import INTERRUPTED, InterruptedRunError
-from sweeps.runs.run import Run, read_json, write_json
+from sweeps.runs.files import read_json, write_json
+from sweeps.runs.run import Run
 
 Mode = Literal["online", "offline", "disabled"]
 PATIENCE = 90.0  # seconds for the server's answer at the start of a session

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from moe.data.store import sha256
 from moe.files import replacing
-from sweeps.runs.run import Row, Run, by_epoch, read_json, write_json
+from sweeps.runs.files import read_json, write_json
+from sweeps.runs.run import Row, Run, by_epoch
 
 BEST = 3  # epochs with the lowest validation loss that a run keeps, beside the last (Appendix A.1)
 _WHILE_TRAINING = 2  # last epochs kept until the run ends: if the newest is damaged, one epoch is repeated

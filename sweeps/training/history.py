@@ -13,7 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from moe.files import replacing
 from moe.lightning_module import epochs_done
-from sweeps.runs.run import Row, Run, write_json
+from sweeps.runs.files import write_json
+from sweeps.runs.run import Row, Run
 
 
 class HistoryLogger(Logger):

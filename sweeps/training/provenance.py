@@ -10,7 +10,7 @@ import torch
 
 from moe.config import RunConfig
 from moe.data.loading import RunData
-from sweeps.runs.run import now
+from sweeps.runs.state import now
 
 _PACKAGES = (
     "moe-experts", "torch", "torchvision", "lightning", "numpy", "scipy", "scikit-learn", "optuna", "wandb", "pydantic",

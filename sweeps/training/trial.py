@@ -22,7 +22,11 @@ from moe.errors import UserError
 from moe.export import export_model
 from moe.lightning_module import MoEModule
 from sweeps.runs.exit_codes import InterruptedRunError
-from sweeps.runs.run import LockedError, Run, RunStore, by_epoch, locked, now, write_json
+from sweeps.runs.files import write_json
+from sweeps.runs.lock import LockedError, locked
+from sweeps.runs.run import Run, by_epoch
+from sweeps.runs.state import now
+from sweeps.runs.store import RunStore
 from sweeps.tracking import tracker
 from sweeps.tracking.mirror import Mirror, adopt, publish
 from sweeps.training import provenance

@@ -16,7 +16,8 @@ from wandb_workspaces import expr
 from moe.errors import UserError
 from sweeps.launching import LaunchedSweep
 from sweeps.queue.server import answers
-from sweeps.runs.run import Run, write_json
+from sweeps.runs.files import write_json
+from sweeps.runs.run import Run
 from sweeps.tracking.tracker import Record
 
 _LOSSES = ("val/loss", "train/loss")
@@ -40,11 +41,10 @@ def save(sweep: LaunchedSweep) -> dict[str, str]:
     if not there:
         raise UserError(f"no run of sweep {sweep.name} is on the server; `moe runs sync` uploads offline runs")
     entity, project = str(there[0].entity), there[0].project
-    file = sweep.folder / "dashboard.json"
     with _on_stderr():
         workspace, report = _workspace(sweep, entity, project, runs), _report(sweep, entity, project, runs)
         saved = {"workspace": workspace.save().url, "report": report.save().url}
-    write_json(file, saved)
+    write_json(sweep.folder.dashboard, saved)
     return saved
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from sweeps.runs.run import Run, RunStore, read_json
+from sweeps.runs.files import read_json
+from sweeps.runs.run import Run
+from sweeps.runs.store import RunStore
 
 _SAME = ("model.experts", "model.top_k", "model.width", "data.image_size", "train.batch_size", "data.name")
 _Settings = tuple[Any, ...]  # the values of _SAME

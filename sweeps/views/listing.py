@@ -5,7 +5,9 @@ from typing import Any
 
 from sweeps.launching import LaunchedSweep, names
 from sweeps.queue.storage import without_password
-from sweeps.runs.run import Run, RunStore, read_json
+from sweeps.runs.files import read_json
+from sweeps.runs.run import Run
+from sweeps.runs.store import RunStore
 
 
 def listing(store: RunStore | None = None) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ def _group_name(group: Group) -> str:
 
 
 def _across(comparison: Comparison) -> Iterator[str]:
-    pictures = sorted((comparison.sweep.folder / "probes").glob("*/*/*.png"))
+    pictures = comparison.sweep.folder.probe_pictures()
     if pictures:
         yield "<h2>Experts of all runs</h2>"
         yield from _figures(pictures, 2)
@@ -91,8 +91,7 @@ def _across(comparison: Comparison) -> Iterator[str]:
 def _run(run: Run) -> str:
     config = run.config
     title = f"run {run.id}: E = {config.model.experts}, k = {config.model.top_k}, seed {config.seed}"
-    routing = [file for kind in ("heatmap", "coactivation") for file in sorted(run.routing.glob(f"{kind}_*.png"))[-1:]]
-    pictures = [*routing, *sorted((run.path / "probes").glob("*/*/*.png"))]
+    pictures = [*run.routing_files.newest_pictures(), *run.probe_pictures()]
     return f"<details><summary>{escape(title)}</summary>{''.join(_figures(pictures, 2))}</details>"
 
 

@@ -14,7 +14,7 @@ from moe.data.store import Images, write_store
 from moe.errors import UserError
 from probes import activations as module
 from probes.activations import activations, final_snapshot
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from tests.conftest import tiny_config
 
 pytestmark = pytest.mark.slow

@@ -6,9 +6,10 @@ import sys
 import pytest
 
 import cli
-from probes.registry import PROBES, registry
+from probes.registry import PROBES
 from sweeps import console
 from tests.conftest import tiny_config
+from tests.plugins import write_plugin
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def moe(monkeypatch, capsys):
 def test_the_list_has_every_probe_with_its_options(moe):
     code, out, _ = moe("probe", "--list")
     assert code == 0
-    for name, probe in PROBES.items():
+    for name, probe in PROBES.usable().items():
         assert f"{probe.about}\n" in out
         for option in probe.model_fields:
             assert f"  {name}.{option}=" in out
@@ -82,9 +83,12 @@ def test_a_terminal_shows_progress(moe, two_runs, monkeypatch):
     assert "4/4" in err
 
 
-def test_a_broken_plugin_is_listed_with_its_reason(moe, monkeypatch):
-    broken = registry().__class__(registry().probes, {"theirs": "their:Probe of their-package: ImportError: no module"})
-    monkeypatch.setattr("probes.registry.registry", lambda: broken)
+def test_a_broken_plugin_is_listed_with_its_reason(moe, monkeypatch, tmp_path):
+    entries = {"moe.probes": {"theirs": "not_there:Probe"}}
+    monkeypatch.syspath_prepend(str(write_plugin(tmp_path / "site", {}, entries)))
+    PROBES.forget()
     code, out, _ = moe("probe", "--list")
+    monkeypatch.undo()
+    PROBES.forget()
     assert code == 0
-    assert "theirs: cannot be loaded: their:Probe of their-package: ImportError" in out
+    assert "theirs: cannot be loaded: not_there:Probe of their-package: ModuleNotFoundError" in out

@@ -17,7 +17,8 @@ from probes.registry import PROBES
 from probes.statistics.tuning import fit_tuning
 from probes.subject import Subject
 from sweeps.launching import LaunchedSweep, plan
-from sweeps.runs.run import RunStore, read_json
+from sweeps.runs.files import read_json
+from sweeps.runs.store import RunStore
 from tests.conftest import TINY, tiny_config
 from tests.probes.conftest import table
 
@@ -183,7 +184,7 @@ def test_a_sweep_is_probed_run_by_run_and_then_together(sweep):
     assert [run["run_id"] for run in results["runs"]] == [run_of(seed).id for seed in (0, 1)]
     assert results["across_runs"].keys() == {"similarity"}  # the others have nothing to say about several runs
     assert results["across_runs"]["similarity"]["tiny"]["experts"] == 8
-    record = read_json(probing.cross_run_folder(sweep, "tiny", LABELS["similarity"]) / "result.json")
+    record = read_json(sweep.folder.probe("tiny", LABELS["similarity"]) / "result.json")
     assert record["models"] == {run_of(s).id: final_snapshot(run_of(s)).digest for s in (0, 1)}
 
 

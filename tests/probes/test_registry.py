@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from moe.errors import UserError
-from probes.registry import PROBES, chosen, listing, registry
+from probes.registry import PROBES, chosen, listing
 from probes.suite.tuning_probe import TuningProbe
+from tests.plugins import write_plugin
 
 GOOD = """
 from probes.probe import Probe, Result
@@ -35,18 +36,13 @@ def installed(tmp_path, monkeypatch):
     """Installs a package with entry points; undone after the test."""
 
     def install(entries):
-        (tmp_path / "their_probes.py").write_text(GOOD)
-        (tmp_path / "their_broken.py").write_text("import a_library_that_is_not_there")
-        info = tmp_path / "their_probes-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-probes\nVersion: 1.0\n")
-        lines = [f"{name} = {value}" for name, value in entries.items()]
-        (info / "entry_points.txt").write_text("\n".join(["[moe.probes]", *lines, ""]))
+        modules = {"their_probes": GOOD, "their_broken": "import a_library_that_is_not_there"}
+        write_plugin(tmp_path, modules, {"moe.probes": entries})
         monkeypatch.syspath_prepend(str(tmp_path))
-        registry.cache_clear()
+        PROBES.forget()
 
     yield install
-    registry.cache_clear()
+    PROBES.forget()
     for name in ("their_probes", "their_broken"):
         sys.modules.pop(name, None)
 
@@ -105,6 +101,7 @@ def test_a_plugin_is_a_probe_like_any_other(installed):
 
 
 def test_a_broken_plugin_is_named_and_hinders_no_other(installed):
+    shipped = list(PROBES)
     installed(
         {
             "absent": "their_probes:Absent",
@@ -116,20 +113,20 @@ def test_a_broken_plugin_is_named_and_hinders_no_other(installed):
             "tuning": "their_probes:Mine",
         }
     )
-    known = registry()
-    assert set(known.probes) == {*PROBES, "mine"}
-    assert known.probes["tuning"] is TuningProbe
+    usable, broken = PROBES.usable(), PROBES.broken()
+    assert set(usable) == {*shipped, "mine"}
+    assert usable["tuning"] is TuningProbe
     reasons = {
         "absent": "AttributeError",
         "abstract": "no subclass",
-        "broken": "their_broken:Probe of their-probes: ModuleNotFoundError: .*a_library_that_is_not_there",
+        "broken": "their_broken:Probe of their-package: ModuleNotFoundError: .*a_library_that_is_not_there",
         "needy": "option step has no default",
         "number": "no subclass",
         "tuning": "name tuning is taken",
     }
-    assert set(known.broken) == set(reasons)
+    assert set(broken) == set(reasons)
     for name, reason in reasons.items():
-        assert re.search(reason, known.broken[name]), (name, known.broken[name])
+        assert re.search(reason, broken[name]), (name, broken[name])
     with pytest.raises(UserError, match=r'"broken" cannot be loaded .*a_library_that_is_not_there'):
         chosen(["broken"])
     assert list(chosen(["mine"])) == ["mine"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.launching import LaunchedSweep, plan
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from tests.conftest import TINY, tiny_store
 
 pytestmark = pytest.mark.slow

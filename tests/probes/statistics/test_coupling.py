@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from probes.statistics.coupling import bootstrap_coupling, coupling, min_max
+from probes.statistics.coupling import bootstrap_coupling, couplings, min_max
 from probes.statistics.resampling import bootstrap_counts
 
 
@@ -18,7 +18,7 @@ def responses():
 
 def test_it_agrees_with_scipy(responses):
     logits, norms = responses
-    found = coupling(logits, norms)
+    found = couplings(logits, norms)
     for e in range(3):
         r = pearsonr(logits[:, e].astype(float), norms[:, e].astype(float)).statistic
         assert found.pearson[e] == pytest.approx(r, abs=1e-12)
@@ -45,14 +45,14 @@ def test_large_offsets_lose_nothing():
     rng = np.random.default_rng(1)
     a = rng.normal(size=(50, 1))
     b = a + rng.normal(size=(50, 1))
-    moved = coupling(a + 1e6, b * 1e-3 - 1e5)
+    moved = couplings(a + 1e6, b * 1e-3 - 1e5)
     assert moved.pearson[0] == pytest.approx(pearsonr(a[:, 0], b[:, 0]).statistic, abs=1e-6)
 
 
 def test_a_constant_side_is_nan(responses):
     logits, norms = responses
     norms[:, 1] = 2.0
-    found, drawn = coupling(logits, norms), bootstrap_coupling(logits, norms, draws=5, seed=0)
+    found, drawn = couplings(logits, norms), bootstrap_coupling(logits, norms, draws=5, seed=0)
     for part in (*found, *(values[0] for values in drawn)):
         assert np.isnan(part).tolist() == [False, True, False]
 
@@ -65,4 +65,4 @@ def test_min_max_by_hand():
 
 def test_shapes_must_match():
     with pytest.raises(ValueError, match="one shape"):
-        coupling(np.zeros((3, 2)), np.zeros((3, 1)))
+        couplings(np.zeros((3, 2)), np.zeros((3, 1)))

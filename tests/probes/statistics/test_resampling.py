@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.linear_model import Lasso
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
 from probes.statistics import resampling
 from probes.statistics.resampling import (
@@ -14,9 +12,7 @@ from probes.statistics.resampling import (
     matched_null,
     mean_of_defined,
     p_value,
-    tuning_null,
 )
-from probes.statistics.tuning import ALPHAS
 
 
 def counts(*arguments, **options):
@@ -113,54 +109,3 @@ def test_mean_of_defined():
     found = mean_of_defined(np.array([[1.0, np.nan, 3.0], [np.nan] * 3]))
     assert found[0] == 2.0
     assert np.isnan(found[1])
-
-
-@pytest.fixture
-def data():
-    rng = np.random.default_rng(7)
-    X = np.abs(rng.normal(size=(60, 3)))
-    return X, np.stack([X @ [1.0, 0, 0.5] + 0.5 * rng.normal(size=60), rng.normal(size=60)], axis=1)
-
-
-@pytest.mark.slow
-def test_tuning_null_equals_scikit_learns_nested_search_on_permuted_rows(data):
-    X, Y = data
-    found = tuning_null(X, Y, draws=2, seed=11)
-    rng = np.random.default_rng(11)
-    z = (X - X.mean(axis=0)) / X.std(axis=0)
-    for draw in range(2):
-        order = rng.permutation(60)
-        for target in range(2):
-            y = Y[order, target]
-            y = (y - y.mean()) / y.std()
-            folds = KFold(5, shuffle=True, random_state=11)
-            inner = GridSearchCV(
-                Lasso(positive=True, tol=1e-10, max_iter=100_000), {"alpha": ALPHAS}, cv=folds, scoring="r2"
-            )
-            assert found[draw, target] == pytest.approx(cross_val_score(inner, z, y, cv=folds).mean(), abs=1e-8)
-
-
-def test_tuning_null_does_not_depend_on_how_draws_are_batched(data, monkeypatch):
-    X, Y = data
-    done = []
-    found = tuning_null(X, np.repeat(Y, 40, axis=1), draws=5, seed=1, progress=lambda d, t: done.append((d, t)))
-    assert done == [(3, 5), (5, 5)]
-    np.testing.assert_allclose(found[:, ::40], tuning_null(X, Y, draws=5, seed=1), atol=1e-12)
-
-
-def test_a_real_relation_beats_its_null_and_noise_does_not(data):
-    from probes.statistics.tuning import fit_tuning
-
-    X, Y = data
-    null = tuning_null(X, Y, draws=19, seed=0)
-    r2 = fit_tuning(X, Y).r2.mean(axis=1)
-    assert p_value(r2[0], null[:, 0]) == 1 / 20
-    assert p_value(r2[1], null[:, 1]) > 0.1
-
-
-def test_a_dead_target_has_no_null(data):
-    X, Y = data
-    Y[:, 1] = 4.0
-    null = tuning_null(X, Y, draws=3, seed=0)
-    assert np.isfinite(null[:, 0]).all()
-    assert np.isnan(null[:, 1]).all()

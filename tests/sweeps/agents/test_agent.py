@@ -161,7 +161,7 @@ def situation(tmp_path, folder, workers):
     yield situation
     for one in opened:
         one.backend.close()
-        assert not list((one.sweep.folder / "agents").glob("*.lock"))
+        assert not list(one.sweep.folder.agents.glob("*.lock"))
 
 
 @contextlib.contextmanager

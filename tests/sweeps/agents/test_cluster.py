@@ -18,7 +18,7 @@ from sweeps.agents.cluster import Resources
 from sweeps.agents.cluster_job import AgentJob
 from sweeps.agents.cluster_status import _local_state, cancel, status
 from sweeps.launching import LaunchedSweep, plan
-from sweeps.runs.run import home
+from sweeps.runs.folders import home
 from tests.conftest import TINY, tiny_store
 from tests.sweeps.agents import fake_slurm, slurm_cluster
 

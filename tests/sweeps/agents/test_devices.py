@@ -11,7 +11,7 @@ import pytest
 
 from moe.config import flat
 from sweeps.runs.exit_codes import INTERRUPTED
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from sweeps.training.trial import train
 from tests.conftest import tiny_config, tiny_store
 

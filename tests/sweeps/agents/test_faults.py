@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from moe.config import from_flat
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from sweeps.training.trial import train
 from tests.conftest import TINY, tiny_store
 

@@ -13,7 +13,7 @@ from moe.errors import UserError
 from sweeps.commands import stop_command
 from sweeps.launching import choose_backend, open_sweep, plan
 from sweeps.queue.server import Remote, _cell
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from tests.conftest import TINY, tiny_store
 
 MOE = [sys.executable, "-P", "-m", "cli"]

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from sweeps.launching import LaunchedSweep, plan
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from tests.conftest import tiny_store
 from tests.sweeps.test_sweep_cli import DEADLINE, MOE, moe, write_spec
 

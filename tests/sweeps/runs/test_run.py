@@ -5,7 +5,9 @@ import time
 import pytest
 
 from moe.errors import UserError
-from sweeps.runs.run import LockedError, RunStore, is_locked, locked, read_json, write_json
+from sweeps.runs.files import read_json, write_json
+from sweeps.runs.lock import LockedError, is_locked, locked
+from sweeps.runs.store import RunStore
 from sweeps.training.history import HistoryLogger
 from tests.conftest import tiny_config
 
@@ -69,7 +71,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
 
 def test_a_lock_ends_with_its_process(tmp_path):
     path = tmp_path / "lock"
-    code = f"import sys, time; from pathlib import Path; from sweeps.runs.run import locked\nwith locked(Path({str(path)!r})):\n    print('held', flush=True); time.sleep(60)"  # noqa: E501
+    code = f"import sys, time; from pathlib import Path; from sweeps.runs.lock import locked\nwith locked(Path({str(path)!r})):\n    print('held', flush=True); time.sleep(60)"  # noqa: E501
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline().strip() == "held"
         assert is_locked(path)

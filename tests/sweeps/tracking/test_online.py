@@ -14,7 +14,7 @@ from moe.errors import UserError
 from probes.probing import probe_run, probe_sweep
 from probes.suite.routing_probe import RoutingProbe
 from sweeps.launching import LaunchedSweep, plan
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from sweeps.tracking import tracker
 from sweeps.tracking.artifacts import pull
 from sweeps.tracking.sync import sync, waiting

@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 
 from moe import export
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from sweeps.training.trial import train
 from tests.conftest import tiny_config, tiny_store
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from cli import app
 from moe.config import flat
 from probes.epochs import checkpoint_snapshots
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from sweeps.training import checkpoints, trial
 from sweeps.training.checkpoints import UnusableError, best_first, complete, load
 from sweeps.training.history import Progress

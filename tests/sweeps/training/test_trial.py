@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from moe.config import flat
 from moe.errors import UserError
-from sweeps.runs.run import RunStore, locked
+from sweeps.runs.lock import locked
+from sweeps.runs.store import RunStore
 from sweeps.training import trial
 from sweeps.training.trial import train
 from tests.conftest import TINY, tiny_config, tiny_store

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from sweeps.launching import LaunchedSweep, plan
-from sweeps.runs.run import write_json
+from sweeps.runs.files import write_json
 from sweeps.views import compare, report
 
 SPEC = """name: known

@@ -4,7 +4,8 @@ import pytest
 
 from sweeps.launching import preview
 from sweeps.plan.spec import Cell, load_sweep
-from sweeps.runs.run import RunStore, write_json
+from sweeps.runs.files import write_json
+from sweeps.runs.store import RunStore
 from sweeps.views.forecast import Forecast, epochs_behind, forecast
 from tests.conftest import tiny_config
 

@@ -1,0 +1,35 @@
+"""What holds for every input, however odd: it is taken, or refused in one sentence, within bounded memory."""
+
+import contextlib
+import resource
+import sys
+from collections.abc import Iterator
+
+from moe.errors import UserError
+
+_MOST_MEMORY = 2**30  # bytes that one input may cost
+_MOST_CHARACTERS = 2000  # a sentence, with the names it needs
+
+
+def _peak() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def is_one_sentence(message: str) -> bool:
+    """Whether a message can be printed on one line of a terminal as it stands."""
+    return bool(message.strip()) and "\n" not in message.strip() and len(message) < _MOST_CHARACTERS
+
+
+@contextlib.contextmanager
+def taken_or_refused() -> Iterator[None]:
+    """Let `UserError` pass if it is one sentence; whatever else is raised fails the test, as does 1 GB of memory."""
+    before, refusal = _peak(), None
+    try:
+        yield
+    except UserError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert is_one_sentence(refusal), f"not one sentence: {refusal}"
+        refusal.encode()  # a terminal can show it: no half of a surrogate pair
+    assert _peak() - before < _MOST_MEMORY

@@ -1,0 +1,34 @@
+"""The judge of the fuzz targets can say no."""
+
+import numpy as np
+import pytest
+
+from moe.errors import UserError
+from tests.fuzz.bounds import taken_or_refused
+
+
+def test_a_users_mistake_in_one_sentence_passes():
+    with taken_or_refused():
+        raise UserError("labels.csv has no rows; add some")
+
+
+@pytest.mark.parametrize("message", ["", "two\nlines", "x" * 2000])
+def test_a_message_that_is_no_sentence_fails(message: str):
+    with pytest.raises(AssertionError, match="not one sentence"), taken_or_refused():
+        raise UserError(message)
+
+
+def test_half_of_a_surrogate_pair_fails():
+    with pytest.raises(UnicodeEncodeError), taken_or_refused():
+        raise UserError("\udcff.csv has no rows")
+
+
+def test_a_raw_error_fails():
+    with pytest.raises(KeyError), taken_or_refused():
+        raise KeyError("raw")
+
+
+@pytest.mark.slow
+def test_memory_without_bound_fails():
+    with pytest.raises(AssertionError), taken_or_refused():
+        np.ones(2**31 + 2**30, np.uint8)

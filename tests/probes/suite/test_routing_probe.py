@@ -1,0 +1,75 @@
+"""Routing: what the probe makes of data whose answer is known, and of the bad cases of real data."""
+
+import numpy as np
+import pytest
+
+from callbacks.metrics import class_information, load_balance
+from probes.statistics.resampling import bootstrap_counts
+from probes.suite.routing_probe import RoutingProbe, cv2_bootstrap, information_null, tsne
+from probes.testing import example_subject
+from tests.probes.conftest import table
+from tests.probes.suite.made import ask, with_activations
+
+
+class TestRouting:
+    def test_bootstrap_of_the_load_equals_samples_written_out(self):
+        chosen = np.random.default_rng(0).random((30, 4)) < 0.5
+        found = cv2_bootstrap(chosen, 10, seed=3)
+        for value, times in zip(found, np.concatenate(list(bootstrap_counts(30, 10, 3))).astype(int), strict=True):
+            assert value == pytest.approx(load_balance(chosen[np.repeat(np.arange(30), times)].astype(float)).cv2)
+
+    def test_the_null_of_class_information_deals_the_labels_anew(self):
+        rng = np.random.default_rng(1)
+        labels = rng.integers(0, 3, 200)
+        indices = np.stack([labels, 3 + (rng.random(200) < 0.5)], axis=1)  # expert 0 to 2 is the class
+        null = information_null(indices, labels, 3, 5, draws=20, seed=0)
+        rng = np.random.default_rng(0)
+        assert null.tolist() == [class_information(indices, rng.permutation(labels), 3, 5) for _ in range(20)]
+        assert class_information(indices, labels, 3, 5) > 10 * null.max()
+
+    def test_labels_are_dealt_to_concepts_where_images_have_them(self):
+        """Concepts are routed alike whatever their class: no information, however many images each has."""
+        rng = np.random.default_rng(2)
+        units = np.repeat(np.arange(30), 40)
+        labels = rng.integers(0, 3, 30)[units]
+        indices = rng.permuted(np.tile(np.arange(4), (30, 1)), axis=1)[units, :2]
+        null = information_null(indices, labels, 3, 4, draws=30, seed=0, units=units)
+        rng = np.random.default_rng(0)
+        one = labels[::40]
+        assert null.tolist() == [class_information(indices, rng.permutation(one)[units], 3, 4) for _ in range(30)]
+        observed = class_information(indices, labels, 3, 4)
+        assert null.min() <= observed <= null.max()
+        assert (
+            observed > information_null(indices, labels, 3, 4, draws=30, seed=0).max()
+        )  # which dealing to images misses
+
+    def test_the_map_is_repeatable_and_keeps_groups_apart(self):
+        rng = np.random.default_rng(0)
+        logits = np.concatenate([rng.normal(m, 0.1, (40, 4)) for m in (0, 5)]).astype(np.float32)
+        points = tsne(logits, 10, seed=0)
+        np.testing.assert_array_equal(points, tsne(logits, 10, seed=0))
+        within = np.ptp(points[:40], axis=0).max()
+        assert np.linalg.norm(points[:40].mean(axis=0) - points[40:].mean(axis=0)) > within
+        assert not tsne(np.ones((20, 4), np.float32), 5, seed=0).any()
+
+    def test_the_share_of_images_in_the_map_is_stated(self, tmp_path):
+        result = ask(
+            RoutingProbe(map_images=30, permutations=5, bootstrap=5), example_subject(tmp_path), tmp_path / "r"
+        )
+        assert len(table(tmp_path / "r" / "map.csv")) == 30
+        assert result.numbers["class_information"] > result.numbers["class_information_null"]
+
+    def test_one_expert_has_no_map_and_says_so(self, tmp_path):
+        result = ask(RoutingProbe(permutations=5), example_subject(tmp_path, experts=1), tmp_path / "r")
+        assert any(note.startswith("no map") for note in result.notes)
+        assert not (tmp_path / "r" / "map.png").exists()
+        assert result.numbers["load_cv2"] == 0
+
+    def test_an_unused_expert_is_named(self, tmp_path):
+        s = example_subject(tmp_path)
+        logits = s.activations.logits_nE.copy()
+        logits[:, 3] = -100
+        s = with_activations(s, logits, s.activations.readouts_EnD)
+        result = ask(RoutingProbe(map_images=0, permutations=0), s, tmp_path / "r")
+        assert result.numbers["dead"] == 1
+        assert "no image of example is routed to expert 3" in result.notes
