@@ -96,7 +96,7 @@ class TrainConfig(Section):
     lr: Positive = 3e-4
     min_lr: float = Field(1e-6, ge=0, description="end of the cosine schedule")
     weight_decay: float = Field(1e-5, ge=0)
-    clip_norm: Positive = 1.0
+    clip_norm: float | None = Field(1.0, gt=0, description="largest norm of all gradients together; null: no limit")
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "16-mixed"
     sync_batch_norm: bool = Field(True, description="batch norm over all devices, so that their number does not matter")
 

@@ -24,6 +24,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from callbacks.keys import Keys
 from moe.data.store import sha256
 from moe.files import replacing
 from sweeps.runs.files import read_json, write_json
@@ -176,13 +177,14 @@ def _rows(run: Run) -> list[Row]:
 def complete(rows: Sequence[Row], epochs: int) -> bool:
     """Whether rows have everything of the untrained model and of each epoch up to `epochs`."""
     found = by_epoch(rows)
-    needed = {epoch: {"val/loss", "train/loss"} if epoch else {"val/loss"} for epoch in range(epochs + 1)}
+    both = {Keys.VAL_LOSS, Keys.TRAIN_LOSS}
+    needed = {epoch: both if epoch else {Keys.VAL_LOSS} for epoch in range(epochs + 1)}
     return all(keys <= found.get(epoch, {}).keys() for epoch, keys in needed.items())
 
 
 def best_first(rows: Sequence[Row]) -> list[int]:
     """Epochs of training by validation loss, the lowest first; of equal ones the first; NaN last."""
-    trained = {epoch: row.get("val/loss") for epoch, row in by_epoch(rows).items() if epoch}
+    trained = {epoch: row.get(Keys.VAL_LOSS) for epoch, row in by_epoch(rows).items() if epoch}
     return sorted(trained, key=lambda epoch: (math.inf if trained[epoch] is None else trained[epoch], epoch))
 
 
