@@ -21,7 +21,7 @@ from moe.data.datasets import training_stores, validation_store
 from moe.data.store import ImageStore, chunks
 from moe.errors import UserError
 from moe.objectives import OBJECTIVES
-from moe.rng import key
+from moe.rng import Stream, key
 
 
 class Batch(NamedTuple):
@@ -145,7 +145,7 @@ class EpochBatches(Sampler[Tensor]):
         return self.count // self.batch_size
 
     def __iter__(self) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(key(self.seed, self.epoch, 2) % 2**63)
+        generator = torch.Generator().manual_seed(key(self.seed, self.epoch, Stream.ORDER) % 2**63)
         order = torch.randperm(self.count, generator=generator)
         first, self.skip = self.skip, 0
         for number in range(first, len(self)):
