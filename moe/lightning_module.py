@@ -18,7 +18,6 @@ from moe.data.loading import Batch
 from moe.distributed import all_sum, world
 from moe.losses import importance_cv2
 from moe.model import build_model
-from moe.objectives import OBJECTIVES
 from moe.rng import VALIDATION, Stream, key, normal
 from moe.routing import RoutingRecord
 
@@ -57,7 +56,7 @@ class MoEModule(L.LightningModule):
             torch.manual_seed(key(config.seed, Stream.WEIGHTS) % 2**63)
             # channels last: the layout that convolutions are fastest in, on CPUs and tensor cores alike
             self.model = build_model(config.model, config.gate).to(memory_format=torch.channels_last)
-            self.objective = OBJECTIVES[config.loss.objective](self.model.embedding, classes, config.loss)
+            self.objective = config.loss.load()(self.model.embedding, classes, config.loss)
         normalise_across_processes(self, config.train.sync_batch_norm)
         self._names: list[str] = []
         self._steps: list[Tensor] = []

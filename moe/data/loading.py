@@ -20,7 +20,6 @@ from moe.config import RunConfig
 from moe.data.datasets import training_stores, validation_store
 from moe.data.store import ImageStore, chunks
 from moe.errors import UserError
-from moe.objectives import OBJECTIVES
 from moe.rng import Stream, key
 
 
@@ -227,7 +226,7 @@ def load_run_data(config: RunConfig) -> RunData:
     count = len(train.images_NCSS)
     if count < config.train.batch_size:
         raise UserError(f"train.batch_size={config.train.batch_size} exceeds the {count} images of {config.data.name}")
-    if OBJECTIVES[config.loss.objective].needs_labels:
+    if config.loss.load().needs_labels:
         _check_labels(config, train, validation)
     return RunData(train, validation)
 
