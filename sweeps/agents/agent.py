@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
 
+from callbacks.keys import Keys
 from moe.errors import UserError
 from sweeps.agents.devices import Device
 from sweeps.agents.worker import GRACE, Worker, environment
@@ -170,7 +171,7 @@ class Agent:
         self.report(f"{claim.job.run_id} failed ({reason}); {'trying again' if again else 'giving up'}; see {log}")
 
     def _finish(self, claim: Claim, run: Run, what: str, note: str | None = None) -> bool:
-        value = run.summary.get("last", {}).get("val/loss")
+        value = run.summary.get("last", {}).get(Keys.VAL_LOSS)
         patiently(lambda: self.backend.finish(claim, value, note))
         if self.steering:
             self.steering.finish(claim, run, stopped=note is not None)

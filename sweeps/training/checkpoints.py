@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from callbacks.keys import Keys
 from moe.distributed import all_sum, world
 from sweeps.runs.exit_codes import InterruptedRunError
 from sweeps.runs.folders import EPOCH_CHECKPOINT
@@ -137,7 +138,7 @@ def best_and_last(run: Run) -> ModelCheckpoint:
         dirpath=run.checkpoints,
         filename=EPOCH_CHECKPOINT,
         auto_insert_metric_name=False,
-        monitor="val/loss",
+        monitor=Keys.VAL_LOSS,
         save_top_k=3,
         save_last=True,
         save_on_train_epoch_end=True,

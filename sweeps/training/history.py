@@ -11,6 +11,7 @@ import lightning as L
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from callbacks.keys import Keys
 from moe.lightning_module import epochs_done
 from sweeps.runs.files import write_json
 from sweeps.runs.run import Run
@@ -121,27 +122,27 @@ class Progress(L.Callback):
 
 
 _SHOWN = {
-    "train_loss": "train/loss",
-    "val_loss": "val/loss",
-    "agreement": "agreement/top_k",
-    "chance": "agreement/chance_observed",
-    "cv2": "balance/cv2",
-    "dead": "balance/dead",
+    "train_loss": Keys.TRAIN_LOSS,
+    "val_loss": Keys.VAL_LOSS,
+    "agreement": Keys.AGREEMENT,
+    "chance": Keys.CHANCE_OBSERVED,
+    "cv2": Keys.CV2,
+    "dead": Keys.DEAD,
 }
 
 
 def describe(metrics: Mapping[str, Any]) -> str:
     """The numbers to watch, in one line."""
     parts = []
-    for label, key in (("loss", "train/loss"), ("val", "val/loss")):
+    for label, key in (("loss", Keys.TRAIN_LOSS), ("val", Keys.VAL_LOSS)):
         if key in metrics:
             parts.append(f"{label} {float(metrics[key]):.3f}")
-    if "agreement/top_k" in metrics:
-        chance = float(metrics["agreement/chance_observed"])
-        parts.append(f"agreement {float(metrics['agreement/top_k']):.2f} (chance {chance:.2f})")
-    if "balance/cv2" in metrics:
-        parts.append(f"CV2 {float(metrics['balance/cv2']):.2f}")
-        dead = int(metrics["balance/dead"])
+    if Keys.AGREEMENT in metrics:
+        chance = float(metrics[Keys.CHANCE_OBSERVED])
+        parts.append(f"agreement {float(metrics[Keys.AGREEMENT]):.2f} (chance {chance:.2f})")
+    if Keys.CV2 in metrics:
+        parts.append(f"CV2 {float(metrics[Keys.CV2]):.2f}")
+        dead = int(metrics[Keys.DEAD])
         if dead:
             parts.append(f"{dead} dead")
     return "  ".join(parts)

@@ -14,6 +14,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 
+from callbacks.keys import Keys
 from callbacks.monitors import Coactivation, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
 from moe.config import RunConfig
 from moe.data.datasets import check_available
@@ -229,7 +230,7 @@ def _finish(run: Run, config: RunConfig, module: MoEModule, data: RunData) -> No
     run.step_checkpoint.unlink(missing_ok=True)
     rows = run.history()
     trained = rows[1:]
-    best = min(trained, key=lambda row: float("inf") if row["val/loss"] is None else row["val/loss"])
+    best = min(trained, key=lambda row: float("inf") if (loss := row[Keys.VAL_LOSS]) is None else loss)
     _export(run.model, run, config, module, data, config.train.epochs)
     at = int(best["epoch"] or 0)
     checkpoint = run.epoch_checkpoint(at)
