@@ -249,7 +249,7 @@ class Agent:
 def _sign_of_life(run: Run) -> tuple[int, ...]:
     """Something that changes while a run works."""
     stats = []
-    for file in (run.progress_file, run.history_file, run.log_file, run.step_checkpoint, run.checkpoints):
+    for file in (run.progress_file, run.history_file, run.log_file, run.checkpoints):
         try:
             stats.append(file.stat().st_mtime_ns)
         except FileNotFoundError:
