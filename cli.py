@@ -205,10 +205,10 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Compare a sweep's runs, grouped by what was swept: mean and sd over seeds."""
-    from sweeps.launching import LaunchedSweep
+    from sweeps.queue.opening import open_sweep
     from sweeps.views import compare, report
 
-    comparison = compare.compare(LaunchedSweep(sweep))
+    comparison = compare.compare(open_sweep(sweep))
     if as_json:
         print_json(comparison.as_json())
     else:

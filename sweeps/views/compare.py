@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from callbacks.keys import Keys
-from sweeps.launching import LaunchedSweep
 from sweeps.plan.spec import Sweep
+from sweeps.queue.launched import LaunchedSweep, QueuedCell
+from sweeps.queue.status import filled_cells, status
 from sweeps.runs.run import Run
 
 _METRICS = {
@@ -99,13 +100,13 @@ class Comparison:
 def compare(sweep: LaunchedSweep) -> Comparison:
     """Summarise a sweep over its seeds. Unfinished cells are counted, never averaged."""
     parameters = [path for path in sweep.swept if path != Sweep.replicate]
-    grouped: dict[tuple[str, ...], list[Any]] = {}
-    for job in sweep.cells():
-        grouped.setdefault(tuple(repr(job.values[path]) for path in parameters), []).append(job)
+    grouped: dict[tuple[str, ...], list[QueuedCell]] = {}
+    for cell in filled_cells(sweep):
+        grouped.setdefault(tuple(repr(cell.values[path]) for path in parameters), []).append(cell)
     members = []
-    for jobs in grouped.values():
-        runs = [run for run in (sweep.store.run(job.run_id) for job in jobs) if run.finished]
-        members.append(({path: jobs[0].values[path] for path in parameters}, runs, len(jobs)))
+    for cells in grouped.values():
+        runs = [run for run in (sweep.store.run(cell.run_id) for cell in cells) if run.finished]
+        members.append(({path: cells[0].values[path] for path in parameters}, runs, len(cells)))
     numbers = {run.id: run_numbers(run) for _, runs, _ in members for run in runs}
     present = {column for values in numbers.values() for column in values}
     columns = [UNTRAINED, *_METRICS.values()]
@@ -139,9 +140,8 @@ def _cell(values: Sequence[float | None]) -> Cell | None:
 
 def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
     notes = []
-    backend = sweep.backend()
-    early = sum(1 for state in backend.states().values() if state.state == "finished" and state.note)
-    backend.close()
+    cells = status(sweep).cells if sweep.steered else ()
+    early = sum(1 for cell in cells if cell.state == "finished" and cell.note)
     if early:
         notes.append(f"{early} runs were stopped early or not begun, as the sweep's file asks; they are not averaged")
     missing = sum(group.planned - len(group.runs) for group in groups) - early
