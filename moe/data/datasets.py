@@ -187,7 +187,7 @@ def import_images(
 
 def _check_own_name(name: str, path: Path, *, things: bool) -> None:
     """Refuse the name of a known dataset or of its stores, except THINGS for a copy of it."""
-    for key, dataset in DATASETS.items():
+    for key, dataset in DATASETS.usable().items():
         if name in {key, dataset.train, dataset.validation, *dataset.probes} and not (things and key == "things"):
             command = f"moe data prepare {key}" + ("" if dataset.builtin else f" --source {shlex.quote(str(path))}")
             raise UserError(f'"{name}" belongs to the known dataset {key} (`{command}`); give your images another name')
