@@ -1,7 +1,5 @@
 """Runs of a sweep side by side: grouped by what was swept, mean and sd over seeds."""
 
-import csv
-import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from callbacks.keys import Keys
+from callbacks.tables import csv_text, latex_text
 from sweeps.plan.spec import Sweep
 from sweeps.queue.launched import LaunchedSweep, QueuedCell
 from sweeps.queue.status import filled_cells, status
@@ -193,28 +192,17 @@ def terminal_table(comparison: Comparison) -> Table:
 
 def to_csv(comparison: Comparison) -> str:
     """One row a group; three columns (mean, sd, n) a number."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = [f"{column} {what}" for column in comparison.columns for what in ("mean", "sd", "n")]
-    writer.writerow([*comparison.parameters, "runs", "planned", *names])
+    rows = []
     for group in comparison.groups:
         cells = [group.cells[column] for column in comparison.columns]
-        parts = [part for cell in cells for part in ((cell.mean, cell.sd, cell.n) if cell else ("", "", 0))]
-        writer.writerow([*group.values.values(), len(group.runs), group.planned, *parts])
-    return text.getvalue()
+        parts = [part for cell in cells for part in ((cell.mean, cell.sd, cell.n) if cell else (None, None, 0))]
+        rows.append([*group.values.values(), len(group.runs), group.planned, *parts])
+    return csv_text([*comparison.parameters, "runs", "planned", *names], rows)
 
 
 def to_latex(comparison: Comparison) -> str:
-    """A booktabs table, one column for each group of runs."""
+    """A booktabs table, one column for each group of runs, its parameters and number of runs above the rule."""
     rows = rows_of(comparison)
-    lines = [f"\\begin{{tabular}}{{l{'r' * len(rows)}}}", "\\toprule"]
-    for place, name in enumerate(header(comparison)):
-        cells = [_escape(row[place]).replace("±", "$\\pm$") for row in rows]
-        lines.append(" & ".join([_escape(name), *cells]) + " \\\\")
-        if place == len(comparison.parameters):
-            lines.append("\\midrule")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
-
-
-def _escape(text: str) -> str:
-    return "".join("\\" + character if character in "&%$#_{}" else character for character in text)
+    lines = ([name, *(row[place] for row in rows)] for place, name in enumerate(header(comparison)))
+    return latex_text(lines, align="l" + "r" * len(rows), rules=[len(comparison.parameters) + 1])
