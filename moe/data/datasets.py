@@ -131,7 +131,7 @@ DATASETS = Registry(
     "moe.datasets",
     {
         "synthetic": "moe.data.datasets:Synthetic",
-        "stl10": "moe.data.datasets:STL10",
+        "stl10": "moe.data.stl10:STL10",
         "things": "moe.data.datasets:Things",
     },
     _made,
