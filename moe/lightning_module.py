@@ -3,6 +3,7 @@
 Axes: B images, C = 3 channels, S image side, D embedding, E experts.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -16,6 +17,7 @@ from moe.config import RunConfig
 from moe.data.augment import as_float, normalise, two_views
 from moe.data.loading import Batch
 from moe.distributed import all_sum, world
+from moe.experts import leave_idle_alone
 from moe.hardware import adam_options, has_scaler
 from moe.keys import Keys, train, val
 from moe.losses import importance_cv2
@@ -63,6 +65,7 @@ class MoEModule(L.LightningModule):
         normalise_across_processes(self, config.train.sync_batch_norm)
         self._names: list[str] = []
         self._steps: list[Tensor] = []
+        self._views_E: Sequence[int] | None = None
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Images and labels go to the device; places stay, since views are drawn from them on the CPU."""
@@ -75,6 +78,7 @@ class MoEModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss of one batch."""
         values, record = self._two_view_step(batch, self.current_epoch)
+        self._views_E = record.views_E
         if self._ends_epoch(batch_idx):
             rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
             self.log(Keys.LR, rate, on_step=False, on_epoch=True, batch_size=1, sync_dist=self._several)
@@ -96,13 +100,15 @@ class MoEModule(L.LightningModule):
         """Everything to be logged, the whole loss first, and the routing of both views."""
         views = two_views(self.config.augment, batch.images, batch.places, seed=self.config.seed, epoch=epoch)
         x = self._normalised(torch.cat(views))
-        z, routing = self.model.embed(x, self._noise(batch.places, epoch).to(x.device) if self.training else None)
+        noise = self._noise(batch.places, epoch).to(x.device) if self.training else None
+        z, routing, loads = self.model.embed(x, noise)
         z_a, z_b = z.chunk(2)
         objective, metrics = self.objective(z_a, z_b, batch.labels)
         importance = importance_cv2(routing.gates())
         loss = objective + self.config.loss.importance_weight * importance
         kept, count = routing.detached(), len(batch.images)
-        record = RoutingRecord(kept.rows(0, count), kept.rows(count, 2 * count))
+        views_E = loads.everywhere if self.training else None
+        record = RoutingRecord(kept.rows(0, count), kept.rows(count, 2 * count), views_E=views_E)
         return {"loss": loss, "objective": objective, "importance_cv2": importance} | metrics, record
 
     def _noise(self, places_B: Tensor, epoch: int) -> Tensor:
@@ -148,6 +154,11 @@ class MoEModule(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         """The same place for the training metrics."""
         self.log(Keys.EPOCH, float(epochs_done(self.trainer)), sync_dist=self._several)
+
+    def on_after_backward(self) -> None:
+        """Experts without images in this step keep their weights, as in a loop where they have no gradients."""
+        if self._views_E is not None:
+            leave_idle_alone(self.model.experts, self._views_E)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

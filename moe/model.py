@@ -11,17 +11,18 @@ from torch import Tensor, nn
 from moe.backbone import block_channels, scaled, shared_blocks
 from moe.batched import BatchedExperts
 from moe.config import ModelConfig
-from moe.experts import Expert, weighted_sum
+from moe.experts import Expert, Loads, loads, weighted_sum
 from moe.gates.base import Gate
 from moe.gates.options import GateConfig, NoisyTopKConfig
 from moe.routing import Routing
 
 
 class Embedded(NamedTuple):
-    """Embedding z (B, D) float32 and the routing that made it."""
+    """Embedding z (B, D) float32, the routing that made it, and how many images each expert had."""
 
     z: Tensor
     routing: Routing
+    loads: Loads
 
 
 class MoE(nn.Module):
@@ -55,7 +56,9 @@ class MoE(nn.Module):
         h = self.shared(x_BCHW)
         routing = self.gate(h, noise_BE)
         at_once = h.is_cuda if self.experts_at_once is None else self.experts_at_once
-        return Embedded(weighted_sum(self.experts, h, routing, self._batched if at_once else None), routing)
+        counted = loads(routing, shared=self.training)
+        z = weighted_sum(self.experts, h, routing, self._batched if at_once else None, counted)
+        return Embedded(z, routing, counted)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Embedding z (B, D) float32 of normalised images (B, 3, H, W), Equation 1."""
