@@ -3,6 +3,7 @@
 Axes: B images, C = 3 channels, S image side, D embedding, E experts.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -17,14 +18,13 @@ from moe.data.augment import as_float, normalise, two_views
 from moe.data.draw import Draws
 from moe.data.loading import Batch
 from moe.distributed import all_sum, world
+from moe.experts import leave_idle_alone
+from moe.hardware import adam_options, has_scaler
+from moe.keys import Keys, train, val
 from moe.losses import importance_cv2
 from moe.model import build_model
-from moe.objectives import OBJECTIVES
-from moe.rng import key, to_device
+from moe.rng import VALIDATION, Stream, key, to_device
 from moe.routing import RoutingRecord
-
-_VALIDATION_EPOCH = 2**31  # a stream of its own: validation views are the same in every epoch
-_WEIGHTS, _STEP = 3, 5  # streams of random numbers; 0 and 1 are the views, 2 the order of images, 4 the noise
 
 
 def epochs_done(trainer: L.Trainer) -> int:
@@ -58,16 +58,17 @@ class MoEModule(L.LightningModule):
         self.mean, self.sd = mean, sd
         # initial weights are a function of the seed alone, whatever ran in this process before
         with torch.random.fork_rng():
-            torch.manual_seed(key(config.seed, _WEIGHTS) % 2**63)
+            torch.manual_seed(key(config.seed, Stream.WEIGHTS) % 2**63)
             # channels last: the layout that convolutions are fastest in, on CPUs and tensor cores alike
             self.model = build_model(config.model, config.gate).to(memory_format=torch.channels_last)
-            self.objective = OBJECTIVES[config.loss.objective](self.model.embedding, classes, config.loss)
+            self.objective = config.loss.load()(self.model.embedding, classes, config.loss)
         self.model.experts_at_once = {"auto": None, "plain": False, "batched": True}[config.machine.experts]
         normalise_across_processes(self, config.train.sync_batch_norm)
         # tables of training and of validation views
         self._draws, self._validation_draws = (Draws(config.augment, config.model.experts, config.seed) for _ in "ab")
         self._names: list[str] = []
         self._steps: list[Tensor] = []
+        self._views_E: Sequence[int] | None = None
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Images and labels go to the device; places stay, since views are drawn from them on the CPU."""
@@ -75,23 +76,24 @@ class MoEModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Seed torch from the step: layers that draw their own numbers leave no state to save for a resume."""
-        torch.manual_seed(key(self.config.seed, self.global_step, _STEP, world()[0]) % 2**63)
+        torch.manual_seed(key(self.config.seed, self.global_step, Stream.STEP, world()[0]) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss of one batch."""
         values, record = self._two_view_step(batch, self.current_epoch)
+        self._views_E = record.views_E
         if self._ends_epoch(batch_idx):
             rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
-            self.log("lr", rate, on_step=False, on_epoch=True, batch_size=1, sync_dist=self._several)
+            self.log(Keys.LR, rate, on_step=False, on_epoch=True, batch_size=1, sync_dist=self._several)
         self._names = list(values)
         self._steps.append(torch.stack([value.detach().float() for value in values.values()]))
         return {"loss": values["loss"], "routing": record}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
         """Loss on two views, and the routing of the images as they are."""
-        values, record = self._two_view_step(batch, _VALIDATION_EPOCH)
+        values, record = self._two_view_step(batch, VALIDATION)
         self.log_dict(
-            {f"val/{name}": value for name, value in values.items()},
+            {val(name): value for name, value in values.items()},
             on_step=False, on_epoch=True, batch_size=len(batch.images), sync_dist=self._several,
         )  # fmt: skip
         clean = self.model.route(self._normalised(as_float(batch.images)))
@@ -99,17 +101,18 @@ class MoEModule(L.LightningModule):
 
     def _two_view_step(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], RoutingRecord]:
         """Everything to be logged, the whole loss first, and the routing of both views."""
-        draws = self._validation_draws if epoch == _VALIDATION_EPOCH else self._draws
+        draws = self._validation_draws if epoch == VALIDATION else self._draws
         drawn, noise = draws(batch.places, size=batch.images.shape[-1], epoch=epoch, device=batch.images.device)
         config = self.config
         views = two_views(config.augment, batch.images, batch.places, seed=config.seed, epoch=epoch, drawn=drawn)
-        z, routing = self.model.embed(self._normalised(torch.cat(views)), noise if self.training else None)
+        z, routing, loads = self.model.embed(self._normalised(torch.cat(views)), noise if self.training else None)
         z_a, z_b = z.chunk(2)
         objective, metrics = self.objective(z_a, z_b, batch.labels)
         importance = importance_cv2(routing.gates())
         loss = objective + self.config.loss.importance_weight * importance
         kept, count = routing.detached(), len(batch.images)
-        record = RoutingRecord(kept.rows(0, count), kept.rows(count, 2 * count))
+        views_E = loads.everywhere if self.training else None
+        record = RoutingRecord(kept.rows(0, count), kept.rows(count, 2 * count), views_E=views_E)
         return {"loss": loss, "objective": objective, "importance_cv2": importance} | metrics, record
 
     def _normalised(self, x_BCSS: Tensor) -> Tensor:
@@ -128,7 +131,7 @@ class MoEModule(L.LightningModule):
             return
         means = torch.stack(self._steps).double().mean(dim=0).float()
         self._steps = []
-        logged = {f"train/{name}": mean for name, mean in zip(self._names, means, strict=True)}
+        logged = {train(name): mean for name, mean in zip(self._names, means, strict=True)}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=1, sync_dist=self._several)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -145,15 +148,33 @@ class MoEModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Give the epoch's metrics their place: epochs done, 0 for the untrained model."""
-        self.log("epoch", float(epochs_done(self.trainer)), sync_dist=self._several)
+        self.log(Keys.EPOCH, float(epochs_done(self.trainer)), sync_dist=self._several)
 
     def on_train_epoch_end(self) -> None:
         """The same place for the training metrics."""
-        self.log("epoch", float(epochs_done(self.trainer)), sync_dist=self._several)
+        self.log(Keys.EPOCH, float(epochs_done(self.trainer)), sync_dist=self._several)
+
+    def on_after_backward(self) -> None:
+        """Experts without images in this step keep their weights, as in a loop where they have no gradients."""
+        if self._views_E is not None:
+            leave_idle_alone(self.model.experts, self._views_E)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Limit the norm of all gradients together; they are unscaled by now.
+
+        Lightning refuses to clip for a fused optimiser under any mixed precision. With a scaler it is right to, and
+        has its way; without one (bfloat16) there is no scale that the optimiser could still have to take away.
+        """
+        if has_scaler(self.trainer.precision_plugin):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         """Adam with cosine annealing, one step an epoch (Appendix A.1)."""
         train = self.config.train
-        fused = self.device.type == "cuda"
-        optimizer = Adam(self.parameters(), lr=train.lr, weight_decay=train.weight_decay, fused=fused)
+        options = adam_options(self.device.type, self.trainer.precision_plugin)
+        optimizer = Adam(self.parameters(), lr=train.lr, weight_decay=train.weight_decay, **options)
         return [optimizer], [CosineAnnealingLR(optimizer, T_max=train.epochs, eta_min=train.min_lr)]

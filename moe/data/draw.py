@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from moe.config import AugmentConfig
-from moe.rng import key, normal, to_device, uniform
+from moe.rng import Stream, key, normal, to_device, uniform
 
 _TRIES = 10  # torchvision's RandomResizedCrop gives up after as many
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))
 _CHUNK = 2**15  # images drawn at a time, for the sake of memory
-_NOISE = 4  # the stream of the gate's noise; 0 and 1 are the views
 
 
 @dataclass(frozen=True)
@@ -123,13 +122,13 @@ def _fallback(config: AugmentConfig, size: int) -> tuple[float, float]:
 
 def draw_views(config: AugmentConfig, size: int, index_B: Tensor, *, seed: int, epoch: int) -> ViewParameters:
     """Parameters of both views of images of `size` pixels: 2B rows, all first views first; on the device of index_B."""
-    views = [draw(config, size, key(seed, epoch, view), index_B) for view in (0, 1)]
+    views = [draw(config, size, key(seed, epoch, view), index_B) for view in (Stream.VIEW_A, Stream.VIEW_B)]
     return ViewParameters(*(torch.cat([getattr(v, field.name) for v in views]) for field in fields(ViewParameters)))
 
 
 def draw_noise(experts: int, index_B: Tensor, *, seed: int, epoch: int) -> Tensor:
     """The gate's noise, (2B, E) float32 standard normal: a function of (seed, epoch, view, image)."""
-    return torch.cat([normal(key(seed, epoch, _NOISE, view), index_B, experts) for view in (0, 1)])
+    return torch.cat([normal(key(seed, epoch, Stream.NOISE, view), index_B, experts) for view in (0, 1)])
 
 
 class Draws:
