@@ -30,16 +30,32 @@ class Gate(Protocol):
         ...
 
 
-def _branch(channels: int, hidden: int, experts: int) -> nn.Sequential:
-    """Phi of Equation 2: convolution 3x3, batch norm, ReLU, global average pooling, linear layer."""
-    return nn.Sequential(
-        nn.Conv2d(channels, hidden, kernel_size=3, padding=1, bias=False),
-        BatchNorm(hidden),
-        nn.ReLU(inplace=True),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(hidden, experts),
-    )
+class Branch(nn.Sequential):
+    """Phi of Equation 2: convolution 3x3, batch norm, ReLU, global average pooling, linear layer.
+
+    Convolution, norm and ReLU compute in the precision of the blocks before them. From the pooling on all is float32,
+    outside autocast: a mean over pixels or a logit that is rounded to half precision (8 or 11 significant bits) moves
+    images to other experts, and makes ties at the boundary of the top k, which are decided by an expert's number. The
+    rounding of single pixels, which remains, is averaged over them.
+    """
+
+    def __init__(self, channels: int, hidden: int, experts: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels, hidden, kernel_size=3, padding=1, bias=False),
+            BatchNorm(hidden),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(hidden, experts),
+        )
+
+    def forward(self, h_BCHW: Tensor) -> Tensor:
+        """Logits (B, E), float32 at least."""
+        convolution, norm, relu, pool, flatten, head = self
+        x_BCHW = relu(norm(convolution(h_BCHW)))
+        with torch.autocast(h_BCHW.device.type, enabled=False):
+            logits_BE: Tensor = head(flatten(pool(at_least_float32(x_BCHW))))
+        return logits_BE
 
 
 def keep_top_k(scores_BE: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
@@ -69,15 +85,15 @@ class NoisyTopKGate(nn.Module):
     def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: GateConfig) -> None:
         super().__init__()
         self.top_k = top_k
-        self.logits = _branch(channels, hidden, experts)
-        self.noise = _branch(channels, hidden, experts) if config.noisy else None
+        self.logits = Branch(channels, hidden, experts)
+        self.noise = Branch(channels, hidden, experts) if config.noisy else None
 
     def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:
-        """Route a batch, see `Gate`. Decisions are made in float32 whatever the autocast."""
-        logits_BE = at_least_float32(self.logits(h_BCHW))
+        """Route a batch, see `Gate`. Decisions are made in float32 whatever the autocast, see `Branch`."""
+        logits_BE = self.logits(h_BCHW)
         scores_BE = logits_BE
         if self.noise is not None and self.training:
-            scale_BE = F.softplus(at_least_float32(self.noise(h_BCHW)))
+            scale_BE = F.softplus(self.noise(h_BCHW))
             noise_BE = torch.randn_like(logits_BE) if noise_BE is None else noise_BE
             scores_BE = logits_BE + noise_BE * scale_BE
         return Routing(logits_BE, *keep_top_k(scores_BE, self.top_k))
