@@ -22,12 +22,8 @@ from moe.hardware import adam_options, has_scaler
 from moe.keys import Keys, train, val
 from moe.losses import importance_cv2
 from moe.model import build_model
-from moe.objectives import OBJECTIVES
-from moe.rng import key, normal
+from moe.rng import VALIDATION, Stream, key, normal
 from moe.routing import RoutingRecord
-
-_VALIDATION_EPOCH = 2**31  # a stream of its own: validation views are the same in every epoch
-_WEIGHTS, _NOISE, _STEP = 3, 4, 5  # streams of random numbers; 0 and 1 are the views, 2 the order of images
 
 
 def epochs_done(trainer: L.Trainer) -> int:
@@ -61,10 +57,10 @@ class MoEModule(L.LightningModule):
         self.mean, self.sd = mean, sd
         # initial weights are a function of the seed alone, whatever ran in this process before
         with torch.random.fork_rng():
-            torch.manual_seed(key(config.seed, _WEIGHTS) % 2**63)
+            torch.manual_seed(key(config.seed, Stream.WEIGHTS) % 2**63)
             # channels last: the layout that convolutions are fastest in, on CPUs and tensor cores alike
             self.model = build_model(config.model, config.gate).to(memory_format=torch.channels_last)
-            self.objective = OBJECTIVES[config.loss.objective](self.model.embedding, classes, config.loss)
+            self.objective = config.loss.load()(self.model.embedding, classes, config.loss)
         self.model.experts_at_once = {"auto": None, "plain": False, "batched": True}[config.machine.experts]
         normalise_across_processes(self, config.train.sync_batch_norm)
         self._names: list[str] = []
@@ -77,7 +73,7 @@ class MoEModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Seed torch from the step: layers that draw their own numbers leave no state to save for a resume."""
-        torch.manual_seed(key(self.config.seed, self.global_step, _STEP, world()[0]) % 2**63)
+        torch.manual_seed(key(self.config.seed, self.global_step, Stream.STEP, world()[0]) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss of one batch."""
@@ -92,7 +88,7 @@ class MoEModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
         """Loss on two views, and the routing of the images as they are."""
-        values, record = self._two_view_step(batch, _VALIDATION_EPOCH)
+        values, record = self._two_view_step(batch, VALIDATION)
         self.log_dict(
             {val(name): value for name, value in values.items()},
             on_step=False, on_epoch=True, batch_size=len(batch.images), sync_dist=self._several,
@@ -117,7 +113,7 @@ class MoEModule(L.LightningModule):
 
     def _noise(self, places_B: Tensor, epoch: int) -> Tensor:
         """The gate's noise, (2B, E) standard normal: a function of (seed, epoch, view, image)."""
-        streams = [key(self.config.seed, epoch, _NOISE, view) for view in (0, 1)]
+        streams = [key(self.config.seed, epoch, Stream.NOISE, view) for view in (0, 1)]
         return torch.cat([normal(stream, places_B, self.config.model.experts) for stream in streams])
 
     def _normalised(self, x_BCSS: Tensor) -> Tensor:

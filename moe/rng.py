@@ -7,8 +7,28 @@ often training was interrupted, so there is no generator state to save. The mixe
 Axes: B images, N draws.
 """
 
+from enum import IntEnum, unique
+
 import torch
 from torch import Tensor
+
+VALIDATION = 2**31  # in place of an epoch, which is smaller: validation views are the same after every epoch
+
+
+@unique
+class Stream(IntEnum):
+    """What random numbers are for, a part of their key: one purpose never repeats the numbers of another.
+
+    The values are part of every result ever computed; a new purpose gets a new one.
+    """
+
+    VIEW_A = 0
+    VIEW_B = 1
+    ORDER = 2
+    WEIGHTS = 3
+    NOISE = 4
+    STEP = 5
+
 
 _MASK = (1 << 64) - 1
 

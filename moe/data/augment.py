@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moe.config import AugmentConfig
-from moe.rng import key, uniform
+from moe.rng import Stream, key, uniform
 
 _TRIES = 10  # torchvision's RandomResizedCrop gives up after as many
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))
@@ -241,7 +241,7 @@ def two_views(
         epoch: every epoch draws anew.
     """
     size, count = images_BCSS.shape[-1], len(images_BCSS)
-    drawn = [draw(config, size, key(seed, epoch, view), index_B) for view in (0, 1)]
+    drawn = [draw(config, size, key(seed, epoch, view), index_B) for view in (Stream.VIEW_A, Stream.VIEW_B)]
     # one pass over both: half the kernel launches on a GPU
     both = ViewParameters(
         *(torch.cat([getattr(view, field.name) for view in drawn]) for field in fields(ViewParameters))

@@ -6,8 +6,6 @@ import pytest
 from pydantic import ValidationError
 
 from moe.config import (
-    SHIPPED_GATES,
-    SHIPPED_OBJECTIVES,
     RunConfig,
     flat,
     from_flat,
@@ -125,11 +123,3 @@ def test_assignments_take_small_numbers_as_shells_write_them():
 def test_bad_assignments_are_refused(pair):
     with pytest.raises(UserError, match=r"KEY=VALUE|unknown parameter"):
         parse_assignments([pair])
-
-
-def test_names_that_are_known_without_torch_are_those_of_the_registries():
-    from moe.gate import GATES
-    from moe.objectives import OBJECTIVES
-
-    assert set(GATES) == SHIPPED_GATES
-    assert set(OBJECTIVES) == SHIPPED_OBJECTIVES

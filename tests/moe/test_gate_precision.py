@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from moe.config import GateConfig
-from moe.gate import NoisyTopKGate
+from moe.gates.noisy_top_k import NoisyTopKGate
+from moe.gates.options import NoisyTopKConfig
 
 IMAGES, CHANNELS, HIDDEN, EXPERTS, TOP_K = 2000, 8, 16, 8, 2
 HALVES = [torch.bfloat16, torch.float16]
@@ -14,7 +14,7 @@ HALVES = [torch.bfloat16, torch.float16]
 def close_race():
     """A gate whose logits lie around 4, a few thousandths apart: half precision there has steps of 1/64 and 1/512."""
     torch.manual_seed(0)
-    gate = NoisyTopKGate(CHANNELS, HIDDEN, EXPERTS, TOP_K, GateConfig())
+    gate = NoisyTopKGate(CHANNELS, HIDDEN, EXPERTS, TOP_K, NoisyTopKConfig())
     with torch.no_grad():
         for branch in (gate.logits, gate.noise):
             branch[-1].weight.mul_(0.02)

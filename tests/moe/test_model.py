@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from moe.backbone import ResidualUnit, block_channels
-from moe.config import GateConfig, LossConfig, ModelConfig
+from moe.config import ModelConfig
 from moe.experts import weighted_sum
+from moe.gates.options import NoisyTopKConfig
 from moe.model import build_model
-from moe.objectives import OBJECTIVES
+from moe.objectives.contrastive import Contrastive
+from moe.objectives.options import ContrastiveConfig
 from moe.routing import Routing
 
 SMALL = {"width": 0.0625}
@@ -47,7 +49,7 @@ def test_sizes_of_the_papers_models(experts, channels):
     config = ModelConfig(experts=experts)
     with torch.device("meta"):
         model = build_model(config)
-        head = OBJECTIVES["contrastive"](model.embedding, 0, LossConfig())
+        head = Contrastive(model.embedding, 0, ContrastiveConfig())
     assert block_channels(config)[2] == channels == model.embedding
     network = sum(p.numel() for p in model.parameters())
     total = network + sum(p.numel() for p in head.parameters())
@@ -148,7 +150,7 @@ def test_gradients_of_unchosen_images_are_zero():
 
 
 def test_gate_settings_reach_the_gate():
-    assert build_model(ModelConfig(**SMALL), GateConfig(noisy=False)).gate.noise is None
+    assert build_model(ModelConfig(**SMALL), NoisyTopKConfig(noisy=False)).gate.noise is None
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -14,7 +14,7 @@ from moe.config import ModelConfig, from_flat
 from moe.data.loading import Batch, Share
 from moe.distributed import gather
 from moe.experts import weighted_sum
-from moe.gate import keep_top_k
+from moe.gates.base import keep_top_k
 from moe.lightning_module import MoEModule
 from moe.losses import importance_cv2, nt_xent
 from moe.model import build_model

@@ -1,33 +1,53 @@
-"""The noisy top-k gate (Section 3, Equations 2 and 3; Shazeer et al. 2017).
+"""What a gate is.
 
 Axes: B images, C channels, H height, W width, E experts, K = top-k slots.
 """
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from moe.batchnorm import BatchNorm
-from moe.config import GateConfig
+from moe.gates.options import GateConfig
 from moe.precision import at_least_float32
 from moe.routing import Routing
 
 
-class Gate(Protocol):
-    """Decides which experts process an image. Names of gates live in GATES."""
+class Gate(nn.Module, ABC):
+    """Decides which experts process an image.
 
-    def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: GateConfig) -> None: ...
+    Guarantees
+    ----------
+    Shapes. K experts an image, all different, the largest weight first; the weights of an image sum to 1.
 
-    def __call__(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:
+    Precision. Logits and weights are float32 (float64 for float64 latents) whatever the autocast.
+
+    Reproducibility. In evaluation the routing of an image is a function of its latent alone, whatever else is in the
+    batch. In training nothing is drawn but from the noise that is handed over, or from torch's generator without it.
+
+    Gradients. They reach every parameter that decides how much a chosen expert counts.
+
+    Args:
+        channels: channels C of the latent.
+        hidden: channels of a branch's convolution.
+        experts: number of experts E.
+        top_k: experts chosen for each image.
+        config: the gate's own options.
+    """
+
+    def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: GateConfig) -> None:  # noqa: ARG002
+        super().__init__()
+        self.top_k = top_k
+
+    @abstractmethod
+    def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:
         """Routing of a batch of latents.
 
         Args:
             h_BCHW: what the shared blocks made of the images.
             noise_BE: standard normal numbers for a gate that is noisy while training; None: it draws its own.
         """
-        ...
 
 
 class Branch(nn.Sequential):
@@ -69,34 +89,3 @@ def keep_top_k(scores_BE: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     """
     kept_BK, indices_BK = scores_BE.topk(top_k, dim=1)
     return indices_BK, kept_BK.softmax(dim=1)
-
-
-class NoisyTopKGate(nn.Module):
-    """H = l_g + N(0, 1) * softplus(l_n) while training, H = l_g otherwise; then the top k of H.
-
-    Args:
-        channels: channels C of the latent.
-        hidden: channels of each branch's convolution.
-        experts: number of experts E.
-        top_k: experts chosen for each image.
-        config: `noisy: false` leaves the noise branch out altogether.
-    """
-
-    def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: GateConfig) -> None:
-        super().__init__()
-        self.top_k = top_k
-        self.logits = Branch(channels, hidden, experts)
-        self.noise = Branch(channels, hidden, experts) if config.noisy else None
-
-    def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:
-        """Route a batch, see `Gate`. Decisions are made in float32 whatever the autocast, see `Branch`."""
-        logits_BE = self.logits(h_BCHW)
-        scores_BE = logits_BE
-        if self.noise is not None and self.training:
-            scale_BE = F.softplus(self.noise(h_BCHW))
-            noise_BE = torch.randn_like(logits_BE) if noise_BE is None else noise_BE
-            scores_BE = logits_BE + noise_BE * scale_BE
-        return Routing(logits_BE, *keep_top_k(scores_BE, self.top_k))
-
-
-GATES: dict[str, type[Gate]] = {"noisy_top_k": NoisyTopKGate}
