@@ -5,10 +5,12 @@ Axes: B images, C channels, H height, W width, E experts, K = top-k slots.
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from moe.batchnorm import BatchNorm
 from moe.gates.options import GateConfig
+from moe.precision import at_least_float32
 from moe.routing import Routing
 
 
@@ -48,16 +50,32 @@ class Gate(nn.Module, ABC):
         """
 
 
-def branch(channels: int, hidden: int, experts: int) -> nn.Sequential:
-    """Phi of Equation 2: convolution 3x3, batch norm, ReLU, global average pooling, linear layer."""
-    return nn.Sequential(
-        nn.Conv2d(channels, hidden, kernel_size=3, padding=1, bias=False),
-        BatchNorm(hidden),
-        nn.ReLU(inplace=True),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(hidden, experts),
-    )
+class Branch(nn.Sequential):
+    """Phi of Equation 2: convolution 3x3, batch norm, ReLU, global average pooling, linear layer.
+
+    Convolution, norm and ReLU compute in the precision of the blocks before them. From the pooling on all is float32,
+    outside autocast: a mean over pixels or a logit that is rounded to half precision (8 or 11 significant bits) moves
+    images to other experts, and makes ties at the boundary of the top k, which are decided by an expert's number. The
+    rounding of single pixels, which remains, is averaged over them.
+    """
+
+    def __init__(self, channels: int, hidden: int, experts: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels, hidden, kernel_size=3, padding=1, bias=False),
+            BatchNorm(hidden),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(hidden, experts),
+        )
+
+    def forward(self, h_BCHW: Tensor) -> Tensor:
+        """Logits (B, E), float32 at least."""
+        convolution, norm, relu, pool, flatten, head = self
+        x_BCHW = relu(norm(convolution(h_BCHW)))
+        with torch.autocast(h_BCHW.device.type, enabled=False):
+            logits_BE: Tensor = head(flatten(pool(at_least_float32(x_BCHW))))
+        return logits_BE
 
 
 def keep_top_k(scores_BE: Tensor, top_k: int) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe.gates.base import Gate, branch, keep_top_k
+from moe.gates.base import Branch, Gate, keep_top_k
 from moe.gates.options import NoisyTopKConfig
-from moe.precision import at_least_float32
 from moe.routing import Routing
 
 
@@ -26,15 +25,15 @@ class NoisyTopKGate(Gate):
 
     def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: NoisyTopKConfig) -> None:
         super().__init__(channels, hidden, experts, top_k, config)
-        self.logits = branch(channels, hidden, experts)
-        self.noise = branch(channels, hidden, experts) if config.noisy else None
+        self.logits = Branch(channels, hidden, experts)
+        self.noise = Branch(channels, hidden, experts) if config.noisy else None
 
     def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:
-        """Route a batch, see `Gate`. Decisions are made in float32 whatever the autocast."""
-        logits_BE = at_least_float32(self.logits(h_BCHW))
+        """Route a batch, see `Gate`. Decisions are made in float32 whatever the autocast, see `Branch`."""
+        logits_BE = self.logits(h_BCHW)
         scores_BE = logits_BE
         if self.noise is not None and self.training:
-            scale_BE = F.softplus(at_least_float32(self.noise(h_BCHW)))
+            scale_BE = F.softplus(self.noise(h_BCHW))
             noise_BE = torch.randn_like(logits_BE) if noise_BE is None else noise_BE
             scores_BE = logits_BE + noise_BE * scale_BE
         return Routing(logits_BE, *keep_top_k(scores_BE, self.top_k))
