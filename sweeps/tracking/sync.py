@@ -141,11 +141,8 @@ def _complete(run: Run) -> str | None:
     """A finished run has a model on the server too, which a piece that was cut off may have lost."""
     record, epochs = Record.of(run), _epochs(run)
     try:
-        if (
-            run.finished
-            and epochs
-            and (record.unconfirmed or not has_model(str(record.entity), record.project, run.id))
-        ):
+        where = str(record.entity), record.project, run.id
+        if run.finished and epochs and (record.unconfirmed or not has_model(*where)):
             set_unconfirmed(run, unconfirmed=False)
             with reopened(run) as session:
                 publish(run, session)
