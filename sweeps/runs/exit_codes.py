@@ -2,6 +2,7 @@
 
 FAILURE = 1
 USER_MISTAKE = 2
+OUT_OF_MEMORY = 71  # of a worker alone, for its agent; people are told by FAILURE (EX_OSERR of sysexits.h)
 INTERRUPTED = 75  # told to stop; the last checkpoint resumes it (EX_TEMPFAIL of sysexits.h)
 
 
