@@ -1,12 +1,21 @@
-"""How a trial ended: one type, from the worker's exit code to the queue and the status."""
+"""How a trial ended: one type, from the exit code of its worker to the queue and the status."""
 
 import sys
 from enum import Enum
 
 from moe.errors import UserError
-from sweeps.runs.exit_codes import FAILURE, INTERRUPTED, OUT_OF_MEMORY, USER_MISTAKE, InterruptedRunError
+
+# exit codes of the `moe` command
+FAILURE = 1
+USER_MISTAKE = 2
+OUT_OF_MEMORY = 71  # of a worker alone, for its agent; people are told by FAILURE (EX_OSERR of sysexits.h)
+INTERRUPTED = 75  # told to stop; the last checkpoint resumes it (EX_TEMPFAIL of sysexits.h)
 
 _CUDA_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation, as torch.AcceleratorError gives it
+
+
+class InterruptedRunError(Exception):
+    """The run was told to stop; its last checkpoint resumes it. Ends with INTERRUPTED."""
 
 
 class Ending(Enum):
