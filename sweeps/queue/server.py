@@ -117,7 +117,8 @@ def _sweep(remote: Remote) -> Any:
         with _quiet(), asking():
             return api().sweep(str(remote))
     except TrackerError as error:
-        raise UserError(f"W&B does not show the sweep {remote}: {error}") from None
+        unknown = isinstance(error.__cause__, ValueError)  # what its client raises if the server knows none
+        raise UserError(f"W&B {'has no' if unknown else 'does not show the'} sweep {remote}: {error}") from None
 
 
 def runs(remote: Remote) -> list[RemoteRun]:
