@@ -6,6 +6,7 @@ docs/paper.md names the choice.
 
 import hashlib
 import json
+import reprlib
 import types
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -14,6 +15,13 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moe.errors import UserError, suggest
+
+_LONGEST = 10_000  # characters of a value
+_LARGEST = 2**63
+_NO_VALUE = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_shown = reprlib.Repr()  # of a value in a message, which is one sentence
+_shown.maxstring = _shown.maxother = _shown.maxlong = 200
+_shown.maxlist = _shown.maxtuple = _shown.maxdict = 20
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -259,7 +267,7 @@ def _sentence(error: ValidationError) -> str:
     message = message[:1].lower() + message[1:]
     if first["type"] == "value_error" and path.count(".") == 0 and path != "seed":
         return message  # raised by a section as a whole; it names its parameters itself
-    return f"{path}={first['input']!r}: {message}"
+    return f"{path}={_shown.repr(first['input'])}: {message}"
 
 
 def parse_assignments(pairs: list[str], where: str = "") -> dict[str, Any]:
@@ -273,9 +281,23 @@ def parse_assignments(pairs: list[str], where: str = "") -> dict[str, Any]:
         path, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f'{where}"{pair}" is not KEY=VALUE, for example model.experts=8')
-        try:  # W&B hands a null over as the text None
-            values[path] = None if text == "None" else yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
-            raise UserError(f'{where}"{pair}": {text} is not a value in YAML; check its brackets and quotes') from None
+        try:
+            values[path] = _value(text)
+        except _NO_VALUE:
+            shown = _shown.repr(text)[1:-1]
+            problem = f"{shown} is not a value in YAML; check its brackets and quotes"
+            raise UserError(f'{where}"{path}={shown}": {problem}') from None
     check_paths(values, where)
     return values
+
+
+def _value(text: str) -> Any:
+    """What a word stands for in YAML. W&B hands a null over as the text None."""
+    if text in ("", "None"):
+        return None if text else ""
+    if len(text) > _LONGEST or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise ValueError("a few aliases of aliases stand for more values than fit into memory")
+    value = yaml.safe_load(text)
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError("no program but Python takes such a number")
+    return value
