@@ -22,10 +22,11 @@ from torch import Tensor
 
 from callbacks import heatmaps, metrics
 from callbacks.files import RoutingFolder, View
-from callbacks.gathering import RoutingMonitor, Stage, log, show_picture, show_table, write_csv
+from callbacks.gathering import RoutingMonitor, Stage, log, show_picture, show_table
 from callbacks.keys import Keys
 from callbacks.keys import importance as importance_key
 from callbacks.keys import load as load_key
+from callbacks.tables import write_csv
 from moe.errors import UserError
 from moe.lightning_module import epochs_done
 from moe.routing import Routing, RoutingRecord

@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
@@ -22,8 +22,7 @@ import numpy as np
 from moe.config import RunConfig, check_paths, from_flat, parameter_types
 from moe.errors import UserError, suggest
 from sweeps.plan.distributions import AxisKind, Parameter, draw, extremes, reach
-from sweeps.plan.hyperband import check_stopping
-from sweeps.plan.metric import Metric, check_metric
+from sweeps.plan.goal import Metric, check_metric, check_stopping
 from sweeps.plan.parameters import as_number, as_yaml, flatten, read_parameter, value_problem
 from sweeps.plan.source import Source, find, read
 
@@ -169,17 +168,6 @@ def expand(sweep: Sweep, overrides: Mapping[str, Any] = MappingProxyType({})) ->
             problem = f"more than {MAX_RUNS:,} combinations come to a run that another one has come to"
             raise sweep.source.error(("parameters",), f"{problem}; remove parameters that change nothing")
     return list(cells.values())
-
-
-def shortfall(sweep: Sweep, cells: Sequence[Cell]) -> str | None:
-    """In words, why a random sweep has fewer runs than its file asks for; None if it has them all."""
-    if sweep.method != "random" or sweep.run_cap is None or len(cells) == sweep.run_cap:
-        return None
-    repeated = sweep.run_cap - len(cells)
-    return (
-        f"run_cap asks for {sweep.run_cap} runs, but {repeated} of the draws repeat{'s' if repeated == 1 else ''} an "
-        f"earlier one, which is not run again: {len(cells)} runs; raise run_cap for more"
-    )
 
 
 def _product(sweep: Sweep) -> Iterator[dict[str, Any]]:

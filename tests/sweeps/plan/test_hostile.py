@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from moe.errors import UserError
+from sweeps.plan.collapse import collapsed
 from sweeps.plan.config_files import run_config
-from sweeps.plan.hyperband import Hyperband
-from sweeps.plan.spec import expand, load_sweep, shortfall
+from sweeps.plan.goal import Hyperband
+from sweeps.plan.spec import expand, load_sweep
 
 LAUGHS = "\n".join(
     ["a0: &a0 [1,1,1,1,1,1,1,1,1,1]"]
@@ -144,13 +145,13 @@ def test_draws_that_repeat_are_said(tmp_path):
     sweep = load_sweep(str(file))
     cells = expand(sweep)
     assert len(cells) == 4
-    assert shortfall(sweep, cells) == (
-        "run_cap asks for 40 runs, but 36 of the draws repeat an earlier one, which is not run again: 4 runs; "
+    assert collapsed(sweep, cells) == (
+        "run_cap asks for 40 runs, but 36 draws repeat earlier ones, which are not run again: 4 runs; "
         "raise run_cap for more"
     )
     file.write_text("method: random\nrun_cap: 3\nparameters: {train.lr: {min: 0.1, max: 0.5}}")
     sweep = load_sweep(str(file))
-    assert shortfall(sweep, expand(sweep)) is None
+    assert collapsed(sweep, expand(sweep)) is None
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path):

@@ -12,7 +12,7 @@ from moe.config import RunConfig, flat
 from moe.errors import UserError
 from moe.lightning_module import MoEModule
 from sweeps.plan import spec
-from sweeps.plan.metric import METRICS
+from sweeps.plan.goal import METRICS
 from sweeps.plan.source import shipped
 from sweeps.plan.spec import MAX_RUNS, budget, expand, load_sweep, replicates, restore, with_overrides
 
