@@ -16,6 +16,7 @@ from moe.config import RunConfig
 from moe.data.augment import as_float, normalise, two_views
 from moe.data.loading import Batch
 from moe.distributed import all_sum, world
+from moe.hardware import adam_options, has_scaler
 from moe.losses import importance_cv2
 from moe.model import build_model
 from moe.objectives import OBJECTIVES
@@ -61,6 +62,7 @@ class MoEModule(L.LightningModule):
             # channels last: the layout that convolutions are fastest in, on CPUs and tensor cores alike
             self.model = build_model(config.model, config.gate).to(memory_format=torch.channels_last)
             self.objective = OBJECTIVES[config.loss.objective](self.model.embedding, classes, config.loss)
+        self.model.experts_at_once = {"auto": None, "plain": False, "batched": True}[config.machine.experts]
         normalise_across_processes(self, config.train.sync_batch_norm)
         self._names: list[str] = []
         self._steps: list[Tensor] = []
@@ -150,9 +152,22 @@ class MoEModule(L.LightningModule):
         """The same place for the training metrics."""
         self.log("epoch", float(epochs_done(self.trainer)), sync_dist=self._several)
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Limit the norm of all gradients together; they are unscaled by now.
+
+        Lightning refuses to clip for a fused optimiser under any mixed precision. With a scaler it is right to, and
+        has its way; without one (bfloat16) there is no scale that the optimiser could still have to take away.
+        """
+        if has_scaler(self.trainer.precision_plugin):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         """Adam with cosine annealing, one step an epoch (Appendix A.1)."""
         train = self.config.train
-        fused = self.device.type == "cuda"
-        optimizer = Adam(self.parameters(), lr=train.lr, weight_decay=train.weight_decay, fused=fused)
+        options = adam_options(self.device.type, self.trainer.precision_plugin)
+        optimizer = Adam(self.parameters(), lr=train.lr, weight_decay=train.weight_decay, **options)
         return [optimizer], [CosineAnnealingLR(optimizer, T_max=train.epochs, eta_min=train.min_lr)]

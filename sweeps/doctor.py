@@ -11,11 +11,10 @@ import sqlalchemy as sa
 
 from moe.data.store import data_root, open_all
 from moe.errors import UserError
-from sweeps.queue.server import answers
 from sweeps.queue.storage import ENVIRONMENT, open_engine, url_of, without_password
 from sweeps.runs.folders import home
 from sweeps.runs.store import RunStore
-from sweeps.tracking import tracker
+from sweeps.tracking.connection import connection
 from sweeps.tracking.sync import waiting
 
 _ROOM_GB = 5
@@ -54,12 +53,12 @@ def _devices() -> list[Check]:
 
 
 def _tracker() -> Check:
-    mode, why = tracker.mode()
+    here = connection()
     pieces = len(waiting(RunStore()))
-    found = f"{mode}: {why}" + (f"; {pieces} offline runs wait" if pieces else "")
-    if mode != "online":
+    found = f"{here.mode}: {here.why}" + (f"; {pieces} offline runs wait" if pieces else "")
+    if not here.online:
         return Check("W&B", found, ok=False, mend="`wandb login`; then `moe runs sync` uploads offline runs")
-    if problem := answers():
+    if problem := here.problem():
         return Check("W&B", found, ok=False, mend=f"{problem}; sweeps run on the local queue meanwhile")
     return Check("W&B", found, ok=not pieces, mend="`moe runs sync` uploads them" if pieces else "")
 

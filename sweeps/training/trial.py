@@ -20,6 +20,7 @@ from moe.data.datasets import check_available
 from moe.data.loading import RunData, Share, load_run_data
 from moe.errors import UserError
 from moe.export import export_model
+from moe.hardware import device_type, precision_plugin
 from moe.lightning_module import MoEModule
 from sweeps.runs.exit_codes import InterruptedRunError
 from sweeps.runs.files import write_json
@@ -27,8 +28,8 @@ from sweeps.runs.lock import LockedError, locked
 from sweeps.runs.run import Run
 from sweeps.runs.state import now
 from sweeps.runs.store import RunStore
-from sweeps.tracking import tracker
 from sweeps.tracking.mirror import Mirror, adopt, publish
+from sweeps.tracking.session import tracked
 from sweeps.training import provenance
 from sweeps.training.checkpoints import StepCheckpoint, StopRequest, best_and_last, newest
 from sweeps.training.history import HistoryLogger, Progress
@@ -110,16 +111,14 @@ def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str]
     data, module = _prepare(config)
     stop.obey()
     history = HistoryLogger(run.history_file)
-    with _quiet_lightning(), tracker.tracked(run, group=group) as session:
-        watchers = [] if session.disabled else [Mirror(run, session)]
-        trainer = _trainer(run, config, data, [history], report, stop, watchers)
+    with _quiet_lightning(), tracked(run, group=group) as session:
+        trainer = _trainer(run, config, data, [history], report, stop, [Mirror(run, session)])
         facts = provenance.collect(config, data, trainer.strategy.root_device, str(trainer.precision))
         write_json(run.provenance_file, facts)
         report(f"run {run.id}: {_headline(config, data, module)} on {facts['device']}")
         _fit(trainer, module, data, run, report)
         _finish(run, config, module, data)
-        if watchers:
-            publish(run, session)
+        publish(run, session)
     report(f"finished: {run.path}")
 
 
@@ -172,12 +171,15 @@ def _trainer(
     watchers: Sequence[L.Callback] = (),
 ) -> L.Trainer:
     machine = config.machine
+    device = device_type(machine)
     return L.Trainer(
-        accelerator={"cuda": "gpu"}.get(machine.device, machine.device),
+        accelerator=device,
         devices=machine.devices,
         strategy="ddp" if machine.devices > 1 else "auto",
-        plugins=[LightningEnvironment()],  # an agent under Slurm is one process a run, whatever Slurm's variables say
-        precision=config.train.precision,
+        plugins=[
+            LightningEnvironment(),  # an agent under Slurm is one process a run, whatever Slurm's variables say
+            precision_plugin(device, config.train),
+        ],
         deterministic="warn" if machine.deterministic else None,  # some GPU operations have no such algorithm
         max_epochs=config.train.epochs,
         gradient_clip_val=config.train.clip_norm,

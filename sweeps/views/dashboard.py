@@ -15,10 +15,10 @@ from wandb_workspaces import expr
 
 from moe.errors import UserError
 from sweeps.launching import LaunchedSweep
-from sweeps.queue.server import answers
 from sweeps.runs.files import write_json
 from sweeps.runs.run import Run
-from sweeps.tracking.tracker import Record
+from sweeps.tracking.connection import connection
+from sweeps.tracking.record import Record
 
 _LOSSES = ("val/loss", "train/loss")
 _BALANCE = (("balance/cv2", "CV² of importance"), ("balance/dead", "dead experts"), ("balance/entropy", "entropy"))
@@ -33,7 +33,7 @@ def save(sweep: LaunchedSweep) -> dict[str, str]:
     Raises:
         UserError: no server answers, or no run of the sweep is there.
     """
-    if problem := answers():
+    if problem := connection().problem():
         raise UserError(f"the dashboard needs a W&B server: {problem}")
     runs = [run for run in (sweep.store.run(job.run_id) for job in sweep.cells()) if run.tracker_file.exists()]
     records = [Record.of(run) for run in runs]
