@@ -18,7 +18,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from sweeps.runs.run import Run
-from sweeps.views.compare import Comparison
+from sweeps.views.compare import Comparison, header, rows_of
 from sweeps.views.report_data import collect
 from sweeps.views.report_words import found, missing
 
@@ -57,6 +57,8 @@ def to_html(comparison: Comparison) -> str:
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("page.html"))
     return page.render(
         data=data,
+        header=header(comparison),
+        rows=rows_of(comparison),
         found=found(comparison),
         missing=missing(comparison),
         figures=list(figures(comparison)),

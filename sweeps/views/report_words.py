@@ -99,6 +99,11 @@ def spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {stdev(values):.2f}"
 
 
+def _range(counts: Sequence[float]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
 def _known(results: Sequence[Numbers], key: str) -> list[float]:
     return [float(result[key]) for result in results if isinstance(result.get(key), int | float)]
 
@@ -123,12 +128,11 @@ def _tuning_words(results: Sequence[Numbers]) -> str | None:
     if not gate or not readout:
         return None
     p = _known(results, "gate_r2_p") + _known(results, "readout_r2_p")
-    against = (
-        "" if not p else ", more than by chance" if max(p) <= _SIGNIFICANT else ", not all of it more than by chance"
-    )
-    return (
-        f"rated dimensions explain {spread(gate)} of gate logits' variance and {spread(readout)} of readouts'{against}"
-    )
+    explained = f"{spread(gate)} of the variance of gate logits and {spread(readout)} of that of readouts"
+    if not p:
+        return f"rated dimensions explain {explained}"
+    certain = "more than by chance" if max(p) <= _SIGNIFICANT else "not everywhere more than by chance"
+    return f"rated dimensions explain {explained}, {certain}"
 
 
 def _separability_words(results: Sequence[Numbers]) -> str | None:
@@ -140,7 +144,7 @@ def _similarity_words(results: Sequence[Numbers]) -> str | None:
     mean, clusters = _known(results, "mean_similarity"), _known(results, "clusters")
     if not mean:
         return None
-    groups = f", in {spread(clusters)} clusters" if clusters else ""
+    groups = f", in {_range(clusters)} clusters" if clusters else ""
     return f"experts of a run represent images alike: rank correlation {spread(mean)}{groups}"
 
 

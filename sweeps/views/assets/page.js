@@ -39,7 +39,7 @@ function plot(id, traces, layout = {}, click = null) {
     xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   };
   const box = byId(id);
-  Plotly.react(box, traces, base, { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+  Plotly.react(box, traces, base, { responsive: true, displayModeBar: false });
   box.querySelectorAll("svg").forEach((svg) => svg.setAttribute("aria-hidden", "true")); // the table behind it is read
   if (click && !box.dataset.clicks) {
     box.dataset.clicks = "1";
