@@ -21,13 +21,13 @@ from probes.probe import SEPARATOR, Numbers, Probe, Result
 from probes.registry import PROBES, chosen
 from probes.subject import Subject
 from sweeps.console import err, progress_bar
-from sweeps.launching import LaunchedSweep, open_sweep
-from sweeps.queue.server import trained_elsewhere
+from sweeps.queue.launched import LaunchedSweep
+from sweeps.queue.opening import open_queue, open_sweep
+from sweeps.queue.status import filled_cells
 from sweeps.runs.files import write_json
 from sweeps.runs.folders import RESULT
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
-from sweeps.tracking.connection import connection
 from sweeps.tracking.pulling import find, pull_missing
 from sweeps.tracking.results import Outbox, outbox, publish_analysis
 
@@ -223,9 +223,9 @@ def probe_sweep(
     sweep = open_sweep(name)
     probes = chosen(names, options)
     _name_broken(names, report)
-    if sweep.remote and connection().online:
-        pull_missing(trained_elsewhere(sweep.remote), sweep.store, report)
-    runs = [sweep.store.run(job.run_id) for job in sweep.cells()]
+    with contextlib.closing(open_queue(sweep)) as queue:
+        pull_missing(queue.trained_elsewhere(), sweep.store, report)
+    runs = [sweep.store.run(cell.run_id) for cell in filled_cells(sweep)]
     finished = [run for run in runs if run.finished]
     if not finished:
         raise UserError(f"no run of sweep {name} is finished; `moe sweep resume {name}` goes on")

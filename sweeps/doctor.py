@@ -64,8 +64,11 @@ def _tracker() -> Check:
 
 
 def _data() -> Check:
-    stores = open_all()
+    stores, damaged = open_all()
     found = ", ".join(f"{store.name} ({len(store):,})" for store in stores) or "no images prepared"
+    if damaged:
+        problems = "; ".join(one.problem for one in damaged)
+        return Check(f"images in {data_root()}", f"{found}; {len(damaged)} damaged", ok=False, mend=problems)
     mend = (
         "" if stores else "`moe data prepare stl10` or `moe data import NAME PATH` (synthetic images make themselves)"
     )

@@ -1,4 +1,4 @@
-"""An agent: takes cells from the backend and runs each in a fresh worker process until none is left."""
+"""An agent: takes cells from the queue and runs each in a fresh worker process until none is left."""
 
 import contextlib
 import signal
@@ -12,10 +12,12 @@ from sqlalchemy.exc import OperationalError
 
 from moe.errors import UserError
 from sweeps.agents.devices import Device
+from sweeps.agents.foreign_agent import look_after
 from sweeps.agents.worker import GRACE, Worker, environment
-from sweeps.launching import LaunchedSweep
+from sweeps.queue.base import Claim, LeaseLostError
+from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.leases import BEAT, LEASE
-from sweeps.queue.protocol import Claim, LeaseLostError
+from sweeps.queue.opening import open_queue, steering
 from sweeps.runs.exit_codes import INTERRUPTED, USER_MISTAKE
 from sweeps.runs.run import Run
 
@@ -38,6 +40,40 @@ class Limits:
 
     minutes: float | None = None
     silence: float = 30.0
+
+
+def work(
+    sweep: LaunchedSweep,
+    device: Device,
+    report: Callable[[str], None],
+    limits: "Limits | None" = None,
+    *,
+    left_over: bool = False,
+) -> int:
+    """Serve a sweep's queue until no cell waits; returns the number of cells that this agent finished itself.
+
+    Args:
+        sweep: what to work on.
+        device: what to run it on.
+        report: takes one line of text for each trial that starts or ends.
+        limits: when to give an attempt up.
+        left_over: claim cells even where the queue's service has agents of its own.
+
+    Raises:
+        UserError: the sweep was told to stop.
+        ForeignAgentError: the service's own agent ended with an error.
+    """
+    with contextlib.closing(open_queue(sweep)) as queue:
+        command = queue.agent_command()
+        if command and not left_over:
+            look_after(command, sweep, device, queue.stop_requested)
+            return 0
+        if queue.stop_requested():
+            name = sweep.name
+            raise UserError(f"sweep {name} was told to stop; `moe sweep resume {name}` withdraws that and goes on")
+    finished = Agent(sweep, report, device, limits).run()
+    report(f"nothing waits any more; this agent finished {finished}")
+    return finished
 
 
 class _Early(str):
@@ -64,11 +100,11 @@ class Agent:
         limits: Limits | None = None,
     ) -> None:
         self.sweep = sweep
-        self.backend = sweep.backend()
+        self.queue = open_queue(sweep)
         self.report = report
         self.device = device or Device()
         self.limits = limits or Limits()
-        self.steering = sweep.steering(self.backend)
+        self.steering = steering(sweep, self.queue)
         self._environment = environment(sweep.root, sweep.name, self.device.environment())
         self._spare: Worker | None = None
         self._stopping = False
@@ -80,19 +116,19 @@ class Agent:
         with _on_signal(self._stop):
             try:
                 while not self._should_stop():
-                    claim = patiently(self.backend.claim)
+                    claim = patiently(self.queue.claim)
                     if claim is not None:
                         finished += self._run_claim(claim)
                         idle = None
                     # other agents may be lost: take over what they left
-                    elif patiently(self.backend.recover) == 0:
+                    elif patiently(self.queue.recover) == 0:
                         idle = idle or time.monotonic()
                         if not self._others_run(since=idle):
                             break
             finally:
                 self._drop_spare()
         # Not so after an error: the lock file shows that this agent is gone, and its cell is free.
-        self.backend.close()
+        self.queue.close()
         return finished
 
     def _others_run(self, since: float) -> bool:
@@ -100,7 +136,7 @@ class Agent:
         self._drop_spare()
         if time.monotonic() - since > LEASE + BEAT:
             return False
-        if all(cell.state != "running" for cell in patiently(self.backend.states).values()):
+        if all(cell.state != "running" for cell in patiently(self.queue.states).values()):
             return False
         time.sleep(_STOP_POLL)
         return True
@@ -116,7 +152,7 @@ class Agent:
     def _should_stop(self) -> bool:
         if not self._stopping and time.monotonic() - self._looked > _STOP_POLL:
             self._looked = time.monotonic()
-            if patiently(self.backend.stop_requested):  # no `|=`: a signal may come while this is asked
+            if patiently(self.queue.stop_requested):  # no `|=`: a signal may come while this is asked
                 self._stopping = True
         return self._stopping
 
@@ -142,7 +178,7 @@ class Agent:
     def _attempt(self, claim: Claim) -> bool:
         if self.steering:
             claim = self.steering.begin(claim)
-        run = self.sweep.prepare(claim.job)
+        run = self.sweep.prepare(claim.cell)
         if run.finished:  # by `moe train`, or under another sweep
             return self._finish(claim, run, "was finished already")
         self.report(f"{run.id} started (attempt {claim.attempt})")
@@ -165,29 +201,28 @@ class Agent:
         again = retry and claim.failures + 1 < FAILURES
         if self.steering and not again:
             self.steering.fail(claim)
-        patiently(lambda: self.backend.fail(claim, reason, retry=again, tail=None if again else tail))
-        log = self.sweep.store.run(claim.job.run_id).log_file
-        self.report(f"{claim.job.run_id} failed ({reason}); {'trying again' if again else 'giving up'}; see {log}")
+        patiently(lambda: self.queue.fail(claim, reason, retry=again, tail=None if again else tail))
+        log = self.sweep.store.run(claim.cell.run_id).log_file
+        self.report(f"{claim.cell.run_id} failed ({reason}); {'trying again' if again else 'giving up'}; see {log}")
 
     def _finish(self, claim: Claim, run: Run, what: str, note: str | None = None) -> bool:
-        value = run.summary.get("last", {}).get("val/loss")
-        patiently(lambda: self.backend.finish(claim, value, note))
+        patiently(lambda: self.queue.finish(claim, note))
         if self.steering:
             self.steering.finish(claim, run, stopped=note is not None)
         self.report(f"{run.id} {what}")
         return True
 
     def _hand_back(self, claim: Claim) -> None:
-        patiently(lambda: self.backend.release(claim))
-        self.report(f"{claim.job.run_id} handed back")
+        patiently(lambda: self.queue.release(claim))
+        self.report(f"{claim.cell.run_id} handed back")
 
     def _makes_room(self, claim: Claim, reason: str) -> bool:
         """After running out of memory beside others: hand the cell back to run with fewer beside it."""
-        if not any(word in reason for word in _MEMORY) or claim.weight >= self.device.places:
+        if not any(word in reason for word in _MEMORY) or claim.weight >= self.device.slots:
             return False
-        weight = min(2 * claim.weight, self.device.places)
-        patiently(lambda: self.backend.release(claim, weight=weight))
-        self.report(f"{claim.job.run_id} ran out of memory; again with fewer runs beside it")
+        weight = min(2 * claim.weight, self.device.slots)
+        patiently(lambda: self.queue.release(claim, weight=weight))
+        self.report(f"{claim.cell.run_id} ran out of memory; again with fewer runs beside it")
         return True
 
     # --- the worker -------------------------------------------------------------------------------------------------
@@ -197,7 +232,7 @@ class Agent:
         worker, self._spare = self._spare or Worker(self._environment), None
         try:
             worker.train(run)
-            if patiently(self.backend.waiting):
+            if patiently(self.queue.waiting):
                 self._spare = Worker(self._environment)
             problem = self._watch(claim, run, worker)
         except BaseException:
@@ -233,7 +268,7 @@ class Agent:
         return problem
 
     def _alive(self, claim: Claim) -> bool:
-        """While waiting for a place: keep the cell, unless told to stop."""
+        """While waiting for a slot: keep the cell, unless told to stop."""
         self._tell(claim)
         return not self._should_stop()
 
@@ -242,13 +277,13 @@ class Agent:
         if time.monotonic() - self._beaten > BEAT:
             self._beaten = time.monotonic()
             with contextlib.suppress(OperationalError):  # the next beat may get through
-                self.backend.beat(claim)
+                self.queue.beat(claim)
 
 
 def _sign_of_life(run: Run) -> tuple[int, ...]:
     """Something that changes while a run works."""
     stats = []
-    for file in (run.progress_file, run.history_file, run.log_file, run.step_checkpoint, run.checkpoints):
+    for file in (run.progress_file, run.history_file, run.log_file, run.checkpoints):
         try:
             stats.append(file.stat().st_mtime_ns)
         except FileNotFoundError:

@@ -1,7 +1,6 @@
 """The database that a sweep's queue lives in: SQLite in MOE_HOME, or PostgreSQL by its URL for several machines."""
 
 import contextlib
-import hashlib
 import math
 import os
 from collections.abc import Iterator
@@ -119,8 +118,3 @@ def study_storage(url: str) -> Any:
     storage.engine.dispose()
     listen(storage.engine)
     return storage
-
-
-def fingerprint(text: str) -> str:
-    """A short stable name for a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,7 +1,5 @@
 """Runs of a sweep side by side: grouped by what was swept, mean and sd over seeds."""
 
-import csv
-import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +8,20 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from sweeps.launching import LaunchedSweep
+from callbacks.keys import Keys
+from callbacks.tables import csv_text, latex_text
+from sweeps.plan.spec import Sweep
+from sweeps.queue.launched import LaunchedSweep, QueuedCell
+from sweeps.queue.status import filled_cells, status
 from sweeps.runs.run import Run
 
-REPLICATE = "seed"
-
 _METRICS = {
-    "val/loss": "val loss",
-    "agreement/top_k": "view agreement",
-    "agreement/chance_observed": "chance (observed)",
-    "balance/cv2": "CV2",
-    "balance/entropy": "entropy",
-    "balance/dead": "dead",
+    Keys.VAL_LOSS: "val loss",
+    Keys.AGREEMENT: "view agreement",
+    Keys.CHANCE_OBSERVED: "chance (observed)",
+    Keys.CV2: "CV2",
+    Keys.ENTROPY: "entropy",
+    Keys.DEAD: "dead",
 }
 _PROBES = {
     ("tuning", "gate_r2"): "gate r2",
@@ -98,14 +98,14 @@ class Comparison:
 
 def compare(sweep: LaunchedSweep) -> Comparison:
     """Summarise a sweep over its seeds. Unfinished cells are counted, never averaged."""
-    parameters = [path for path in sweep.swept if path != REPLICATE]
-    grouped: dict[tuple[str, ...], list[Any]] = {}
-    for job in sweep.cells():
-        grouped.setdefault(tuple(repr(job.values[path]) for path in parameters), []).append(job)
+    parameters = [path for path in sweep.swept if path != Sweep.replicate]
+    grouped: dict[tuple[str, ...], list[QueuedCell]] = {}
+    for cell in filled_cells(sweep):
+        grouped.setdefault(tuple(repr(cell.values[path]) for path in parameters), []).append(cell)
     members = []
-    for jobs in grouped.values():
-        runs = [run for run in (sweep.store.run(job.run_id) for job in jobs) if run.finished]
-        members.append(({path: jobs[0].values[path] for path in parameters}, runs, len(jobs)))
+    for cells in grouped.values():
+        runs = [run for run in (sweep.store.run(cell.run_id) for cell in cells) if run.finished]
+        members.append(({path: cells[0].values[path] for path in parameters}, runs, len(cells)))
     numbers = {run.id: run_numbers(run) for _, runs, _ in members for run in runs}
     present = {column for values in numbers.values() for column in values}
     columns = [UNTRAINED, *_METRICS.values()]
@@ -122,7 +122,7 @@ def run_numbers(run: Run) -> dict[str, float]:
     """A finished run's numbers by column name."""
     summary = run.summary
     values = {label: summary["last"].get(key) for key, label in _METRICS.items()}
-    values[UNTRAINED] = summary["untrained"].get("val/loss")
+    values[UNTRAINED] = summary["untrained"].get(Keys.VAL_LOSS)
     for images, probe, result in run.probe_results():
         for (name, key), label in _PROBES.items():
             if name == probe:
@@ -139,9 +139,8 @@ def _cell(values: Sequence[float | None]) -> Cell | None:
 
 def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
     notes = []
-    backend = sweep.backend()
-    early = sum(1 for state in backend.states().values() if state.state == "finished" and state.note)
-    backend.close()
+    cells = status(sweep).cells if sweep.steered else ()
+    early = sum(1 for cell in cells if cell.state == "finished" and cell.note)
     if early:
         notes.append(f"{early} runs were stopped early or not begun, as the sweep's file asks; they are not averaged")
     missing = sum(group.planned - len(group.runs) for group in groups) - early
@@ -193,28 +192,17 @@ def terminal_table(comparison: Comparison) -> Table:
 
 def to_csv(comparison: Comparison) -> str:
     """One row a group; three columns (mean, sd, n) a number."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = [f"{column} {what}" for column in comparison.columns for what in ("mean", "sd", "n")]
-    writer.writerow([*comparison.parameters, "runs", "planned", *names])
+    rows = []
     for group in comparison.groups:
         cells = [group.cells[column] for column in comparison.columns]
-        parts = [part for cell in cells for part in ((cell.mean, cell.sd, cell.n) if cell else ("", "", 0))]
-        writer.writerow([*group.values.values(), len(group.runs), group.planned, *parts])
-    return text.getvalue()
+        parts = [part for cell in cells for part in ((cell.mean, cell.sd, cell.n) if cell else (None, None, 0))]
+        rows.append([*group.values.values(), len(group.runs), group.planned, *parts])
+    return csv_text([*comparison.parameters, "runs", "planned", *names], rows)
 
 
 def to_latex(comparison: Comparison) -> str:
-    """A booktabs table, one column for each group of runs."""
+    """A booktabs table, one column for each group of runs, its parameters and number of runs above the rule."""
     rows = rows_of(comparison)
-    lines = [f"\\begin{{tabular}}{{l{'r' * len(rows)}}}", "\\toprule"]
-    for place, name in enumerate(header(comparison)):
-        cells = [_escape(row[place]).replace("±", "$\\pm$") for row in rows]
-        lines.append(" & ".join([_escape(name), *cells]) + " \\\\")
-        if place == len(comparison.parameters):
-            lines.append("\\midrule")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
-
-
-def _escape(text: str) -> str:
-    return "".join("\\" + character if character in "&%$#_{}" else character for character in text)
+    lines = ([name, *(row[place] for row in rows)] for place, name in enumerate(header(comparison)))
+    return latex_text(lines, align="l" + "r" * len(rows), rules=[len(comparison.parameters) + 1])

@@ -6,7 +6,6 @@ Axes: N images, M experts of all runs, H height, W width.
 import base64
 import csv
 import io
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from callbacks.files import View
+from callbacks.keys import Keys, importance, load
 from moe.data.store import ImageStore
 from moe.errors import UserError
 from sweeps.runs.run import Run
@@ -26,7 +26,8 @@ PICTURES = 6  # most exciting images a card shows
 _SIDE = 56  # pixels of a thumbnail
 _DIMENSIONS = 5
 _CLASSES = 3
-_EXPERT_METRIC = re.compile(r"^balance(_train)?/(importance|load)_\d+$")  # one for each expert: heatmaps show them
+_FIRST = (Keys.VAL_LOSS, Keys.TRAIN_LOSS, Keys.AGREEMENT, Keys.CV2, Keys.ENTROPY, Keys.DEAD, Keys.GATE_ENTROPY)
+_CHANCE = {Keys.AGREEMENT: Keys.CHANCE_OBSERVED, Keys.TRAIN_AGREEMENT: Keys.TRAIN_CHANCE_OBSERVED}
 
 
 def collect(comparison: Comparison) -> dict[str, Any]:
@@ -34,7 +35,8 @@ def collect(comparison: Comparison) -> dict[str, Any]:
 
     Returns:
         ``cells`` (label, values, runs), ``columns`` and ``rows`` of the comparison, ``runs``, ``history`` (metric ->
-        values by epoch, a run), ``routing`` (by epoch, a run), ``experts`` (one a card), ``maps`` (experts in the
+        values by epoch, a run), ``first`` (metrics to begin with), ``chance`` (metric -> its
+        chance level), ``routing`` (by epoch, a run), ``experts`` (one a card), ``maps`` (experts in the
         plane by similarity, one for each image set), ``thumbnails`` (image -> data URI).
     """
     runs = [run for group in comparison.groups for run in group.runs]
@@ -50,6 +52,8 @@ def collect(comparison: Comparison) -> dict[str, Any]:
         "runs": [_run(run) for run in runs],
         "history": {run.id: history(run) for run in runs},
         "routing": {run.id: found for run in runs if (found := routing(run))},
+        "first": _FIRST,
+        "chance": _CHANCE,
         "experts": experts,
         "maps": maps(comparison),
         "thumbnails": gallery.pictures,
@@ -100,7 +104,8 @@ def _run(run: Run) -> dict[str, Any]:
 def history(run: Run) -> dict[str, Any]:
     """Epochs done, and the values of every metric at each of them; experts' own shares are left out."""
     rows = run.history()
-    keys = {key for row in rows for key in row if not _EXPERT_METRIC.match(key)} - {"epoch", "step"}
+    experts = {name(expert) for name in (importance, load) for expert in range(run.config.model.experts)}
+    keys = {key for row in rows for key in row} - experts - {"epoch", "step"}
     metrics = {key: [rounded(row.get(key)) for row in rows] for key in sorted(keys)}
     return {"epochs": [int(row["epoch"] or 0) for row in rows], "metrics": metrics}
 

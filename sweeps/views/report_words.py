@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+from callbacks.keys import Keys
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, Group
 from sweeps.views.report_data import label
@@ -109,8 +110,8 @@ def _known(results: Sequence[Numbers], key: str) -> list[float]:
 
 
 def _routing_words(rows: Sequence[Numbers]) -> list[str]:
-    agreement, chance = _known(rows, "agreement/top_k"), _known(rows, "agreement/chance_observed")
-    dead = _known(rows, "balance/dead")
+    agreement, chance = _known(rows, Keys.AGREEMENT), _known(rows, Keys.CHANCE_OBSERVED)
+    dead = _known(rows, Keys.DEAD)
     words = []
     if agreement and chance:
         words.append(

@@ -16,7 +16,7 @@ from probes.epochs import checkpoint_snapshots
 from probes.registry import PROBES
 from probes.statistics.tuning import fit_tuning
 from probes.subject import Subject
-from sweeps.launching import LaunchedSweep, plan
+from sweeps.launching import plan, register_planned
 from sweeps.runs.files import read_json
 from sweeps.runs.store import RunStore
 from tests.conftest import TINY, tiny_config
@@ -173,7 +173,7 @@ def sweep(tmp_path):
     }
     path = tmp_path / "probed.yaml"
     path.write_text(yaml.safe_dump(spec))
-    return LaunchedSweep.register(*plan(str(path), {}))
+    return register_planned(*plan(str(path), {}))
 
 
 def test_a_sweep_is_probed_run_by_run_and_then_together(sweep):

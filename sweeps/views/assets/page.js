@@ -127,11 +127,10 @@ function drawParallel() {
 }
 
 // --- training -------------------------------------------------------------------------------------------------------
-const CHANCE = { "agreement/top_k": "agreement/chance_observed", "agreement_train/top_k": "agreement_train/chance_observed" };
 
 function metricKeys() {
   const keys = new Set(Object.values(data.history).flatMap((run) => Object.keys(run.metrics)));
-  const first = ["val/loss", "train/loss", "agreement/top_k", "balance/cv2", "balance/entropy", "balance/dead", "gate/entropy"];
+  const first = data.first;
   return [...first.filter((key) => keys.has(key)), ...[...keys].filter((key) => !first.includes(key)).sort()];
 }
 
@@ -164,7 +163,7 @@ function drawTraining() {
     }
     const spread = sd.map((value) => (cell.runs.length > 1 ? ` ± ${short(value)}` : ""));
     traces.push({ ...common, y: mean, name: cell.label, text: spread, hovertemplate: `%{y:.4g}%{text}<extra>%{fullData.name}</extra>`, line: { color: colour(place), dash: dash(place), width: 2 } });
-    const chance = CHANCE[key] && seedBand(cell.runs, CHANCE[key]);
+    const chance = data.chance[key] && seedBand(cell.runs, data.chance[key]);
     if (chance?.epochs.length) traces.push({ ...common, x: chance.epochs, y: chance.mean, name: `${cell.label}, chance`, line: { color: colour(place), dash: "dot", width: 1 }, showlegend: false });
     epochs.forEach((epoch, at) => rows.push([cell.label, epoch, short(mean[at]), short(sd[at])]));
   });

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from callbacks.files import View
-from sweeps.launching import LaunchedSweep, plan
+from sweeps.launching import plan, register_planned
+from sweeps.queue.launched import LaunchedSweep
 from sweeps.runs.files import write_json
 from tests.conftest import tiny_store
 
@@ -108,8 +109,8 @@ def made_sweep(
     text += f"  seed: {{values: {list(range(seeds))}}}\n  data.name: {{value: tiny}}\n  model.top_k: {{value: 1}}\n"
     spec.write_text(text + further)
     tiny_store(classes=len(NAMES))
-    sweep = LaunchedSweep.register(*plan(str(spec), {}))
-    runs = [sweep.prepare(job) for job in sweep.jobs]
+    sweep = register_planned(*plan(str(spec), {}))
+    runs = [sweep.prepare(cell) for cell in sweep.cells]
     done = runs if finished is None else runs[:finished]
     for run in done:
         count, seed = run.config.model.experts, run.config.seed

@@ -79,7 +79,7 @@ def test_gaps_are_named_with_their_command(tmp_path):
 
 def test_a_probe_that_some_runs_lack_is_named(tmp_path):
     sweep = made_sweep(tmp_path)
-    sweep.store.run(sweep.jobs[0].run_id).probe_result("tiny", "tuning").unlink()
+    sweep.store.run(sweep.cells[0].run_id).probe_result("tiny", "tuning").unlink()
     html, _ = page(sweep)
     assert "tuning on tiny is missing for 1 of 4 runs" in without_scripts(html)
 

@@ -93,7 +93,7 @@ def test_another_metric_is_drawn_with_its_chance(open_page, tmp_path):
 def test_the_map_leads_to_the_card(open_page, tmp_path):
     sweep = made_sweep(tmp_path)
     page = open_page(sweep)
-    run = sweep.jobs[2].run_id
+    run = sweep.cells[2].run_id
     page.evaluate(f"show('{run}', 3)")
     card = page.locator(f"#expert-{run}-3")
     assert "chosen" in card.get_attribute("class")

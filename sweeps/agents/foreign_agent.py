@@ -1,4 +1,4 @@
-"""W&B's own agent, looked after: it ends with us, hands its trial back when told to stop, and uses our device."""
+"""Another program as an agent, such as W&B's own: it ends with us, is told to stop as we are, and uses our device."""
 
 import contextlib
 import os
@@ -6,37 +6,42 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from moe.data.store import data_root
-from sweeps.queue.server import Remote
-from sweeps.runs.folders import SweepFolder
+from sweeps.agents.devices import Device
+from sweeps.queue.launched import LaunchedSweep
 from sweeps.tracking.connection import for_children
 
 _POLL = 1.0
 
 
-def serve(remote: Remote, sweep: str, root: Path, environment: Mapping[str, str], stopped: Callable[[], bool]) -> int:
-    """Run W&B's own agent until the server has nothing more to hand out; returns its exit code.
+class ForeignAgentError(Exception):
+    """The program ended with an error of its own; its log says which."""
 
-    Told to stop (SIGTERM, Ctrl-C, the sweep's stop mark), its trial writes a checkpoint and is handed back.
+
+def look_after(command: Sequence[str], sweep: LaunchedSweep, device: Device, stopped: Callable[[], bool]) -> None:
+    """Run another program's agent until its service has nothing more to hand out.
+
+    Told to stop (SIGTERM, Ctrl-C, the sweep's stop mark), it gets SIGTERM, and is to let its trial write a checkpoint.
 
     Args:
-        remote: the sweep.
-        sweep: its name, which groups its runs.
-        root: `MOE_HOME`.
-        environment: what the device asks for.
+        command: what to run. It starts trials by `moe train`.
+        sweep: whose cells it works on; groups its runs.
+        device: what to run on.
         stopped: whether the sweep was told to stop.
+
+    Raises:
+        ForeignAgentError: it ended with an error.
     """
-    log = SweepFolder(root.absolute(), sweep).server_agent_log(os.getpid())
-    command = [sys.executable, "-P", "-m", "wandb", "agent", "--forward-signals", str(remote)]
+    log = sweep.folder.server_agent_log(os.getpid()).absolute()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out, _told() as told:
         # a folder of its own: wandb writes the values of every trial below it
         agent = subprocess.Popen(
             command,
-            env=_environment(sweep, root, environment),
+            env=_environment(sweep, device),
             cwd=log.parent,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -49,21 +54,22 @@ def serve(remote: Remote, sweep: str, root: Path, environment: Mapping[str, str]
             if not asked and (told or stopped()):
                 asked = True
                 agent.send_signal(signal.SIGTERM)
-    return agent.returncode
+    if agent.returncode:
+        raise ForeignAgentError(f"the agent of sweep {sweep.name} ended with code {agent.returncode}; see {log}")
 
 
-def _environment(sweep: str, root: Path, device: Mapping[str, str]) -> dict[str, str]:
+def _environment(sweep: LaunchedSweep, device: Device) -> dict[str, str]:
     tools = str(Path(sys.executable).parent)  # the sweep's command is `moe train`, found by its name
     result = for_children() | {
         "PATH": os.pathsep.join([tools, os.environ.get("PATH", "")]),
-        "MOE_HOME": str(root.absolute()),
+        "MOE_HOME": str(sweep.root.absolute()),
         "MOE_DATA": str(data_root().absolute()),
-        "MOE_SWEEP": sweep,
+        "MOE_SWEEP": sweep.name,
         "WANDB_AGENT_DISABLE_FLAPPING": "true",  # a cell that fails is not a reason to leave the others
         "WANDB_AGENT_MAX_INITIAL_FAILURES": "1000000",
         "PYTHONUNBUFFERED": "1",
     }
-    return result | dict(device)
+    return result | device.environment()
 
 
 @contextlib.contextmanager
