@@ -75,7 +75,10 @@ def _train(config: Path | None, assignments: list[str]) -> None:
     from sweeps.plan.config_files import run_config
     from sweeps.training.trial import train
 
-    train(run_config(config, assignments), group=os.environ.get("MOE_SWEEP"), report=out.print)
+    run = run_config(config, assignments)
+    for path, why in run.unread([pair.partition("=")[0] for pair in assignments]).items():
+        err.print(f"{path} does not count with {why}", markup=False)
+    train(run, group=os.environ.get("MOE_SWEEP"), report=out.print)
 
 
 def _flags(arguments: "Sequence[str]") -> list[str]:
@@ -253,12 +256,12 @@ def data_list(as_json: Json = False) -> None:
     for one in damaged:
         err.print(f"{one.name}: {one.problem}", markup=False)
     if as_json:
-        print_json({"datasets": {name: dataset.about for name, dataset in DATASETS.items()},
+        print_json({"datasets": {name: dataset.about for name, dataset in DATASETS.usable().items()},
                "stores": [manifest.model_dump(mode="json") for manifest in stores],
                "damaged": {one.name: one.problem for one in damaged}})  # fmt: skip
         return
     out.print("[bold]known datasets[/bold] (moe data prepare NAME)")
-    for name, dataset in DATASETS.items():
+    for name, dataset in DATASETS.usable().items():
         out.print(f"  {name}: {dataset.about}")
     table = Table("name", "images", "size", "classes", "dimensions", "origin", title=f"prepared in {data_root()}")
     for m in stores:
@@ -277,12 +280,10 @@ def data_prepare(
     """Make the stores of a known dataset."""
     from moe.data.datasets import DATASETS
     from moe.data.store import data_root
-    from moe.errors import unknown
 
-    if name not in DATASETS:
-        raise unknown("dataset", name, DATASETS)
+    dataset = DATASETS[name]
     with progress_bar(f"preparing {name}") as progress:
-        stores = DATASETS[name].prepare(data_root(), source, progress)
+        stores = dataset.prepare(data_root(), source, progress)
     for store in stores:
         _describe(store.manifest)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from moe.config import check_paths, from_flat, is_number, parameter_types
+from moe.config import check_paths, from_flat, is_number, parameter_types, readers
 from moe.errors import UserError, suggest
 from sweeps.plan.source import Keys, Source
 
@@ -107,8 +107,14 @@ def value_problem(path: str, value: Any) -> str | None:
     """
     if problem := _kind_problem(path, value):
         return problem
+    problems = [_own_problem(path, value, chosen) for chosen in readers(path)]
+    return None if None in problems else problems[0]
+
+
+def _own_problem(path: str, value: Any, chosen: dict[str, Any]) -> str | None:
+    """What is wrong with a value where these choices are made."""
     try:
-        from_flat({path: value})
+        from_flat(chosen | {path: value})
     except UserError as error:
         if str(error).startswith((f"{path}={value!r}:", f"{path}:", f"{path}.")):  # its own, not a pair's
             return str(error)

@@ -13,9 +13,13 @@ from callbacks.tables import csv_text, latex_text
 from sweeps.plan.spec import Sweep
 from sweeps.queue.launched import LaunchedSweep, QueuedCell
 from sweeps.queue.status import filled_cells, status
+from sweeps.runs.numbers import UNTRAINED as BEFORE
+from sweeps.runs.numbers import numbers, probe_key
 from sweeps.runs.run import Run
 
+UNTRAINED = "untrained val loss"
 _METRICS = {
+    f"{BEFORE}/{Keys.VAL_LOSS}": UNTRAINED,
     Keys.VAL_LOSS: "val loss",
     Keys.AGREEMENT: "view agreement",
     Keys.CHANCE_OBSERVED: "chance (observed)",
@@ -29,7 +33,6 @@ _PROBES = {
     ("separability", "mean"): "separability",
     ("similarity", "mean_similarity"): "expert similarity",
 }
-UNTRAINED = "untrained val loss"
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,13 @@ def compare(sweep: LaunchedSweep) -> Comparison:
     for cells in grouped.values():
         runs = [run for run in (sweep.store.run(cell.run_id) for cell in cells) if run.finished]
         members.append(({path: cells[0].values[path] for path in parameters}, runs, len(cells)))
-    numbers = {run.id: run_numbers(run) for _, runs, _ in members for run in runs}
-    present = {column for values in numbers.values() for column in values}
-    columns = [UNTRAINED, *_METRICS.values()]
+    found = {run.id: run_numbers(run) for _, runs, _ in members for run in runs}
+    present = {column for values in found.values() for column in values}
+    columns = list(_METRICS.values())
     columns += sorted(column for column in present if column not in columns)
     columns = [column for column in columns if column in present]
     groups = [
-        Group(values, runs, planned, {c: _cell([numbers[run.id].get(c) for run in runs]) for c in columns})
+        Group(values, runs, planned, {c: _cell([found[run.id].get(c) for run in runs]) for c in columns})
         for values, runs, planned in members
     ]
     return Comparison(sweep, parameters, columns, groups, _notes(sweep, groups))
@@ -120,13 +123,12 @@ def compare(sweep: LaunchedSweep) -> Comparison:
 
 def run_numbers(run: Run) -> dict[str, float]:
     """A finished run's numbers by column name."""
-    summary = run.summary
-    values = {label: summary["last"].get(key) for key, label in _METRICS.items()}
-    values[UNTRAINED] = summary["untrained"].get(Keys.VAL_LOSS)
-    for images, probe, result in run.probe_results():
+    known = numbers(run)
+    values = {label: known.get(key) for key, label in _METRICS.items()}
+    for images, probe, _ in run.probe_results():
         for (name, key), label in _PROBES.items():
             if name == probe:
-                values[f"{label} [{images}]"] = result.get(key)
+                values[f"{label} [{images}]"] = known.get(f"{probe_key(images, probe)}/{key}")
     return {column: float(value) for column, value in values.items() if value is not None}
 
 

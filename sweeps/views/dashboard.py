@@ -21,6 +21,7 @@ from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.opening import open_queue
 from sweeps.queue.status import filled_cells
 from sweeps.runs.files import write_json
+from sweeps.runs.numbers import probe_key
 from sweeps.runs.run import Run
 from sweeps.tracking.connection import connection
 from sweeps.tracking.record import Record
@@ -138,7 +139,7 @@ def _probes(runs: Sequence[Run]) -> list[Any]:
     numbers: dict[str, None] = {}
     for run in runs:
         for images, probe, result in run.probe_results():
-            prefix = f"probe/{images}/{probe}"
+            prefix = probe_key(images, probe)
             found = sorted(file.stem for file in run.probe(images, probe).glob("*.png"))
             pictures.setdefault(prefix, [f"{prefix}/{name}" for name in found])
             numbers |= dict.fromkeys(f"{prefix}/{key}" for key, value in result.items() if isinstance(value, float))
