@@ -11,7 +11,7 @@ from rich.table import Table
 from moe.errors import UserError
 from sweeps.commands import app as sweep_app
 from sweeps.console import Json, Set, SweepName, err, out, print_json, progress_bar
-from sweeps.runs.exit_codes import FAILURE, INTERRUPTED, USER_MISTAKE, InterruptedRunError
+from sweeps.runs.endings import FAILURE, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -362,7 +362,7 @@ def _fail(error: BaseException, code: int) -> NoReturn:
         traceback.print_exception(error)
     name = "" if code == USER_MISTAKE else f"{type(error).__name__}: "
     err.print(f"error: {name}{error}", markup=False)
-    if code == FAILURE and not os.environ.get("MOE_DEBUG"):
+    if code in (FAILURE, OUT_OF_MEMORY) and not os.environ.get("MOE_DEBUG"):
         err.print("(`moe --debug ...` shows where)", markup=False)
     raise SystemExit(code)
 
@@ -376,7 +376,9 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:  # noqa: BLE001 - the one place where a failure becomes a message
-        _fail(error, INTERRUPTED if isinstance(error, InterruptedRunError) else FAILURE)
+        code = exit_code_of(error)
+        in_sweep = "MOE_SWEEP" in os.environ  # an agent reads the code, and makes room after a lack of memory
+        _fail(error, code if in_sweep or code != OUT_OF_MEMORY else FAILURE)
 
 
 if __name__ == "__main__":
