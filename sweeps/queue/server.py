@@ -117,7 +117,7 @@ def _sweep(remote: Remote) -> Any:
         with _quiet(), asking():
             return api().sweep(str(remote))
     except TrackerError as error:
-        unknown = isinstance(error.__cause__, ValueError)  # what its client raises if the server knows none
+        unknown = "Could not find" in str(error)  # its client raises nothing of its own for it
         raise UserError(f"W&B {'has no' if unknown else 'does not show the'} sweep {remote}: {error}") from None
 
 
