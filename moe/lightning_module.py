@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from moe.batchnorm import normalise_across_processes
 from moe.config import RunConfig
 from moe.data.augment import as_float, normalise, two_views
+from moe.data.draw import Draws
 from moe.data.loading import Batch
 from moe.distributed import all_sum, world
 from moe.experts import leave_idle_alone
@@ -22,7 +23,7 @@ from moe.hardware import adam_options, has_scaler
 from moe.keys import Keys, train, val
 from moe.losses import importance_cv2
 from moe.model import build_model
-from moe.rng import VALIDATION, Stream, key, normal
+from moe.rng import VALIDATION, Stream, key, to_device
 from moe.routing import RoutingRecord
 
 
@@ -63,13 +64,15 @@ class MoEModule(L.LightningModule):
             self.objective = config.loss.load()(self.model.embedding, classes, config.loss)
         self.model.experts_at_once = {"auto": None, "plain": False, "batched": True}[config.machine.experts]
         normalise_across_processes(self, config.train.sync_batch_norm)
+        # tables of training and of validation views
+        self._draws, self._validation_draws = (Draws(config.augment, config.model.experts, config.seed) for _ in "ab")
         self._names: list[str] = []
         self._steps: list[Tensor] = []
         self._views_E: Sequence[int] | None = None
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Images and labels go to the device; places stay, since views are drawn from them on the CPU."""
-        return Batch(batch.images.to(device), batch.labels.to(device), batch.places)
+        return Batch(to_device(batch.images, device), to_device(batch.labels, device), batch.places)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Seed torch from the step: layers that draw their own numbers leave no state to save for a resume."""
@@ -98,10 +101,11 @@ class MoEModule(L.LightningModule):
 
     def _two_view_step(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], RoutingRecord]:
         """Everything to be logged, the whole loss first, and the routing of both views."""
-        views = two_views(self.config.augment, batch.images, batch.places, seed=self.config.seed, epoch=epoch)
-        x = self._normalised(torch.cat(views))
-        noise = self._noise(batch.places, epoch).to(x.device) if self.training else None
-        z, routing, loads = self.model.embed(x, noise)
+        draws = self._validation_draws if epoch == VALIDATION else self._draws
+        drawn, noise = draws(batch.places, size=batch.images.shape[-1], epoch=epoch, device=batch.images.device)
+        config = self.config
+        views = two_views(config.augment, batch.images, batch.places, seed=config.seed, epoch=epoch, drawn=drawn)
+        z, routing, loads = self.model.embed(self._normalised(torch.cat(views)), noise if self.training else None)
         z_a, z_b = z.chunk(2)
         objective, metrics = self.objective(z_a, z_b, batch.labels)
         importance = importance_cv2(routing.gates())
@@ -110,11 +114,6 @@ class MoEModule(L.LightningModule):
         views_E = loads.everywhere if self.training else None
         record = RoutingRecord(kept.rows(0, count), kept.rows(count, 2 * count), views_E=views_E)
         return {"loss": loss, "objective": objective, "importance_cv2": importance} | metrics, record
-
-    def _noise(self, places_B: Tensor, epoch: int) -> Tensor:
-        """The gate's noise, (2B, E) standard normal: a function of (seed, epoch, view, image)."""
-        streams = [key(self.config.seed, epoch, Stream.NOISE, view) for view in (0, 1)]
-        return torch.cat([normal(stream, places_B, self.config.model.experts) for stream in streams])
 
     def _normalised(self, x_BCSS: Tensor) -> Tensor:
         return normalise(x_BCSS, self.mean, self.sd).contiguous(memory_format=torch.channels_last)

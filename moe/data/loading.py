@@ -21,7 +21,7 @@ from moe.data.datasets import training_stores, validation_store
 from moe.data.pixels import chunks
 from moe.data.store import ImageStore
 from moe.errors import UserError
-from moe.rng import Stream, key
+from moe.rng import Stream, key, to_device
 
 
 class Batch(NamedTuple):
@@ -112,7 +112,7 @@ class _Rows(Dataset[Batch]):
         self.labels_N = pixels.labels_N
 
     def __getitem__(self, places_B: Tensor) -> Batch:
-        images_BCSS = self.images_NCSS[places_B.to(self.images_NCSS.device)]
+        images_BCSS = self.images_NCSS[to_device(places_B, self.images_NCSS.device)]
         return Batch(images_BCSS, self.labels_N[places_B], places_B)
 
     def __len__(self) -> int:
