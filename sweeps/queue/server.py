@@ -21,6 +21,7 @@ from sweeps.plan.spec import Sweep, restore
 from sweeps.queue.base import CellState, Offer
 from sweeps.queue.database import DatabaseQueue
 from sweeps.queue.launched import LaunchedSweep, QueuedCell
+from sweeps.runs.endings import Ending
 from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
 from sweeps.tracking.connection import TrackerError, api, asking, connection, for_children, project
@@ -28,6 +29,7 @@ from sweeps.tracking.record import Record
 
 # what W&B calls a run, in our words; one whose process ended without a word is found out by the server's own clock
 _STATES: dict[str, State] = {"finished": "finished", "running": "running", "pending": "running", "preempted": "waiting"}
+_ENDINGS = {"finished": Ending.FINISHED, "preempted": Ending.INTERRUPTED, "killed": Ending.KILLED}
 _FRESH = 5.0  # seconds that an answer of the server counts as new
 
 
@@ -249,7 +251,8 @@ def _state(cell: QueuedCell, tries: Sequence[RemoteRun]) -> CellState:
     best = next((run for state in wanted for run in tries if run.state == state), tries[-1])
     state = _STATES.get(best.state, "failed")
     error = f"W&B run {best.id} {best.state}" if state in ("failed", "waiting") else None
-    return CellState(cell, state, len(tries), error, here=False)
+    ending = _ENDINGS.get(best.state, None if state == "running" else Ending.FAILED)
+    return CellState(cell, state, len(tries), error, here=False, ending=ending)
 
 
 def prepare(remote: Remote, cell: QueuedCell, store: RunStore, known: Sequence[RemoteRun]) -> None:

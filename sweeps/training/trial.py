@@ -22,7 +22,7 @@ from moe.errors import UserError
 from moe.export import export_model
 from moe.hardware import device_type, precision_plugin
 from moe.lightning_module import MoEModule
-from sweeps.runs.exit_codes import InterruptedRunError
+from sweeps.runs.endings import InterruptedRunError
 from sweeps.runs.files import write_json
 from sweeps.runs.lock import LockedError, locked
 from sweeps.runs.run import Run, by_epoch
