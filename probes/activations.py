@@ -151,7 +151,7 @@ def activations(snapshot: Snapshot, store: ImageStore, progress: Progress) -> tu
 
 
 def _layouts(model: MoE, n: int) -> dict[str, Layout]:
-    experts, slots, size = model.config.experts, model.config.top_k, model.embedding
+    experts, slots, size = model.config.experts, model.gate.top_k, model.embedding
     return {
         "logits_nE": Layout((n, experts), "<f4"),
         "indices_nK": Layout((n, slots), "<i8"),
