@@ -27,15 +27,15 @@ pytestmark = pytest.mark.slow
 # tiny_store's classes are neither animate nor inanimate
 QUICK = [
     "routing.map_images=30", "routing.permutations=5", "routing.bootstrap=10", "coupling.bootstrap=10",
-    "animacy.animate=[class 0]", "animacy.bootstrap=10", "animacy.permutations=5",
-    "tuning.permutations=2", "separability.bootstrap=10",
+    "animacy.animate=[class 0]", "animacy.bootstrap=10", "animacy.divisions=5",
+    "tuning.permutations=2",
     "similarity.draws=2", "similarity.pictures=2",
 ]  # fmt: skip
 LABELS = {
     "routing": "routing--map_images-30--permutations-5--bootstrap-10",
     "coupling": "coupling--bootstrap-10",
     "tuning": "tuning--permutations-2",
-    "separability": "separability--bootstrap-10",
+    "separability": "separability",
     "similarity": "similarity--pictures-2--draws-2",
 }
 
