@@ -229,10 +229,14 @@ def data_list(as_json: Json = False) -> None:
     from moe.data.datasets import DATASETS
     from moe.data.store import data_root, open_all
 
-    stores = [store.manifest for store in open_all()]
+    opened, damaged = open_all()
+    stores = [store.manifest for store in opened]
+    for one in damaged:
+        err.print(f"{one.name}: {one.problem}", markup=False)
     if as_json:
         print_json({"datasets": {name: dataset.about for name, dataset in DATASETS.items()},
-               "stores": [manifest.model_dump(mode="json") for manifest in stores]})  # fmt: skip
+               "stores": [manifest.model_dump(mode="json") for manifest in stores],
+               "damaged": {one.name: one.problem for one in damaged}})  # fmt: skip
         return
     out.print("[bold]known datasets[/bold] (moe data prepare NAME)")
     for name, dataset in DATASETS.items():
@@ -247,7 +251,9 @@ def data_list(as_json: Json = False) -> None:
 @data_app.command("prepare")
 def data_prepare(
     name: Annotated[str, typer.Argument(help="synthetic, stl10 or things")],
-    source: Annotated[Path | None, typer.Option(help="Folder with the original files; default: download.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Folder (STL-10: or archive) with the original files; default: download.")
+    ] = None,
 ) -> None:
     """Make the stores of a known dataset."""
     from moe.data.datasets import DATASETS
@@ -273,6 +279,12 @@ def data_import(
     allow_unknown: Annotated[
         bool, typer.Option("--allow-unknown", help="THINGS: keep images of concepts without dimensions.")
     ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read, and list them.")
+    ] = False,
+    password: Annotated[
+        str | None, typer.Option(envvar="MOE_ZIP_PASSWORD", help="Of an encrypted zip.", show_envvar=True)
+    ] = None,
 ) -> None:
     """Make a store of your own images."""
     from moe.data.datasets import import_images
@@ -280,18 +292,24 @@ def data_import(
     with progress_bar(f"importing {name}") as progress:
         store = import_images(
             name, path, labels=labels, classes=classes, size=size, replace=force, allow_unknown=allow_unknown,
-            progress=progress,
+            skip_bad=skip_bad, password=password, progress=progress,
         )  # fmt: skip
     _describe(store.manifest)
 
 
 def _describe(manifest: Any) -> None:
+    from moe.data.files import first_few
+
     parts = [f"{manifest.name}: {manifest.count:,} images of {manifest.width}x{manifest.height}"]
     if manifest.classes:
-        parts.append(f"{len(manifest.classes)} classes")
+        parts.append(f"{len(manifest.classes)} classes ({first_few(manifest.classes)})")
     if manifest.factors:
         parts.append(f"{len(manifest.factors)} dimensions")
-    out.print(", ".join([*parts, *manifest.notes]))
+    out.print(", ".join(parts), markup=False)
+    for note in manifest.notes:
+        out.print(f"  {note}", markup=False)
+    for path, reason in manifest.left_out.items():
+        out.print(f"  left out: {path} is {reason}", markup=False)
 
 
 @data_app.command("verify")

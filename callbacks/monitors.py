@@ -23,9 +23,17 @@ from torch import Tensor
 from callbacks import heatmaps, metrics
 from callbacks.files import RoutingFolder, View
 from callbacks.gathering import RoutingMonitor, Stage, log, show_picture, show_table, write_csv
+from callbacks.keys import Keys
+from callbacks.keys import importance as importance_key
+from callbacks.keys import load as load_key
 from moe.errors import UserError
 from moe.lightning_module import epochs_done
 from moe.routing import Routing, RoutingRecord
+
+_BALANCE = (Keys.CV2, Keys.ENTROPY, Keys.DEAD)
+_TRAIN_BALANCE = (Keys.TRAIN_CV2, Keys.TRAIN_ENTROPY, Keys.TRAIN_DEAD)
+_AGREEMENT = (Keys.AGREEMENT, Keys.CHANCE_OBSERVED)
+_TRAIN_AGREEMENT = (Keys.TRAIN_AGREEMENT, Keys.TRAIN_CHANCE_OBSERVED)
 
 _log = logging.getLogger(__name__)
 
@@ -82,15 +90,15 @@ class LoadBalanceMonitor(RoutingMonitor):
     def observe(self, record: RoutingRecord, stage: Stage, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Log the balance of this epoch."""
         if stage == "train":
-            log(_scalars("balance_train", _balance(record.view_a, record.view_b)), trainer, module)
+            log(_scalars(_TRAIN_BALANCE, _balance(record.view_a, record.view_b)), trainer, module)
             return
         routing = _as_they_are(record)
         balance, images = _balance(routing), len(routing.logits)
-        values = _scalars("balance", balance) | {"gate/entropy": metrics.gate_entropy(_numpy(routing.logits))}
+        values = _scalars(_BALANCE, balance) | {Keys.GATE_ENTROPY: metrics.gate_entropy(_numpy(routing.logits))}
         total = balance.importance.sum()
         for expert, (importance, load) in enumerate(zip(balance.importance, balance.load, strict=True)):
-            values[f"balance/importance_{expert}"] = float(importance / total)
-            values[f"balance/load_{expert}"] = float(load / images)
+            values[importance_key(expert)] = float(importance / total)
+            values[load_key(expert)] = float(load / images)
         log(values, trainer, module)
         if epochs_done(trainer) > 0:
             self._announce(balance, trainer)
@@ -112,12 +120,8 @@ class LoadBalanceMonitor(RoutingMonitor):
         self._announced = set(state_dict.get("announced", ()))
 
 
-def _scalars(prefix: str, balance: metrics.LoadBalance) -> dict[str, float]:
-    return {
-        f"{prefix}/cv2": balance.cv2,
-        f"{prefix}/entropy": balance.entropy,
-        f"{prefix}/dead": float(balance.dead),
-    }
+def _scalars(keys: tuple[str, str, str], balance: metrics.LoadBalance) -> dict[str, float]:
+    return dict(zip(keys, (balance.cv2, balance.entropy, float(balance.dead)), strict=True))
 
 
 class ViewAgreementMonitor(RoutingMonitor):
@@ -141,13 +145,10 @@ class ViewAgreementMonitor(RoutingMonitor):
     def observe(self, record: RoutingRecord, stage: Stage, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Log the agreement of this epoch."""
         idx_a, idx_b = _numpy(record.view_a.indices), _numpy(record.view_b.indices)
-        prefix = "agreement" if stage == "val" else "agreement_train"
-        values = {
-            f"{prefix}/top_k": metrics.view_agreement(idx_a, idx_b),
-            f"{prefix}/chance_observed": metrics.observed_chance(idx_a, idx_b),
-        }
+        agreement, chance = _AGREEMENT if stage == "val" else _TRAIN_AGREEMENT
+        values = {agreement: metrics.view_agreement(idx_a, idx_b), chance: metrics.observed_chance(idx_a, idx_b)}
         if stage == "val":
-            values[f"{prefix}/chance_uniform"] = metrics.uniform_chance(record.view_a.logits.shape[1], idx_a.shape[1])
+            values[Keys.CHANCE_UNIFORM] = metrics.uniform_chance(record.view_a.logits.shape[1], idx_a.shape[1])
         log(values, trainer, module)
 
 
@@ -236,7 +237,7 @@ class RoutingHeatmap(RoutingMonitor):
         indices, weights = _numpy(record.clean.indices), _numpy(record.clean.weights)
         information = metrics.class_information(indices, labels, len(self.classes), experts)
         if math.isfinite(information):
-            log({"routing/class_information": information}, trainer, module)
+            log({Keys.CLASS_INFORMATION: information}, trainer, module)
         if trainer.is_global_zero:
             routing = metrics.class_routing(indices, weights, labels, len(self.classes), experts)
             self._heatmap(routing.load, trainer)

@@ -5,6 +5,7 @@ Axes: B images, C channels, H height, W width.
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,11 +43,19 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride))."""
-        y = F.relu(self.norm1(self.conv1(x_BCHW)), inplace=True)
+        y = F.relu(self.norm1(self._first(x_BCHW)), inplace=True)
         y = self.norm2(self.conv2(y))
         # Taking every second pixel first equals a strided 1x1 convolution, whose backward pass corrupts memory in
         # torch 2.15 on CPUs for channels-last tensors of fewer than 8 channels.
         return F.relu(y + self.shortcut(x_BCHW[:, :, :: self.stride, :: self.stride]), inplace=True)
+
+    def _first(self, x_BCHW: Tensor) -> Tensor:
+        # A 1x1 map has no second pixel to skip; with stride 2 torch 2.15 on CPUs leaves most of the weight's bfloat16
+        # gradient unwritten, whatever was in that memory before.
+        if x_BCHW.shape[2:] == (1, 1) and torch.is_autocast_enabled(x_BCHW.device.type):
+            return F.conv2d(x_BCHW, self.conv1.weight, padding=1)
+        y: Tensor = self.conv1(x_BCHW)
+        return y
 
 
 def block(inputs: int, outputs: int, units: int) -> nn.Sequential:

@@ -96,7 +96,7 @@ class TrainConfig(Section):
     lr: Positive = 3e-4
     min_lr: float = Field(1e-6, ge=0, description="end of the cosine schedule")
     weight_decay: float = Field(1e-5, ge=0)
-    clip_norm: Positive = 1.0
+    clip_norm: float | None = Field(1.0, gt=0, description="largest norm of all gradients together; null: no limit")
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "16-mixed"
     sync_batch_norm: bool = Field(True, description="batch norm over all devices, so that their number does not matter")
 
@@ -116,6 +116,9 @@ class MachineConfig(Section):
     devices: int = Field(1, ge=1, description="processes that share each batch, one a GPU (on CPUs: on this machine)")
     threads: int | None = Field(None, ge=1, description="CPU threads for torch; default: all")
     images: Literal["auto", "host", "device"] = Field("auto", description="where the uint8 images stay while training")
+    experts: Literal["auto", "plain", "batched"] = Field(
+        "auto", description="experts one after another or as one computation; auto: batched on one GPU, plain elsewhere"
+    )
     deterministic: bool = Field(False, description="only algorithms that give the same bits again, also on a GPU")
     checkpoint_minutes: float = Field(10.0, ge=0, description="also save in mid-epoch, this often; 0: epoch ends only")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from moe.backbone import BASE_CHANNELS, UNITS, block, block_channels, scaled
+from moe.batched import BatchedExperts, rows_needed
 from moe.batchnorm import BatchNorm
 from moe.config import ModelConfig
 from moe.distributed import all_sum
@@ -77,14 +78,26 @@ class Expert(nn.Module):
         return torch.stack([parameter.sum() * 0 for parameter in self.parameters()]).sum()
 
 
-def weighted_sum(experts: nn.ModuleList, h_BCHW: Tensor, routing: Routing) -> Tensor:
+def weighted_sum(
+    experts: nn.ModuleList, h_BCHW: Tensor, routing: Routing, batched: BatchedExperts | None = None
+) -> Tensor:
     """Z = sum of g_i z_i over the chosen experts (Equation 1), (B, D) float32.
 
     Each expert computes the images routed to it and no others. With joint batch norm every process takes part in an
     expert that has images anywhere, be it without images of its own: the exchange of statistics needs all of them.
+
+    Args:
+        experts: `Expert`s.
+        h_BCHW: what the shared blocks made of the images.
+        routing: the gate's decisions.
+        batched: computes all experts at once where it can; None or where it cannot: one after another.
     """
     first = cast("Expert", experts[0])
     sizes, together = _sizes(routing, joint=first.joint)
+    rows = rows_needed(sizes)
+    bank = batched.bank() if batched and rows else None
+    if batched and rows and bank:
+        return batched.weighted_sum(h_BCHW, routing, rows, bank)
     order_S = routing.indices.flatten().argsort(stable=True)
     images_SCHW = _rows(h_BCHW, order_S // routing.indices.shape[1])
     readouts, nothing = [], h_BCHW.new_zeros((), dtype=torch.float32)

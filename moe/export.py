@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from moe.config import DataConfig, GateConfig, ModelConfig
 from moe.data.store import sha256
 from moe.errors import UserError
+from moe.files import replacing
 from moe.model import MoE, build_model
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -47,11 +48,11 @@ def export_model(model: MoE, folder: Path, **card: Any) -> ModelCard:
         folder: made if absent.
         card: the fields of ModelCard that the network does not know itself.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / WEIGHTS
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, weights)
-    written = ModelCard(model=model.config, gate=model.gate_config, sha256=sha256(weights), **card)
-    (folder / CARD).write_text(json.dumps(written.model_dump(mode="json"), indent=2) + "\n")
+    with replacing(folder / WEIGHTS) as weights:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, weights)
+        written = ModelCard(model=model.config, gate=model.gate_config, sha256=sha256(weights), **card)
+    with replacing(folder / CARD) as file:
+        file.write_text(json.dumps(written.model_dump(mode="json"), indent=2) + "\n")
     return written
 
 

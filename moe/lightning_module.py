@@ -16,6 +16,8 @@ from moe.config import RunConfig
 from moe.data.augment import as_float, normalise, two_views
 from moe.data.loading import Batch
 from moe.distributed import all_sum, world
+from moe.hardware import adam_options, has_scaler
+from moe.keys import Keys, train, val
 from moe.losses import importance_cv2
 from moe.model import build_model
 from moe.objectives import OBJECTIVES
@@ -61,6 +63,7 @@ class MoEModule(L.LightningModule):
             # channels last: the layout that convolutions are fastest in, on CPUs and tensor cores alike
             self.model = build_model(config.model, config.gate).to(memory_format=torch.channels_last)
             self.objective = OBJECTIVES[config.loss.objective](self.model.embedding, classes, config.loss)
+        self.model.experts_at_once = {"auto": None, "plain": False, "batched": True}[config.machine.experts]
         normalise_across_processes(self, config.train.sync_batch_norm)
         self._names: list[str] = []
         self._steps: list[Tensor] = []
@@ -78,7 +81,7 @@ class MoEModule(L.LightningModule):
         values, record = self._two_view_step(batch, self.current_epoch)
         if self._ends_epoch(batch_idx):
             rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
-            self.log("lr", rate, on_step=False, on_epoch=True, batch_size=1, sync_dist=self._several)
+            self.log(Keys.LR, rate, on_step=False, on_epoch=True, batch_size=1, sync_dist=self._several)
         self._names = list(values)
         self._steps.append(torch.stack([value.detach().float() for value in values.values()]))
         return {"loss": values["loss"], "routing": record}
@@ -87,7 +90,7 @@ class MoEModule(L.LightningModule):
         """Loss on two views, and the routing of the images as they are."""
         values, record = self._two_view_step(batch, _VALIDATION_EPOCH)
         self.log_dict(
-            {f"val/{name}": value for name, value in values.items()},
+            {val(name): value for name, value in values.items()},
             on_step=False, on_epoch=True, batch_size=len(batch.images), sync_dist=self._several,
         )  # fmt: skip
         clean = self.model.route(self._normalised(as_float(batch.images)))
@@ -127,7 +130,7 @@ class MoEModule(L.LightningModule):
             return
         means = torch.stack(self._steps).double().mean(dim=0).float()
         self._steps = []
-        logged = {f"train/{name}": mean for name, mean in zip(self._names, means, strict=True)}
+        logged = {train(name): mean for name, mean in zip(self._names, means, strict=True)}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=1, sync_dist=self._several)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -144,15 +147,28 @@ class MoEModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Give the epoch's metrics their place: epochs done, 0 for the untrained model."""
-        self.log("epoch", float(epochs_done(self.trainer)), sync_dist=self._several)
+        self.log(Keys.EPOCH, float(epochs_done(self.trainer)), sync_dist=self._several)
 
     def on_train_epoch_end(self) -> None:
         """The same place for the training metrics."""
-        self.log("epoch", float(epochs_done(self.trainer)), sync_dist=self._several)
+        self.log(Keys.EPOCH, float(epochs_done(self.trainer)), sync_dist=self._several)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Limit the norm of all gradients together; they are unscaled by now.
+
+        Lightning refuses to clip for a fused optimiser under any mixed precision. With a scaler it is right to, and
+        has its way; without one (bfloat16) there is no scale that the optimiser could still have to take away.
+        """
+        if has_scaler(self.trainer.precision_plugin):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         """Adam with cosine annealing, one step an epoch (Appendix A.1)."""
         train = self.config.train
-        fused = self.device.type == "cuda"
-        optimizer = Adam(self.parameters(), lr=train.lr, weight_decay=train.weight_decay, fused=fused)
+        options = adam_options(self.device.type, self.trainer.precision_plugin)
+        optimizer = Adam(self.parameters(), lr=train.lr, weight_decay=train.weight_decay, **options)
         return [optimizer], [CosineAnnealingLR(optimizer, T_max=train.epochs, eta_min=train.min_lr)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from moe.backbone import block_channels, scaled, shared_blocks
+from moe.batched import BatchedExperts
 from moe.config import GateConfig, ModelConfig
 from moe.experts import Expert, weighted_sum
 from moe.gate import GATES
@@ -27,6 +28,7 @@ class MoE(nn.Module):
 
     Attributes:
         embedding: size D of z, floor(256 * width / sqrt(E)) by default.
+        experts_at_once: whether all experts are one computation instead of one each; None: on GPUs.
     """
 
     def __init__(self, config: ModelConfig, gate: GateConfig) -> None:
@@ -39,6 +41,8 @@ class MoE(nn.Module):
         hidden = scaled(config.gate_channels, config, expert=False)
         self.gate = GATES[gate.kind](channels, hidden, config.experts, config.top_k, gate)
         self.experts = nn.ModuleList(Expert(config) for _ in range(config.experts))
+        self.experts_at_once: bool | None = None
+        self._batched = BatchedExperts(self.experts)
 
     def embed(self, x_BCHW: Tensor, noise_BE: Tensor | None = None) -> Embedded:
         """Embedding and routing of normalised images (B, 3, H, W).
@@ -49,7 +53,8 @@ class MoE(nn.Module):
         """
         h = self.shared(x_BCHW)
         routing = self.gate(h, noise_BE)
-        return Embedded(weighted_sum(self.experts, h, routing), routing)
+        at_once = h.is_cuda if self.experts_at_once is None else self.experts_at_once
+        return Embedded(weighted_sum(self.experts, h, routing, self._batched if at_once else None), routing)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Embedding z (B, D) float32 of normalised images (B, 3, H, W), Equation 1."""

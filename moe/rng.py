@@ -10,10 +10,12 @@ Axes: B images, N draws.
 import torch
 from torch import Tensor
 
+_MASK = (1 << 64) - 1
+
 
 def _signed(value: int) -> int:
     """A 64-bit pattern as the signed integer that torch holds."""
-    value &= (1 << 64) - 1
+    value &= _MASK
     return value - (1 << 64) if value >> 63 else value
 
 
@@ -36,10 +38,17 @@ def mix(x: Tensor) -> Tensor:
 
 def key(*parts: int) -> int:
     """One 64-bit key from several integers; their order matters."""
-    state = torch.zeros((), dtype=torch.int64)
+    state = 0
     for part in parts:
-        state = mix(state * 31 + _GAMMA + part)
-    return int(state)
+        state = _mixed((state * 31 + _GAMMA + part) & _MASK)
+    return _signed(state)
+
+
+def _mixed(x: int) -> int:
+    """`mix` of one number, as an unsigned integer of Python's: no tensor, nothing to wait for."""
+    x = ((x ^ (x >> 30)) * _MIX_1) & _MASK
+    x = ((x ^ (x >> 27)) * _MIX_2) & _MASK
+    return x ^ (x >> 31)
 
 
 def uniform(stream: int, counter_B: Tensor, draws: int) -> Tensor:

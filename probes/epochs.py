@@ -3,18 +3,16 @@
 A run keeps its three best epochs and the last (Appendix A.1), so this is a few points, not a curve of all epochs.
 """
 
-import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
-
 from moe.data.readers import no_progress
 from moe.data.store import ImageStore, sha256
 from moe.errors import UserError
-from moe.export import load_model
+from moe.export import ModelCard, load_model
+from moe.model import MoE
 from probes.activations import Snapshot, activations, digest
 from probes.drawing.base import save
 from probes.drawing.curves import over_epochs
@@ -22,6 +20,7 @@ from probes.probe import Numbers, Probe
 from probes.subject import Subject
 from probes.tables import write_table
 from sweeps.runs.run import Run
+from sweeps.training.checkpoints import UnusableError, load
 
 _PREFIX = "model."  # of the network within the Lightning module
 
@@ -34,17 +33,29 @@ def checkpoint_snapshots(run: Run, report: Callable[[str], None]) -> list[Snapsh
     found: dict[int, Snapshot] = {}
     for file in sorted(run.checkpoint_files()):
         try:
-            stored = torch.load(file, map_location="cpu", weights_only=True)
-            epoch = int(stored["epoch"]) + 1
-            weights = {k.removeprefix(_PREFIX): v for k, v in stored["state_dict"].items() if k.startswith(_PREFIX)}
-        except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            report(f"  {file.name} cannot be read ({type(error).__name__}) and is left out")
+            epoch, model, card = _model(run, file)
+        except UnusableError as error:
+            report(f"  {file.name} {error} and is left out")
             continue
         if epoch not in found:
-            model, card = load_model(run.model)
-            model.load_state_dict(weights)
-            found[epoch] = Snapshot(run, model.eval(), card, digest(sha256(file), card), epoch)
+            found[epoch] = Snapshot(run, model, card, digest(sha256(file), card), epoch)
     return [found[epoch] for epoch in sorted(found)]
+
+
+def _model(run: Run, file: Path) -> tuple[int, MoE, ModelCard]:
+    """The epochs behind a checkpoint and its model, with the card of the run's exported one.
+
+    Raises:
+        UnusableError: it is damaged, or holds another model.
+    """
+    stored = load(file)
+    model, card = load_model(run.model)
+    weights = {k.removeprefix(_PREFIX): v for k, v in stored["state_dict"].items() if str(k).startswith(_PREFIX)}
+    try:
+        model.load_state_dict(weights)
+        return int(stored["epoch"]) + 1, model.eval(), card
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        raise UnusableError("holds another model") from None
 
 
 def probe_epochs(

@@ -22,12 +22,14 @@ from probes.registry import PROBES, chosen
 from probes.subject import Subject
 from sweeps.console import err, progress_bar
 from sweeps.launching import LaunchedSweep, open_sweep
+from sweeps.queue.server import trained_elsewhere
 from sweeps.runs.files import write_json
 from sweeps.runs.folders import RESULT
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
-from sweeps.tracking.artifacts import find, pull_sweep
-from sweeps.tracking.mirror import publish_activations, publish_analysis, publish_results, reopened
+from sweeps.tracking.connection import connection
+from sweeps.tracking.pulling import find, pull_missing
+from sweeps.tracking.results import Outbox, outbox, publish_analysis
 
 Report = Callable[[str], None]
 
@@ -76,22 +78,22 @@ def _probe(
     stores = probe_stores(list(images or []), run.config.data)
     snapshot = final_snapshot(run)
     results: dict[str, dict[str, Numbers]] = {}
-    with reopened(run) as session:
+    with outbox(run) as found:
         subjects = []
         for store in stores:
             subject = subject_of(snapshot, store, report)
             subjects.append(subject)
-            publish_activations(run, session, store.name)
+            found.add_activations(store.name)
             able = {name: probe for name, probe in probes.items() if _can(name, probe, store, report)}
             results[store.name] = {
-                name: _one(subject, name, probe, session, report, snapshot) for name, probe in able.items()
+                name: _one(subject, name, probe, found, report, snapshot) for name, probe in able.items()
             }
             if epochs:
                 over_training.probe_epochs(snapshot, store, able, report)
                 for name, probe in able.items():
-                    publish_results(run, session, store.name, probe.label(name))
+                    found.add(store.name, probe.label(name))
         if len(subjects) > 1:
-            results |= _across_images(subjects, probes, session, report)
+            results |= _across_images(subjects, probes, found, report)
     return {"run_id": run.id, "images": results}
 
 
@@ -119,11 +121,11 @@ def bar(what: str) -> Iterator[Progress]:
         yield progress
 
 
-def _one(subject: Subject, name: str, probe: Probe, session: Any, report: Report, snapshot: Snapshot) -> Numbers:
+def _one(subject: Subject, name: str, probe: Probe, found: Outbox, report: Report, snapshot: Snapshot) -> Numbers:
     folder = subject.run.probe(subject.store.name, probe.label(name))
     provenance = {"model": snapshot.digest, "image_sets": {subject.store.name: subject.store.digest()}}
     result = write_result(folder, name, probe, report, provenance, partial(probe.run, subject))
-    publish_results(subject.run, session, subject.store.name, folder.name)
+    found.add(subject.store.name, folder.name)
     return result.numbers
 
 
@@ -182,7 +184,7 @@ def words(numbers: Numbers) -> str:
 
 
 def _across_images(
-    subjects: Sequence[Subject], probes: Mapping[str, Probe], session: Any, report: Report
+    subjects: Sequence[Subject], probes: Mapping[str, Probe], found: Outbox, report: Report
 ) -> dict[str, dict[str, Numbers]]:
     """Probes that set several sets of images side by side."""
     run, images = subjects[0].run, SEPARATOR.join(subject.store.name for subject in subjects)
@@ -196,7 +198,7 @@ def _across_images(
         folder = run.probe(images, probe.label(name))
         provenance = {"image_sets": {subject.store.name: subject.store.digest() for subject in able}}
         result = write_result(folder, name, probe, report, provenance, partial(probe.across_images, able))
-        publish_results(run, session, images, folder.name)
+        found.add(images, folder.name)
         results[name] = result.numbers
     return {images: results} if results else {}
 
@@ -221,7 +223,8 @@ def probe_sweep(
     sweep = open_sweep(name)
     probes = chosen(names, options)
     _name_broken(names, report)
-    pull_sweep(sweep, report)
+    if sweep.remote and connection().online:
+        pull_missing(trained_elsewhere(sweep.remote), sweep.store, report)
     runs = [sweep.store.run(job.run_id) for job in sweep.cells()]
     finished = [run for run in runs if run.finished]
     if not finished:

@@ -179,18 +179,18 @@ def _print_plan(trials: list[dict[str, Any]], name: str, swept: list[str], crew:
 
 def _run(sweep: "LaunchedSweep", crew: "Crew", as_json: bool, quiet: bool, failed: bool = False) -> None:
     from sweeps.agents.crew import Agents
-    from sweeps.tracking import tracker
+    from sweeps.tracking.connection import connection
 
     backend = sweep.backend()
     unfinished = _publish(sweep, backend, failed=failed)
     console, going = None if quiet or as_json else err, True
     if unfinished:
-        mode, why = tracker.mode()
+        wandb = connection()
         agents = Agents(sweep, crew, unfinished)
         places = ", ".join(sorted({device.name for device in agents.devices}))
         plural = "s" if len(agents.devices) > 1 else ""
         who = f"W&B sweep {sweep.remote}" if sweep.remote else "queue"
-        err.print(f"{who}, {len(agents.devices)} agent{plural} on {places}; W&B {mode}: {why}")
+        err.print(f"{who}, {len(agents.devices)} agent{plural} on {places}; W&B {wandb.mode}: {wandb.why}")
         going = _watched(sweep, backend, agents, console)
     left = sweep.left_over(backend) if going and failed else []
     if left:

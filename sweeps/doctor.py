@@ -11,11 +11,10 @@ import sqlalchemy as sa
 
 from moe.data.store import data_root, open_all
 from moe.errors import UserError
-from sweeps.queue.server import answers
 from sweeps.queue.storage import ENVIRONMENT, open_engine, url_of, without_password
 from sweeps.runs.folders import home
 from sweeps.runs.store import RunStore
-from sweeps.tracking import tracker
+from sweeps.tracking.connection import connection
 from sweeps.tracking.sync import waiting
 
 _ROOM_GB = 5
@@ -54,19 +53,22 @@ def _devices() -> list[Check]:
 
 
 def _tracker() -> Check:
-    mode, why = tracker.mode()
+    here = connection()
     pieces = len(waiting(RunStore()))
-    found = f"{mode}: {why}" + (f"; {pieces} offline runs wait" if pieces else "")
-    if mode != "online":
+    found = f"{here.mode}: {here.why}" + (f"; {pieces} offline runs wait" if pieces else "")
+    if not here.online:
         return Check("W&B", found, ok=False, mend="`wandb login`; then `moe runs sync` uploads offline runs")
-    if problem := answers():
+    if problem := here.problem():
         return Check("W&B", found, ok=False, mend=f"{problem}; sweeps run on the local queue meanwhile")
     return Check("W&B", found, ok=not pieces, mend="`moe runs sync` uploads them" if pieces else "")
 
 
 def _data() -> Check:
-    stores = open_all()
+    stores, damaged = open_all()
     found = ", ".join(f"{store.name} ({len(store):,})" for store in stores) or "no images prepared"
+    if damaged:
+        problems = "; ".join(one.problem for one in damaged)
+        return Check(f"images in {data_root()}", f"{found}; {len(damaged)} damaged", ok=False, mend=problems)
     mend = (
         "" if stores else "`moe data prepare stl10` or `moe data import NAME PATH` (synthetic images make themselves)"
     )

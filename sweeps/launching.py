@@ -12,13 +12,14 @@ from sweeps.plan.spec import Cell, Sweep, expand, load_sweep, restore, with_over
 from sweeps.queue.database import LocalBackend
 from sweeps.queue.places import place_of, places, steered
 from sweeps.queue.protocol import Job, JobState, SweepBackend
-from sweeps.queue.server import Remote, View, answers, create, definition, prepare, refusal
+from sweeps.queue.server import Remote, View, create, definition, prepare, refusal
 from sweeps.queue.storage import ENVIRONMENT, url_of, without_password
 from sweeps.runs.files import read_json, write_json
 from sweeps.runs.folders import HomeFolder, SweepFolder, home
 from sweeps.runs.run import Run
 from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
+from sweeps.tracking.connection import connection
 from sweeps.views.forecast import epochs_behind
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def choose_backend(name: str, sweep: Sweep) -> tuple[str, str]:
         raise unknown("backend", name, ["auto", "wandb", *BACKENDS])
     if name == "local":
         return "local", "as asked"
-    problem = refusal(sweep) or answers()
+    problem = refusal(sweep) or connection().problem()
     if problem is None:
         return "wandb", "as asked" if name == "wandb" else "a W&B server answers"
     if name == "wandb":

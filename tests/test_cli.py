@@ -139,7 +139,7 @@ def test_images_are_imported_listed_and_verified(moe, tmp_path):
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 255, (9, 16, 16, 3), dtype=np.uint8))
     (tmp_path / "labels.txt").write_text("\n".join("abc" * 3))
     code, out, _ = moe("data", "import", "mine", tmp_path / "images.npy", "--labels", tmp_path / "labels.txt")
-    assert (code, out) == (0, "mine: 9 images of 16x16, 3 classes\n")
+    assert (code, out) == (0, "mine: 9 images of 16x16, 3 classes (a, b, c)\n")
     assert moe("data", "verify", "mine")[0] == 0
     listed = json.loads(moe("data", "list", "--json")[1])
     assert [store["name"] for store in listed["stores"]] == ["mine"]

@@ -3,14 +3,15 @@
 A dataset is a small object in DATASETS. Any other name is a store that the user imported.
 """
 
+import shlex
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from moe.config import DataConfig
-from moe.data.readers import Progress, no_progress, read_images
-from moe.data.store import Images, ImageStore, data_root, store_names, write_store
+from moe.data.readers import Progress, ReadOptions, no_progress, read_images
+from moe.data.staging import staged
+from moe.data.stl10 import STL10, is_stl10
+from moe.data.store import Images, ImageStore, data_root, fill, store_names, write_store
 from moe.data.things import is_things, read_things
 from moe.errors import UserError, suggest
 
@@ -81,61 +82,6 @@ class Synthetic:
         return stores
 
 
-class STL10:
-    """STL-10 (Coates, Lee and Ng 2011): 100,000 unlabelled, 5,000 + 8,000 labelled images of 96 x 96."""
-
-    about = "STL-10: 100,000 unlabelled images, 5,000 and 8,000 labelled ones (2.5 GB download)"
-    train, validation = "stl10-unlabeled", "stl10-train"
-    probes = ("stl10-test",)
-    builtin = False
-
-    def prepare(self, root: Path, source: Path | None, progress: Progress) -> list[ImageStore]:
-        """Stores of the splits whose official binaries lie at `source`; downloads them if that is None."""
-        folder = self._download(root) if source is None else source
-        if (folder / "stl10_binary").is_dir():
-            folder = folder / "stl10_binary"
-        splits = [split for split in ("train", "test", "unlabeled") if (folder / f"{split}_X.bin").exists()]
-        if not splits:
-            raise UserError(f"{folder} holds no train_X.bin, test_X.bin or unlabeled_X.bin of STL-10")
-        stores = []
-        for split in splits:
-            content = read_stl10(folder, split)
-            stores.append(write_store(f"stl10-{split}", content, root, replace=True))
-            progress(len(stores), len(splits))
-        return stores
-
-    @staticmethod
-    def _download(root: Path) -> Path:
-        from torchvision.datasets import STL10 as Official  # noqa: N811
-
-        root.mkdir(parents=True, exist_ok=True)
-        try:
-            Official(str(root / ".download"), split="train", download=True)
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"STL-10 could not be downloaded ({error}); fetch stl10_binary.tar.gz by other means, unpack it "
-                "and run `moe data prepare stl10 --source FOLDER`"
-            ) from None
-        return root / ".download"
-
-
-def read_stl10(folder: Path, split: str) -> Images:
-    """One split of the official binaries: images as bytes (N, 3, 96, 96), each channel column by column."""
-    raw = np.fromfile(folder / f"{split}_X.bin", np.uint8)
-    if raw.size == 0 or raw.size % (3 * 96 * 96):
-        raise UserError(f"{folder / f'{split}_X.bin'} is not a whole number of 96x96 images; fetch it again")
-    images_NHWC = raw.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)
-    ids = [f"{split}-{number:06d}" for number in range(len(images_NHWC))]
-    label_file = folder / f"{split}_y.bin"
-    if not label_file.exists():
-        return Images(images_NHWC, ids, f"STL-10 {split}")
-    if not (folder / "class_names.txt").exists():
-        raise UserError(f"{folder} holds {label_file.name} but no class_names.txt; fetch it from the same archive")
-    names = (folder / "class_names.txt").read_text().split()
-    labels_N = np.fromfile(label_file, np.uint8).astype(np.int64) - 1
-    return Images(images_NHWC, ids, f"STL-10 {split}", labels_N, tuple(names))
-
-
 class Things:
     """THINGS images with their behavioural dimensions (moe.data.things)."""
 
@@ -151,7 +97,9 @@ class Things:
                 "THINGS cannot be downloaded without its password; pass --source FOLDER with images/, unique_id.txt "
                 "and spose_embedding_66d_sorted.txt"
             )
-        return [write_store("things", read_things(source, progress=progress), root, replace=True)]
+        with staged("things", root, replace=True) as partial:
+            fill(partial, "things", read_things(source, ReadOptions(progress=progress, scratch=partial)))
+        return [ImageStore(root / "things")]
 
 
 DATASETS: dict[str, Dataset] = {"synthetic": Synthetic(), "stl10": STL10(), "things": Things()}
@@ -166,23 +114,50 @@ def import_images(
     size: int | None = None,
     replace: bool = False,
     allow_unknown: bool = False,
+    skip_bad: bool = False,
+    password: str | None = None,
     progress: Progress = no_progress,
 ) -> ImageStore:
     """Make a store of the user's own images. THINGS' layout is recognised; see `read_images` for the others.
 
-    `allow_unknown` keeps images of concepts that THINGS does not have.
+    Args:
+        name: the store's; names of known datasets are theirs.
+        path: what to read.
+        labels: a label file.
+        classes: a file of class names.
+        size: pixels a side; see `ReadOptions`.
+        replace: an older store of this name.
+        allow_unknown: keep images of concepts that THINGS does not have.
+        skip_bad: leave out pictures that cannot be read, and list them.
+        password: of an encrypted zip.
+        progress: called with (done, total) images.
 
     Raises:
-        UserError: the name is taken, or the images cannot be read.
+        UserError: the name is taken, or the images cannot be read; a store of that name stays as it was.
     """
     root = data_root()
-    if (root / name).exists() and not replace:
-        raise UserError(f'images named "{name}" exist in {root} already; pass --force to replace them')
-    if is_things(path) and labels is None:
-        content = read_things(path, size=size, allow_unknown=allow_unknown, progress=progress)
-    else:
-        content = read_images(path, labels=labels, classes=classes, size=size, progress=progress)
-    return write_store(name, content, root, replace=replace)
+    things = labels is None and is_things(path)
+    _check_own_name(name, path, things=things)
+    if is_stl10(path):
+        raise UserError(
+            f"{path} is STL-10 as it is downloaded; run `moe data prepare stl10 --source {shlex.quote(str(path))}`"
+        )
+    with staged(name, root, replace=replace) as partial:
+        options = ReadOptions(size, skip_bad, password, partial, progress)
+        if things:
+            content = read_things(path, options, allow_unknown=allow_unknown)
+        else:
+            content = read_images(path, options, labels=labels, classes=classes)
+        fill(partial, name, content)
+    return ImageStore(root / name)
+
+
+def _check_own_name(name: str, path: Path, *, things: bool) -> None:
+    """Refuse the name of a known dataset or of its stores, except THINGS for a copy of it."""
+    for key, dataset in DATASETS.items():
+        if name in {key, dataset.train, dataset.validation, *dataset.probes} and not (things and key == "things"):
+            command = f"moe data prepare {key}" + ("" if dataset.builtin else f" --source {shlex.quote(str(path))}")
+            raise UserError(f'"{name}" belongs to the known dataset {key} (`{command}`); give your images another name')
 
 
 def open_store(name: str) -> ImageStore:

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from moe.config import RunConfig
 from moe.data.datasets import training_stores, validation_store
-from moe.data.store import ImageStore, chunks
+from moe.data.pixels import chunks
+from moe.data.store import ImageStore
 from moe.errors import UserError
 from moe.objectives import OBJECTIVES
 from moe.rng import key

@@ -1,25 +1,38 @@
-"""Reading a user's images: a folder, a zip, or an array, with labels from folders or from a file."""
+"""Reading a user's images: a folder, a zip, or an array, with labels from folders or from a file.
 
-import csv
-import io
-import re
+Axes: N images, H height, W width, S image side.
+"""
+
+import contextlib
+import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from moe.data.arrays import npz_arrays, plain_array
+from moe.data.files import first_few, printable, regular
+from moe.data.label_tables import Labels
+from moe.data.labels import array_labels, checked, classify, read_labels
+from moe.data.names import without_suffix
+from moe.data.pictures import BadPictureError, Bombs, NeedsHeifError, decode, fitted, size_of
+from moe.data.pixels import pixel_file
+from moe.data.sources import Found, ImageFile, folder_files, open_zip, zip_files
 from moe.data.store import Images
 from moe.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 DEFAULT_SIZE = 96
+_LARGEST_NATIVE = 1024  # pixels a side that are kept without being asked for
+_LARGEST = 4096
+_ZIP_START = b"PK\x03\x04"
+_ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 Progress = Callable[[int, int], None]
+_Listed = Callable[[Sequence[str]], None]  # called with the paths of all pictures before they are decoded
 
 
 def no_progress(done: int, total: int) -> None:
@@ -27,234 +40,245 @@ def no_progress(done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """One encoded image: its path inside the folder or zip, and how to read its bytes."""
+class ReadOptions:
+    """How pictures are read.
 
-    path: PurePosixPath
-    read: Callable[[], bytes]
-
-
-def _natural(path: PurePosixPath) -> list[tuple[int, int, str]]:
-    """Sort key under which 10.jpg follows 9.jpg."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
-
-
-def _folder(path: Path) -> Iterator[ImageFile]:
-    for file in path.rglob("*"):
-        hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-        if file.suffix.lower() in SUFFIXES and not hidden:
-            yield ImageFile(PurePosixPath(file.relative_to(path).as_posix()), file.read_bytes)
-
-
-def _zip(archive: zipfile.ZipFile) -> Iterator[ImageFile]:
-    for info in archive.infolist():
-        path = PurePosixPath(info.filename)
-        hidden = path.name.startswith(".") or "__MACOSX" in path.parts
-        if path.suffix.lower() in SUFFIXES and not hidden:
-            yield ImageFile(path, lambda info=info: archive.read(info))  # type: ignore[misc]
-
-
-def decode(files: Sequence[ImageFile], size: int | None, progress: Progress) -> NDArray[np.uint8]:
-    """Decode images to (N, size, size, 3) uint8.
-
-    With `size` None, images that all have one square size keep it; otherwise 96 pixels. Others are scaled with
-    antialiasing so that the shorter side fits, and cropped at the centre.
-
-    Raises:
-        UserError: names the first image that cannot be read.
+    Attributes:
+        size: pixels a side; None keeps the one square size that all have up to 1,024 pixels, and else means 96.
+        skip_bad: leave out pictures that cannot be read, and list them.
+        password: of an encrypted zip.
+        scratch: folder in which images.npy is written, so that pixels need no memory; None keeps them in memory.
+        progress: called with (done, total) images.
+        folders: the folders inside a folder that are read; empty means all.
     """
-    side = size or _common_size(files)
-    result = np.empty((len(files), side, side, 3), np.uint8)
-    for number, file in enumerate(files):
-        result[number] = _decode_one(file, side)
-        progress(number + 1, len(files))
-    return result
+
+    size: int | None = None
+    skip_bad: bool = False
+    password: str | None = None
+    scratch: Path | None = None
+    progress: Progress = no_progress
+    folders: tuple[str, ...] = ()
 
 
-def _common_size(files: Sequence[ImageFile]) -> int:
-    sizes = set()
-    for file in files:
-        with _opened(file) as image:
-            sizes.add(image.size)
-        if len(sizes) > 1:
-            return DEFAULT_SIZE
-    width, height = sizes.pop()
-    return width if width == height else DEFAULT_SIZE
+DEFAULTS = ReadOptions()
 
 
-def _opened(file: ImageFile) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(file.read()))
-    except (UnidentifiedImageError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file.path} is not a readable image ({error}); mend or remove it") from None
+@dataclass
+class _Read:
+    """Pixels in order, the paths that they come from, and what became of the rest.
 
+    `kept` are the places of the pictures that were read in the list of those that were found.
+    """
 
-def _decode_one(file: ImageFile, side: int) -> NDArray[np.uint8]:
-    with _opened(file) as image:
-        try:
-            picture = _rgb(ImageOps.exif_transpose(image))
-        except OSError as error:
-            raise UserError(f"{file.path} is a damaged image ({error}); mend or remove it") from None
-    return _fitted(picture, side)
-
-
-def _fitted(picture: Image.Image, side: int) -> NDArray[np.uint8]:
-    if picture.size != (side, side):
-        picture = ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit colour; 16-bit grey is scaled, which Pillow's own conversion would clip to white."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise OSError(f"32-bit pixels of no known range, mode {image.mode}")
-    if image.mode in ("P", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+    images_NHWC: NDArray[np.uint8]
+    paths: list[str]
+    kept: list[int]
+    notes: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    labels: Labels | None = None
 
 
 def read_images(
-    path: Path,
-    *,
-    labels: Path | None = None,
-    classes: Path | None = None,
-    size: int | None = None,
-    progress: Progress = no_progress,
+    path: Path, options: ReadOptions = DEFAULTS, *, labels: Path | None = None, classes: Path | None = None
 ) -> Images:
     """Images of a folder, a zip, or a .npy/.npz array (N, H, W, 3) uint8, in natural order of their names.
 
-    Without `labels`, the folder that an image lies in is its class, if there are at least two such folders.
+    Without `labels`, the folder that an image lies in is its class, if there are at least two such folders; a .npz
+    may hold "labels" beside "images".
 
     Args:
         path: what to read.
-        labels: a file of labels, see `read_labels`.
+        options: how.
+        labels: a file of labels, see `moe.data.labels.read_labels`.
         classes: a text file with one class name a line, in the order of the sorted label values.
-        size: pixels a side; see `decode` for the default.
-        progress: called with (done, total) images.
 
     Raises:
         UserError: nothing there, something unreadable, or labels that do not fit.
     """
-    if not path.exists():
-        raise UserError(f"{path} does not exist")
-    if path.suffix in (".npy", ".npz"):
-        array = _read_array(path, size, progress)
-        names = [PurePosixPath(f"{number:06d}") for number in range(len(array))]
-    elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names, array = _read_files(_zip(archive), path, size, progress)
-    elif path.is_dir():
-        names, array = _read_files(_folder(path), path, size, progress)
-    else:
-        raise UserError(f"{path} is neither a folder, a zip, nor a .npy/.npz array of images")
-    ids = [str(name.with_suffix("")) for name in names]
-    values = read_labels(labels, ids) if labels else _folder_labels(names)
-    labels_N, class_names = _indexed(values, classes) if values else (None, ())
-    return Images(array, ids, f"imported from {path.name}", labels_N, class_names)
+    if options.size is not None and not 1 <= options.size <= _LARGEST:
+        raise UserError(f"{options.size} pixels a side are not possible; choose 1 to {_LARGEST}")
+    for file in (labels, classes):
+        if file is not None:
+            regular(file)
+    labelled: list[Labels] = []
+
+    def listed(paths: Sequence[str]) -> None:  # before the pictures are decoded, which takes longest
+        if labels:
+            labelled.append(read_labels(labels, [without_suffix(path) for path in paths]))
+
+    with contextlib.ExitStack() as scratch:
+        if options.scratch is None:
+            own = Path(scratch.enter_context(tempfile.TemporaryDirectory()))
+            read = _read(path, replace(options, scratch=own), listed)
+            read.images_NHWC = np.array(read.images_NHWC)
+        else:
+            read = _read(path, options, listed)
+    given = Labels([labelled[0].values[n] for n in read.kept], labelled[0].notes) if labelled else read.labels
+    values = given or _folder_labels(read.paths)
+    labels_N, names = classify(values.values, classes, from_file=given is not None) if values else (None, ())
+    if classes and not values:
+        raise UserError(f"{classes} names classes, but the images have no labels; give --labels, or a folder a class")
+    notes = read.notes + (values.notes if values else [])
+    source, ids = (
+        f"imported from {printable(path.name or path.resolve().name)}",
+        [without_suffix(p) for p in read.paths],
+    )
+    return Images(read.images_NHWC, ids, source, labels_N, names, notes=tuple(notes), left_out=read.left_out)
 
 
-def _read_files(
-    files: Iterator[ImageFile], path: Path, size: int | None, progress: Progress
-) -> tuple[list[PurePosixPath], NDArray[np.uint8]]:
-    found = sorted(files, key=lambda file: _natural(file.path))
-    if not found:
-        raise UserError(f"no images in {path} (looked for {', '.join(SUFFIXES)})")
-    return [file.path for file in found], decode(found, size, progress)
-
-
-def _plain_array(path: Path) -> NDArray[Any]:
-    """The array of a .npy file, or the one named "images" (or the only one) of a .npz file."""
+def _read(path: Path, options: ReadOptions, listed: _Listed) -> _Read:
+    shown = printable(str(path))
+    if path.is_dir():
+        return _read_files(folder_files(path, options.folders), shown, options, listed)
+    regular(path)
+    if path.suffix.lower() == ".npy":
+        return _read_array(plain_array(path), shown, options, listed)
+    if path.suffix.lower() == ".npz":
+        return _read_npz(path, shown, options, listed)
     try:
-        if path.suffix == ".npy":
-            return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        with np.load(path, allow_pickle=False) as archive:
-            if len(archive.files) != 1 and "images" not in archive.files:
-                raise UserError(f'{path} holds {", ".join(archive.files)}; name the one with the images "images"')
-            return np.asarray(archive["images" if "images" in archive.files else archive.files[0]])
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a plain array ({error})") from None
+        with path.open("rb") as file:
+            start = file.read(len(_ZIP_START))
+    except OSError as error:
+        raise UserError(f"{shown} cannot be read ({error.strerror})") from None
+    if start == _ZIP_START or path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
+        with open_zip(path, options.password) as archive:
+            return _read_files(zip_files(archive, shown), shown, options, listed)
+    unpack = "; unpack it and import the folder" if path.suffix.lower() in _ARCHIVES else ""
+    raise UserError(f"{shown} is neither a folder, a zip, nor a .npy/.npz array of images{unpack}")
 
 
-def _read_array(path: Path, size: int | None, progress: Progress) -> NDArray[np.uint8]:
-    loaded = _plain_array(path)
+def _read_files(found: Found, source: str, options: ReadOptions, listed: _Listed) -> _Read:
+    bad = _BadPictures(source, options.skip_bad)
+    scratch, files = options.scratch or Path(), found.files
+    listed([file.path for file in files])
+    side = options.size or _common_side(files, bad, found.notes)
+    transparent, frames, bombs = 0, 0, Bombs()
+    kept: list[int] = []
+    with pixel_file(scratch / "images.npy", len(files), side) as pixels:
+        for place, file in enumerate(files):
+            try:
+                one = decode(file, side, bombs)
+            except BadPictureError as error:
+                bad.add(error)
+            else:
+                pixels.append(one.pixels_SS3)
+                kept.append(place)
+                transparent, frames = transparent + one.transparent, frames + one.frames
+            options.progress(place + 1, len(files))
+        bad.judge(len(kept))
+    notes = [*found.notes, *bad.notes()]
+    paths = [files[place].path for place in kept]
+    if empty := found.empty_folders(paths):
+        notes.append(f"{len(empty):,} folders have no picture that was read: {first_few(empty)}")
+    if transparent:
+        notes.append(f"{transparent:,} pictures are transparent in places and were laid on white")
+    if frames:
+        notes.append(f"{frames:,} pictures have several frames, of which the first was read")
+    return _Read(np.load(scratch / "images.npy", mmap_mode="r"), paths, kept, notes, bad.reasons)
+
+
+class _BadPictures:
+    """Pictures that cannot be read: all are named; they end the import unless they may be skipped."""
+
+    def __init__(self, source: str, skip: bool) -> None:
+        self._source, self._skip = source, skip
+        self.reasons: dict[str, str] = {}
+        self._needs: list[str] = []
+        self._other: list[str] = []
+
+    def add(self, error: BadPictureError) -> None:
+        """Note one picture."""
+        if error.path not in self.reasons:
+            self.reasons[error.path] = error.reason
+            (self._needs if isinstance(error, NeedsHeifError) else self._other).append(error.path)
+
+    def judge(self, kept: int) -> None:
+        """End the import if there is reason to.
+
+        Raises:
+            UserError: pictures are damaged and may not be skipped, or none is left.
+        """
+        first = next(iter(self._other or self._needs), None)
+        if first is None or (kept and (self._skip or not self._other)):
+            return
+        said, count = f"{first} is {self.reasons[first]}", len(self._other or self._needs)
+        more = f", and {count - 1:,} more: {first_few((self._other or self._needs)[1:])}" if count > 1 else ""
+        ways = (
+            "mend or remove it, or pass --skip-bad to leave out what is bad"
+            if kept
+            else "none of its pictures can be read"
+        )
+        raise UserError(f"{said}{more}; in {self._source}: {ways}" if not kept else f"{said}{more}; {ways}")
+
+    def notes(self) -> list[str]:
+        """What was left out."""
+        notes = []
+        if self._needs:
+            notes.append(
+                f"{len(self._needs):,} HEIC pictures left out (`pip install 'moe-experts[heic]'` reads them): "
+                + first_few(self._needs)
+            )
+        if self._other:
+            notes.append(f"{len(self._other):,} pictures that cannot be read left out: {first_few(self._other)}")
+        return notes
+
+
+def _common_side(files: Sequence[ImageFile], bad: _BadPictures, notes: list[str]) -> int:
+    """The side of all pictures, if they are squares of one size that is not too large to keep; else 96."""
+    sizes: set[tuple[int, int]] = set()
+    bombs = Bombs()
+    for file in files:
+        try:
+            sizes.add(size_of(file, bombs))
+        except BadPictureError as error:
+            bad.add(error)
+        if len(sizes) > 1:
+            return DEFAULT_SIZE
+    width, height = sizes.pop() if sizes else (0, 0)
+    if width == height > _LARGEST_NATIVE:
+        notes.append(f"pictures of {width}x{height} pixels scaled to {DEFAULT_SIZE} (--size chooses another side)")
+    return width if width == height and 0 < width <= _LARGEST_NATIVE else DEFAULT_SIZE
+
+
+def _read_npz(path: Path, shown: str, options: ReadOptions, listed: _Listed) -> _Read:
+    images, labels, notes = npz_arrays(path, options.scratch or Path())
+    read = _read_array(images, shown, options, listed)
+    read.notes += notes
+    if labels is not None:
+        where = f"labels in {shown}"
+        read.labels = checked(Labels(array_labels(labels, where)), len(read.paths), where, where)
+    return read
+
+
+def _read_array(loaded: NDArray[np.uint8], shown: str, options: ReadOptions, listed: _Listed) -> _Read:
     if loaded.dtype != np.uint8 or loaded.ndim != 4 or loaded.shape[3] != 3:  # noqa: PLR2004
-        raise UserError(f"{path} holds {loaded.dtype} {loaded.shape}; images must be uint8 (N, H, W, 3)")
+        raise UserError(f"{shown} holds {loaded.dtype} {loaded.shape}; images must be uint8 (N, H, W, 3)")
+    if 0 in loaded.shape:
+        raise UserError(f"{shown} holds no pixels: its shape is {loaded.shape}")
     if loaded.shape[1] != loaded.shape[2]:
-        raise UserError(f"{path} holds images of {loaded.shape[1]}x{loaded.shape[2]} pixels; make them square")
-    if size is None or loaded.shape[1] == size:
-        return loaded
-    result = np.empty((len(loaded), size, size, 3), np.uint8)
-    for number, picture in enumerate(loaded):
-        result[number] = _fitted(Image.fromarray(picture), size)
-        progress(number + 1, len(loaded))
-    return result
+        raise UserError(f"{shown} holds images of {loaded.shape[1]}x{loaded.shape[2]} pixels; make them square")
+    side = options.size or loaded.shape[1]
+    if side > _LARGEST:
+        raise UserError(f"{shown} holds images of {side}x{side} pixels; choose a --size up to {_LARGEST}")
+    paths = [f"{number:06d}" for number in range(len(loaded))]
+    listed(paths)
+    target = (options.scratch or Path()) / "images.npy"
+    with pixel_file(target, len(loaded), side) as pixels:
+        for number, picture in enumerate(loaded, 1):
+            pixels.append(picture if loaded.shape[1] == side else fitted(Image.fromarray(np.array(picture)), side))
+            options.progress(number, len(loaded))
+    return _Read(np.load(target, mmap_mode="r"), paths, list(range(len(loaded))))
 
 
-def _folder_labels(names: Sequence[PurePosixPath]) -> list[str] | None:
-    parents = [name.parent.name for name in names]
-    return parents if len(set(parents) - {""}) > 1 else None
-
-
-def read_labels(path: Path, ids: Sequence[str]) -> list[str]:
-    """One label for each image; an empty string or -1 where unknown.
-
-    - .csv/.tsv with a header: the first column is an image's name (with or without folder and suffix), the second
-      its label; images that are not listed stay unlabelled;
-    - .txt: one label a line, in image order;
-    - .npy: an integer array in image order;
-    - .bin: bytes in image order (STL-10's official label files).
-
-    Raises:
-        UserError: the file is missing, of another kind, or has another number of labels than images.
-    """
-    if not path.exists():
-        raise UserError(f"the label file {path} does not exist")
-    match path.suffix:
-        case ".csv" | ".tsv":
-            return _joined(path, ids)
-        case ".txt":
-            values = [line.strip() for line in path.read_text().splitlines()]
-        case ".npy":
-            values = [str(value) for value in _plain_array(path).ravel().tolist()]
-        case ".bin":
-            values = [str(value) for value in path.read_bytes()]
-        case other:
-            raise UserError(f'{path}: labels come as .csv, .tsv, .txt, .npy or .bin, not "{other}"')
-    if len(values) != len(ids):
-        raise UserError(f"{path} has {len(values)} labels for {len(ids)} images")
-    return values
-
-
-def _without_image_suffix(name: str) -> str:
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else name
-
-
-def _joined(path: Path, ids: Sequence[str]) -> list[str]:
-    with path.open(newline="") as file:
-        rows = [row for row in csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",") if row][1:]
-    short = any(len(row) < 2 or not row[0] for row in rows)  # noqa: PLR2004
-    if short or not rows:
-        raise UserError(f"{path} needs a header and two columns: image name, label")
-    table = {_without_image_suffix(row[0]): row[1] for row in rows}
-    labels = [table.get(name, table.get(PurePosixPath(name).name, "")) for name in ids]
-    if not any(labels):
-        raise UserError(f'{path} names no image that was imported (it has "{rows[0][0]}", images "{ids[0]}")')
-    return labels
-
-
-def _indexed(values: Sequence[str], classes: Path | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Label values to class indices in sorted order (numbers by value)."""
-    known = set(values) - {"", "-1"}
-    numeric = all(value.lstrip("-").isdigit() for value in known)
-    order = sorted(known, key=int) if numeric else sorted(known)
-    if classes and not classes.exists():
-        raise UserError(f"the class file {classes} does not exist")
-    names = [line.strip() for line in classes.read_text().splitlines() if line.strip()] if classes else order
-    if len(names) != len(order):
-        raise UserError(f"{classes} has {len(names)} class names for {len(order)} different labels")
-    index = {value: number for number, value in enumerate(order)}
-    return np.array([index.get(value, -1) for value in values], np.int64), tuple(names)
+def _folder_labels(paths: Sequence[str]) -> Labels | None:
+    """The folder of each image, or the one above it where all images lie in folders of one name (red/images/0.png)."""
+    folders = [PurePosixPath(path).parent.parts[::-1] for path in paths]
+    deepest = max(len(parts) for parts in folders)
+    for level in range(deepest):
+        values = [parts[level] if level < len(parts) else "" for parts in folders]
+        if len(set(values) - {""}) > 1:
+            notes = [f"the classes are the folders {level} above the images' own"] if level else []
+            if without := [path for path, value in zip(paths, values, strict=True) if not value]:
+                notes.append(f"{len(without):,} images lie in no class folder: {first_few(without)}")
+            return Labels(values, notes)
+    return None

@@ -14,22 +14,26 @@ Axes: N images, H height, W width, F factors.
 import hashlib
 import json
 import os
-import re
-import shutil
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moe.data.arrays import plain_array
+from moe.data.files import printable, regular
+from moe.data.pixels import channel_statistics, is_written
+from moe.data.staging import FILES, clear_leftovers, staged
 from moe.errors import UserError, suggest
 
-_CHUNK = 1024
+_FORMAT = 1
+_MOST_TEXT = 512 * 2**20  # bytes of a manifest or of ids
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Manifest(BaseModel):
@@ -37,17 +41,18 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: int = 1
+    format: int = Field(_FORMAT, ge=1, le=_FORMAT)
     name: str
-    count: int
-    height: int
-    width: int
+    count: int = Field(ge=1)
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
     classes: list[str] = []
     factors: list[str] = []
-    mean: tuple[float, float, float]
-    sd: tuple[float, float, float]
+    mean: tuple[_Share, _Share, _Share]
+    sd: tuple[_Share, _Share, _Share]
     source: str
     notes: list[str] = []
+    left_out: dict[str, str] = {}
     sha256: dict[str, str]
 
 
@@ -66,6 +71,7 @@ class Images:
         labelings: further labels by name, (labels_N, classes) as above; None when there are none.
         source: where the images came from, in words.
         notes: what happened on import that a reader of results should know.
+        left_out: pictures that could not be read and were left out by request, with the reason of each.
     """
 
     images_NHWC: NDArray[np.uint8]
@@ -78,6 +84,7 @@ class Images:
     groups: list[str] | None = None
     labelings: dict[str, tuple[NDArray[np.int64], tuple[str, ...]]] | None = None
     notes: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def data_root() -> Path:
@@ -86,16 +93,27 @@ def data_root() -> Path:
 
 
 class ImageStore:
-    """A prepared store, opened for reading."""
+    """A prepared store, opened for reading.
+
+    Raises:
+        UserError: from every attribute: a file is missing or damaged; names it and says how to mend it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        file = path / "manifest.json"
+        if not file.exists():
+            raise UserError(f"{printable(str(path))} is no image store (it has no manifest.json)")
         try:
-            self.manifest = Manifest.model_validate_json((path / "manifest.json").read_text())
-        except FileNotFoundError:
-            raise UserError(f"{path} is no image store (it has no manifest.json)") from None
+            self.manifest = Manifest.model_validate_json(_text(file))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])[:100]
+            raise self._damaged("manifest.json", f"{where}: {first['msg']}" if where else first["msg"]) from None
         except ValueError as error:
-            raise UserError(f"{path / 'manifest.json'} is damaged: {error}; import the images again") from None
+            raise self._damaged("manifest.json", str(error)) from None
+        if unknown := sorted(set(self.manifest.sha256) - FILES):
+            raise self._damaged("manifest.json", f'it lists "{unknown[0]:.100}", which no store has')
 
     @classmethod
     def open(cls, name: str, root: Path | None = None) -> "ImageStore":
@@ -105,7 +123,8 @@ class ImageStore:
             UserError: it does not exist; says which do and how to make it.
         """
         root = root or data_root()
-        if not (root / name / "manifest.json").exists():
+        clear_leftovers(root)
+        if not _is_name(name) or not (root / name / "manifest.json").exists():
             known = store_names(root)
             raise UserError(
                 f'no images named "{name}" in {root} ({suggest(name, known)}); make them with '
@@ -124,36 +143,43 @@ class ImageStore:
     @cached_property
     def images_NHWC(self) -> NDArray[np.uint8]:
         """All images, memory-mapped."""
-        return np.load(self.path / "images.npy", mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        return self._array("images.npy", np.uint8, (len(self), self.manifest.height, self.manifest.width, 3))
 
     @cached_property
     def labels_N(self) -> NDArray[np.int64]:
         """Class index of each image, -1 where unknown."""
-        return np.load(self.path / "labels.npy", allow_pickle=False)  # type: ignore[no-any-return]
+        labels_N = np.array(self._array("labels.npy", np.int64, (len(self),)))
+        if labels_N.min() < -1 or labels_N.max() >= len(self.manifest.classes):
+            raise self._damaged("labels.npy", f"label {labels_N.max()} of {len(self.manifest.classes)} classes")
+        return labels_N
 
     @cached_property
     def ids(self) -> list[str]:
         """Unique name of each image."""
-        return list(json.loads((self.path / "ids.json").read_text()))
+        return self._strings("ids.json")
 
     @cached_property
     def groups(self) -> list[str] | None:
         """Group of each image (THINGS: its concept), if the store has any."""
-        path = self.path / "groups.json"
-        return list(json.loads(path.read_text())) if path.exists() else None
+        return self._strings("groups.json") if (self.path / "groups.json").exists() else None
 
     @cached_property
     def labelings(self) -> dict[str, tuple[NDArray[np.int64], list[str]]]:
         """Further labels by name: class index of each image (-1 where unknown) and class names."""
-        path = self.path / "labelings.json"
-        stored = json.loads(path.read_text()) if path.exists() else {}
-        return {name: (np.array(one["labels"], np.int64), list(one["classes"])) for name, one in stored.items()}
+        if not (self.path / "labelings.json").exists():
+            return {}
+        stored = self._json("labelings.json")
+        try:
+            return {name: (np.array(one["labels"], np.int64), list(one["classes"])) for name, one in stored.items()}
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            raise self._damaged("labelings.json", "it is no table of labels") from None
 
     @cached_property
     def factors_NF(self) -> NDArray[np.float32] | None:
         """Rated dimensions, NaN rows where an image has none; None if the store has none at all."""
-        path = self.path / "factors.npy"
-        return np.load(path, allow_pickle=False) if path.exists() else None
+        if not (self.path / "factors.npy").exists():
+            return None
+        return np.array(self._array("factors.npy", np.float32, (len(self), len(self.manifest.factors))))
 
     def digest(self) -> str:
         """One checksum for the whole store: SHA-256 over its files' checksums."""
@@ -168,9 +194,72 @@ class ImageStore:
         for file, expected in self.manifest.sha256.items():
             path = self.path / file
             if not path.exists():
-                raise UserError(f"{path} is missing; import the images again")
+                raise UserError(f"{path} is missing; {self._mend()}")
+            regular(path)
             if sha256(path) != expected:
-                raise UserError(f"{path} differs from its checksum; import the images again")
+                raise UserError(f"{path} differs from its checksum; {self._mend()}")
+        self.check()
+
+    def check(self) -> None:
+        """Open every file and compare it with the manifest, without reading the pixels.
+
+        Raises:
+            UserError: names the file that does not fit.
+        """
+        if not {"images.npy", "labels.npy", "ids.json"} <= set(self.manifest.sha256):
+            raise self._damaged("manifest.json", "it lacks the checksum of images.npy, labels.npy or ids.json")
+        _ = (self.images_NHWC, self.labels_N, self.ids, self.groups, self.factors_NF)
+        for name, (labels_N, classes) in self.labelings.items():
+            if labels_N.shape != (len(self),) or labels_N.max() >= len(classes):
+                raise self._damaged("labelings.json", f'"{name}" does not fit the {len(self)} images')
+
+    def _mend(self) -> str:
+        return "import the images again with --force, or prepare them again"
+
+    def _damaged(self, file: str, reason: str) -> UserError:
+        line = (reason.splitlines() or [""])[0][:300].encode("utf-8", "backslashreplace").decode()
+        return UserError(f"{printable(str(self.path / file))} is damaged ({line}); {self._mend()}")
+
+    def _read(self, file: str, read: Callable[[Path], Any]) -> Any:
+        path = self.path / file
+        if not path.exists():
+            raise UserError(f"{path} is missing; {self._mend()}")
+        try:
+            return read(path)
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(file, str(error)) from None
+
+    def _array(self, file: str, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+        array = self._read(file, lambda path: _loaded(path, self._damaged))
+        if array.dtype != dtype or array.shape != shape:
+            raise self._damaged(file, f"{array.dtype} {array.shape} instead of {np.dtype(dtype)} {shape}")
+        return np.asanyarray(array)
+
+    def _json(self, file: str) -> Any:
+        return self._read(file, lambda path: json.loads(_text(path)))
+
+    def _strings(self, file: str) -> list[str]:
+        read = self._json(file)
+        if not isinstance(read, list) or len(read) != len(self) or not all(isinstance(one, str) for one in read):
+            raise self._damaged(file, f"it is no list of {len(self)} names")
+        return read
+
+
+def _text(path: Path) -> str:
+    if regular(path) > _MOST_TEXT:
+        raise ValueError(f"it has {regular(path):,} bytes")
+    return path.read_text(encoding="utf-8")
+
+
+def _loaded(path: Path, damaged: Callable[[str, str], UserError]) -> NDArray[Any]:
+    try:
+        return plain_array(path)
+    except UserError as error:
+        raise damaged(path.name, str(error)) from None
+
+
+def _is_name(name: str) -> bool:
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name and len(name) < 256  # noqa: PLR2004
 
 
 def store_names(root: Path | None = None) -> list[str]:
@@ -192,42 +281,36 @@ def write_store(name: str, content: Images, root: Path | None = None, *, replace
         UserError: the name is taken and `replace` is false, or the content contradicts itself.
     """
     root = root or data_root()
-    target = root / name
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise UserError(f'"{name}" cannot name a store: use letters, digits, ".", "-" and "_"')
-    if target.exists() and not replace:
-        raise UserError(f"{target} exists already; pass --force to replace it")
-    _check(content)
-    partial = root / f".{name}-{uuid.uuid4().hex[:8]}"
-    partial.mkdir(parents=True)
-    try:
-        _write_files(partial, name, content)
-        _move_into_place(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return ImageStore(target)
+    check(content)
+    with staged(name, root, replace=replace) as partial:
+        fill(partial, name, content)
+    return ImageStore(root / name)
 
 
-def _move_into_place(partial: Path, target: Path) -> None:
-    """Rename, setting an older store aside and putting it back if that fails."""
-    aside = partial.with_name(f"{partial.name}-old")
-    if target.exists():
-        target.rename(aside)
-    try:
-        partial.rename(target)
-    except BaseException:
-        if aside.exists():
-            aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+def fill(folder: Path, name: str, content: Images) -> None:
+    """Write the files of a store into a folder; its pixels may be there already.
+
+    Raises:
+        UserError: the content contradicts itself.
+    """
+    check(content)
+    _write_files(folder, name, content)
+    ImageStore(folder).check()
 
 
-def _check(content: Images) -> None:
+def check(content: Images) -> None:
+    """Refuse images that contradict what is said about them.
+
+    Raises:
+        UserError: says in which point.
+    """
     images, count = content.images_NHWC, len(content.ids)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:  # noqa: PLR2004
         raise UserError(f"images must be uint8 of shape (N, H, W, 3), not {images.dtype} {images.shape}")
     if count == 0:
         raise UserError(f"no images found in {content.source}")
+    if 0 in images.shape[1:3]:
+        raise UserError(f"images of {images.shape[1]}x{images.shape[2]} pixels in {content.source} show nothing")
     for what, values in (
         ("images", images),
         ("labels", content.labels_N),
@@ -236,22 +319,38 @@ def _check(content: Images) -> None:
     ):
         if values is not None and len(values) != count:
             raise UserError(f"{count} ids but {len(values)} {what}")
-    columns = 0 if content.factors_NF is None else content.factors_NF.shape[1]
+    twice = next((name for name, number in Counter(content.ids).items() if number > 1), None)
+    if twice is not None:
+        raise UserError(f'two images have the same id "{twice}"; rename one')
+    _check_labels(content)
+    _check_factors(content)
+
+
+def _check_labels(content: Images) -> None:
+    labels_N, count = content.labels_N, len(content.ids)
+    if labels_N is not None and labels_N.max(initial=-1) >= len(content.classes):
+        raise UserError(f"label {labels_N.max()} but {len(content.classes)} class names")
+    if labels_N is not None and labels_N.min(initial=0) < -1:
+        raise UserError(f"label {labels_N.min()}: class indices start at 0, and -1 means unknown")
+    for name, (further_N, classes) in (content.labelings or {}).items():
+        if len(further_N) != count or further_N.max(initial=-1) >= len(classes):
+            raise UserError(f'labels "{name}" are not {count} numbers below the {len(classes)} class names')
+
+
+def _check_factors(content: Images) -> None:
+    factors_NF = content.factors_NF
+    columns = 0 if factors_NF is None else factors_NF.shape[1]
     if columns != len(content.factors):
         raise UserError(f"{columns} factor columns but {len(content.factors)} factor names")
-    if len(set(content.ids)) != count:
-        raise UserError("two images have the same id")
-    if content.labels_N is not None and content.labels_N.max(initial=-1) >= len(content.classes):
-        raise UserError(f"label {content.labels_N.max()} but {len(content.classes)} class names")
-    for name, (labels_N, classes) in (content.labelings or {}).items():
-        if len(labels_N) != count or labels_N.max(initial=-1) >= len(classes):
-            raise UserError(f'labels "{name}" are not {count} numbers below the {len(classes)} class names')
+    if factors_NF is not None and np.isinf(factors_NF).any():
+        raise UserError(f"{content.source} has infinite factors; give numbers, or NaN where an image has none")
 
 
 def _write_files(path: Path, name: str, content: Images) -> None:
     count = len(content.ids)
     labels = content.labels_N if content.labels_N is not None else np.full(count, -1)
-    np.save(path / "images.npy", content.images_NHWC)
+    if not is_written(content.images_NHWC, path / "images.npy"):
+        np.save(path / "images.npy", content.images_NHWC)
     np.save(path / "labels.npy", labels.astype(np.int64))
     (path / "ids.json").write_text(json.dumps(content.ids))
     if content.groups is not None:
@@ -274,34 +373,32 @@ def _write_files(path: Path, name: str, content: Images) -> None:
         sd=sd,
         source=content.source,
         notes=list(content.notes),
+        left_out=content.left_out,
         sha256={file.name: sha256(file) for file in sorted(path.iterdir())},
     )
-    (path / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+    unused = None if content.left_out else {"left_out"}  # so that earlier versions read it
+    (path / "manifest.json").write_text(manifest.model_dump_json(indent=2, exclude=unused) + "\n")
 
 
-def chunks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """The array in pieces of at most 1,024 rows, so that a memory map is never read whole."""
-    for start in range(0, len(array), _CHUNK):
-        yield array[start : start + _CHUNK]
+@dataclass(frozen=True)
+class Damaged:
+    """A store that cannot be read, and the sentence that says why and how to mend it."""
+
+    name: str
+    problem: str
 
 
-def channel_statistics(
-    images_NHWC: NDArray[np.uint8],
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and population sd of each colour channel over all pixels, on the scale 0..1."""
-    total, squares, count = np.zeros(3), np.zeros(3), 0
-    for chunk in chunks(images_NHWC):
-        flat = chunk.reshape(-1, 3).astype(np.int64)
-        total += flat.sum(axis=0)
-        squares += np.square(flat).sum(axis=0)
-        count += len(flat)
-    mean = total / count
-    sd = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
-    m, s = (mean / 255).tolist(), (sd / 255).tolist()
-    return (m[0], m[1], m[2]), (s[0], s[1], s[2])
-
-
-def open_all(root: Path | None = None) -> list[ImageStore]:
-    """Every prepared store."""
+def open_all(root: Path | None = None) -> tuple[list[ImageStore], list[Damaged]]:
+    """Every prepared store, and those that are damaged; what killed imports left is cleared away."""
     root = root or data_root()
-    return [ImageStore(root / name) for name in store_names(root)]
+    clear_leftovers(root)
+    stores, damaged = [], []
+    for name in store_names(root):
+        try:
+            store = ImageStore(root / name)
+            store.check()
+        except UserError as error:
+            damaged.append(Damaged(printable(name), str(error)))
+        else:
+            stores.append(store)
+    return stores, damaged

@@ -1,38 +1,104 @@
-"""THINGS: object photographs by concept, with 66 behavioural dimensions and 27 categories.
+"""THINGS: object photographs by concept, with 66 (or 49) behavioural dimensions and 27 categories.
 
-Hebart et al. 2019 (images), Hebart et al. 2020 (dimensions). A folder laid out as
+Hebart et al. 2019 (images), Hebart et al. 2020 (dimensions). A folder laid out as it is downloaded from OSF; the tables
+may lie in folders like data/, variables/ and Metadata/:
 
-    images/<concept>/<photo>.jpg           (or object_images/)
+    images/<concept>/<photo>.jpg           or object_images/, or several object_images_A-C/, ...; 00001_<concept> too
     unique_id.txt                          concepts in row order
-    spose_embedding_66d_sorted.txt         concepts x 66
-    labels_66.txt or labels_short.txt      names of the dimensions
-    things_concepts.tsv                    optional: column "Bottom-up Category (Human Raters)"
+    spose_embedding_66d_sorted.txt         concepts x 66; .tsv and .csv too, and 49d
+    labels_66.txt, labels_short.txt, labels.txt    names of the dimensions
+    things_concepts.tsv                    optional, also _concepts-metadata_things.tsv: column "Bottom-up Category ..."
     category_mat_manual.tsv                optional: concepts x 27, 1 where a concept is in a category
 """
 
-import csv
-from pathlib import Path
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moe.data.readers import Progress, no_progress, read_images
+from moe.data.files import first_few, printable, read_lines, read_text
+from moe.data.readers import DEFAULTS, ReadOptions, read_images
 from moe.data.store import Images
 from moe.errors import UserError
 
 EMBEDDING = "spose_embedding_66d_sorted.txt"
+_EMBEDDING = re.compile(r"spose_embedding_?(\d*)d?_?.*\.(txt|tsv|csv)", re.IGNORECASE)
+_CONCEPTS = re.compile(r"_?(things_concepts|concepts[-_]metadata_things)\.tsv", re.IGNORECASE)
+_IMAGES = re.compile(r"_?(object_)?images?(_\w-\w|_cc0)?", re.IGNORECASE)
+_NESTED = ("data", "variables", "metadata", "things", "main", "concepts", "dimensions", "embedding", "embeddings")
+_IDS, _MANUAL = "unique_id.txt", "category_mat_manual.tsv"
 _CATEGORY = "Bottom-up Category (Human Raters)"
-_MANUAL = "category_mat_manual.tsv"
+_NUMBERED = re.compile(r"[0-9]+[_-](?P<concept>.+)")
+_PHOTO = re.compile(r"_[0-9]+[a-z]*$", re.IGNORECASE)
+
+
+class _Folder:
+    """The files of a copy of THINGS, wherever they lie in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files = {file.name.casefold(): file for file in reversed(list(_files(path, 2)))}
+
+    def get(self, *names: str) -> Path | None:
+        """The first of these files that is there."""
+        return next((self.files[name] for name in names if name in self.files), None)
+
+    @cached_property
+    def embeddings(self) -> list[Path]:
+        """Files of dimensions, the one with most dimensions first."""
+        found = [(match, file) for name, file in self.files.items() if (match := _EMBEDDING.fullmatch(name))]
+        found.sort(key=lambda pair: (-int(pair[0][1] or 0), pair[0][2] != "txt", pair[1].name))
+        return [file for _, file in found]
+
+    @cached_property
+    def concepts(self) -> Path | None:
+        """The table of concepts."""
+        return next((file for name, file in sorted(self.files.items()) if _CONCEPTS.fullmatch(name)), None)
+
+    def images(self) -> list[Path]:
+        """Folders of photographs: one called images or object_images, else all whose names start so."""
+        places = [self.path, *_nested(self.path)]
+        found = [folder for place in places for folder in sorted(place.iterdir()) if _is_images(folder)]
+        for name in ("images", "object_images"):
+            if exact := [folder for folder in found if folder.name.casefold() == name]:
+                return exact[:1]
+        return found
+
+
+def _is_images(folder: Path) -> bool:
+    return _IMAGES.fullmatch(folder.name) is not None and folder.is_dir()
+
+
+def _nested(path: Path) -> Iterator[Path]:
+    for folder in sorted(path.iterdir()):
+        if folder.name.casefold() in _NESTED and folder.is_dir():
+            yield folder
+
+
+def _files(path: Path, levels: int) -> Iterator[Path]:
+    yield from (file for file in sorted(path.iterdir()) if file.suffix and not file.is_dir())
+    if levels:
+        for folder in _nested(path):
+            yield from _files(folder, levels - 1)
 
 
 def is_things(path: Path) -> bool:
-    """Whether a folder has THINGS' layout."""
-    return (path / EMBEDDING).exists()
+    """Whether a folder holds THINGS' dimensions or list of concepts."""
+    if not path.is_dir():
+        return False
+    try:
+        folder = _Folder(path)
+        return bool(folder.embeddings) or folder.get(_IDS) is not None
+    except OSError as error:
+        raise UserError(f"{printable(str(path))} cannot be read ({error.strerror})") from None
 
 
-def read_things(
-    path: Path, *, size: int | None = None, allow_unknown: bool = False, progress: Progress = no_progress
-) -> Images:
+def read_things(path: Path, options: ReadOptions = DEFAULTS, *, allow_unknown: bool = False) -> Images:
     """The images with one category each (-1: none or several) and the dimensions on one image a concept.
 
     The dimensions belong to a concept's reference image: the first by name. Concepts are joined by id. The labels are
@@ -40,19 +106,16 @@ def read_things(
 
     Args:
         path: the folder.
-        size: pixels a side.
+        options: how pictures are read.
         allow_unknown: keep images of concepts that are not in unique_id.txt, without dimensions and category.
-        progress: called with (done, total) images.
 
     Raises:
         UserError: a file is missing or contradicts another.
     """
-    folder = next((path / name for name in ("images", "object_images") if (path / name).is_dir()), None)
-    if folder is None:
-        raise UserError(f"{path} has {EMBEDDING} but no folder images/ or object_images/")
-    photos = read_images(folder, size=size, progress=progress)
-    concepts = [name.split("/")[0] for name in photos.ids]
-    rows, embedding, names, notes = _embedding(path)
+    folder = _Folder(path)
+    rows, embedding, names, notes = _embedding(folder)
+    photos = _photos(folder, options)
+    concepts = [_concept(name, rows) for name in photos.ids]
     missing = sorted(set(concepts) - set(rows))
     if missing and not allow_unknown:
         raise UserError(
@@ -62,53 +125,134 @@ def read_things(
     if missing:
         notes.append(f"{len(missing)} concepts are not in unique_id.txt and have no dimensions, first: {missing[0]}")
     factors = np.full((len(concepts), embedding.shape[1]), np.nan, np.float32)
-    seen: set[str] = set()
-    for number, concept in enumerate(concepts):
-        if concept in rows and concept not in seen:
-            factors[number] = embedding[rows[concept]]
-            seen.add(concept)
-    labels, classes = _categories(path, concepts)
-    manual = _manual_categories(path, rows, concepts)
+    first = {concept: place for place, concept in reversed(list(enumerate(concepts)))}
+    seen = [concept for concept in first if concept in rows]
+    for concept in seen:
+        factors[first[concept]] = embedding[rows[concept]]
+    labels, classes = _categories(folder, concepts, notes)
+    manual = _manual_categories(folder, rows, concepts)
     notes.append(f"{len(seen)} of {len(rows)} concepts have images")
-    return Images(
-        photos.images_NHWC, photos.ids, f"THINGS, {len(seen)} concepts", labels, classes, factors, names,
-        groups=concepts, labelings={"manual": manual} if manual else None, notes=tuple(notes),
+    return replace(
+        photos, source=f"THINGS, {len(seen)} concepts", labels_N=labels, classes=classes, factors_NF=factors,
+        factors=names, groups=concepts, labelings=manual and {"manual": manual}, notes=(*notes, *_kept(photos)),
     )  # fmt: skip
 
 
-def _embedding(path: Path) -> tuple[dict[str, int], NDArray[np.float64], tuple[str, ...], list[str]]:
-    ids = _lines(path / "unique_id.txt")
-    try:
-        embedding = np.loadtxt(path / EMBEDDING, ndmin=2)
-    except ValueError as error:
-        raise UserError(f"{path / EMBEDDING} is damaged: {error}") from None
-    label_file = next((path / n for n in ("labels_66.txt", "labels_short.txt") if (path / n).exists()), None)
-    names = _lines(label_file) if label_file else [f"dimension {n}" for n in range(embedding.shape[1])]
+def _photos(folder: _Folder, options: ReadOptions) -> Images:
+    images = folder.images()
+    if not images:
+        zips = [file.name for file in folder.files.values() if file.suffix.lower() == ".zip"]
+        how = f"; unpack {first_few(zips)} first" if zips else ""
+        raise UserError(f"{folder.path} has THINGS' tables but no folder images/ or object_images/{how}")
+    if len(images) == 1:
+        return read_images(images[0], options)
+    inside = tuple(place.relative_to(folder.path).as_posix() for place in images)
+    return read_images(folder.path, replace(options, folders=inside))
+
+
+def _kept(photos: Images) -> list[str]:
+    """What reading the photographs noted; that some lie in class folders and others do not says nothing here."""
+    return [note for note in photos.notes if "class folder" not in note and "the classes are" not in note]
+
+
+def _concept(name: str, rows: dict[str, int]) -> str:
+    """The concept of a photograph: its folder, which may be numbered, or its name where it lies in none."""
+    path = PurePosixPath(name)
+    concept = path.parent.name or _PHOTO.sub("", path.name)
+    numbered = _NUMBERED.fullmatch(concept)
+    return numbered["concept"] if concept not in rows and numbered and numbered["concept"] in rows else concept
+
+
+def _embedding(folder: _Folder) -> tuple[dict[str, int], NDArray[np.float64], tuple[str, ...], list[str]]:
+    table, id_file = next(iter(folder.embeddings), None), folder.get(_IDS)
+    if table is None or id_file is None:
+        lacks = f"{folder.path / EMBEDDING} (or 49d, .tsv, .csv)" if table is None else folder.path / _IDS
+        raise UserError(f"{lacks} is missing; add it, or import the folder of photographs alone")
+    ids = [line for line in read_lines(id_file) if line]
+    if ids and ids[0].casefold() in ("uniqueid", "unique_id"):
+        ids = ids[1:]
+    rows = {concept: number for number, concept in enumerate(ids)}
+    if len(rows) != len(ids):
+        twice = next(concept for number, concept in enumerate(ids) if rows[concept] != number)
+        raise UserError(f'{id_file} lists "{twice}" twice; which row of {table.name} is it?')
+    embedding = _numbers(table)
+    names = _names(folder, embedding.shape[1])
     if embedding.shape != (len(ids), len(names)):
-        raise UserError(f"{EMBEDDING} is {embedding.shape}, but {len(ids)} ids and {len(names)} names exist")
+        raise UserError(f"{table.name} is {embedding.shape}, but {len(ids)} ids and {len(names)} names exist")
+    if not np.isfinite(embedding).all():
+        row, column = np.argwhere(~np.isfinite(embedding))[0]
+        raise UserError(f'{table}: "{names[column]}" of {ids[row]} is {embedding[row, column]}, not a number; mend it')
     notes = []
+    if others := [file.name for file in folder.embeddings[1:]]:
+        notes.append(f"dimensions of {table.name}, not of {first_few(others)}")
     negative = int((embedding < 0).sum())
     if negative:
         notes.append(f"{negative} negative embedding entries (lowest {embedding.min():.1e}) set to 0")
-    rows = {concept: number for number, concept in enumerate(ids)}
-    return rows, np.maximum(embedding, 0), tuple(names), notes
+    return rows, np.maximum(embedding, 0), names, notes
 
 
-def _lines(path: Path) -> list[str]:
-    if not path.exists():
-        raise UserError(f"{path} is missing")
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+def _numbers(table: Path) -> NDArray[np.float64]:
+    """A table of numbers with spaces, tabs or commas between them; a first line of words is left out."""
+    text = read_text(table).replace(",", " ")
+    first, _, rest = text.partition("\n")
+    words = [cell for cell in first.split() if not _is_float(cell)]
+    try:
+        return np.loadtxt(io.StringIO(rest if len(words) == len(first.split()) else text), ndmin=2)
+    except (ValueError, UserWarning) as error:
+        raise UserError(f"{table} is damaged: {str(error).splitlines()[0]}") from None
 
 
-def _categories(path: Path, concepts: list[str]) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-    table = path / "things_concepts.tsv"
-    if not table.exists():
+def _is_float(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _names(folder: _Folder, count: int) -> tuple[str, ...]:
+    """Names of the dimensions: from the first list that has as many."""
+    stems = (f"labels_{count}", "labels_66", "labels_short", f"labels_short{count}", f"labels{count}", "labels")
+    lists = [[line for line in read_lines(file) if line] for stem in stems if (file := folder.get(f"{stem}.txt"))]
+    fitting = [names for names in lists if len(names) == count]
+    if lists and not fitting:
+        return tuple(lists[0])  # the caller says that they do not fit
+    return tuple(fitting[0] if fitting else (f"dimension {number}" for number in range(count)))
+
+
+def _tabbed(table: Path) -> list[list[str]]:
+    """Rows of a tab-separated table; a quote is one only around a whole cell."""
+    rows = [line.split("\t") for line in read_text(table).split("\n") if line.strip()]
+    return [[_unquoted(cell.strip()) for cell in row] for row in rows]
+
+
+def _unquoted(cell: str) -> str:
+    quoted = len(cell) > 1 and cell.startswith('"') and cell.endswith('"')
+    return cell[1:-1].replace('""', '"').strip() if quoted else cell
+
+
+def _categories(
+    folder: _Folder, concepts: list[str], notes: list[str]
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    table = folder.concepts
+    if table is None:
         return None, ()
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    if not rows or {"uniqueID", _CATEGORY} - set(rows[0]):
+    header, *rows = _tabbed(table) or [[]]
+    if {"uniqueID", _CATEGORY} - set(header):
         raise UserError(f'{table} needs the columns "uniqueID" and "{_CATEGORY}"')
-    category = {row["uniqueID"]: row[_CATEGORY].strip() for row in rows}
+    name_column, category_column = header.index("uniqueID"), header.index(_CATEGORY)
+    category: dict[str, str] = {}
+    for line, row in enumerate(rows, 2):
+        cells = row + [""] * (len(header) - len(row))
+        if len(cells) > len(header):
+            raise UserError(f"row {line} of {table} has {len(cells)} columns, the first {len(header)}")
+        before = category.setdefault(cells[name_column], cells[category_column])
+        if before != cells[category_column]:
+            raise UserError(
+                f'{table} puts {cells[name_column]} into "{before}" and into "{cells[category_column]}"; remove one row'
+            )
+    if absent := sorted(set(concepts) - set(category)):
+        notes.append(f"{len(absent)} concepts have no row in {table.name}: {first_few(absent)}")
     single = {concept: name for concept, name in category.items() if name and "," not in name}
     classes = sorted(set(single.values()))
     index = {name: number for number, name in enumerate(classes)}
@@ -117,19 +261,18 @@ def _categories(path: Path, concepts: list[str]) -> tuple[NDArray[np.int64] | No
 
 
 def _manual_categories(
-    path: Path, rows: dict[str, int], concepts: list[str]
+    folder: _Folder, rows: dict[str, int], concepts: list[str]
 ) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
     """The category of the concepts that the manual matrix puts into exactly one; -1 for all others."""
-    table = path / _MANUAL
-    if not table.exists():
+    table = folder.get(_MANUAL)
+    if table is None:
         return None
-    with table.open(newline="", encoding="utf-8") as file:
-        classes, *lines = csv.reader(file, delimiter="\t")
+    classes, *lines = _tabbed(table) or [[]]
     try:
         member = np.array(lines, np.float64)
     except ValueError as error:
-        raise UserError(f"{table} is damaged: {error}") from None
-    if member.shape != (len(rows), len(classes)):
+        raise UserError(f"{table} is damaged: {str(error).splitlines()[0]}") from None
+    if member.shape != (len(rows), len(classes)) or not np.isfinite(member).all():
         raise UserError(f"{_MANUAL} is {member.shape}, but {len(rows)} ids and {len(classes)} categories exist")
     single = np.where((member > 0).sum(axis=1) == 1, (member > 0).argmax(axis=1), -1)
     labels = [int(single[rows[concept]]) if concept in rows else -1 for concept in concepts]

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
 
+from callbacks.keys import Keys
 from moe.errors import UserError
 from sweeps.agents.devices import Device
 from sweeps.agents.worker import GRACE, Worker, environment
@@ -170,7 +171,7 @@ class Agent:
         self.report(f"{claim.job.run_id} failed ({reason}); {'trying again' if again else 'giving up'}; see {log}")
 
     def _finish(self, claim: Claim, run: Run, what: str, note: str | None = None) -> bool:
-        value = run.summary.get("last", {}).get("val/loss")
+        value = run.summary.get("last", {}).get(Keys.VAL_LOSS)
         patiently(lambda: self.backend.finish(claim, value, note))
         if self.steering:
             self.steering.finish(claim, run, stopped=note is not None)
@@ -248,7 +249,7 @@ class Agent:
 def _sign_of_life(run: Run) -> tuple[int, ...]:
     """Something that changes while a run works."""
     stats = []
-    for file in (run.progress_file, run.history_file, run.log_file, run.step_checkpoint, run.checkpoints):
+    for file in (run.progress_file, run.history_file, run.log_file, run.checkpoints):
         try:
             stats.append(file.stat().st_mtime_ns)
         except FileNotFoundError:

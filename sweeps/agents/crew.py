@@ -10,7 +10,7 @@ from sweeps.agents.devices import CPU, Device, groups, visible
 from sweeps.launching import LaunchedSweep
 from sweeps.queue.protocol import SweepBackend
 from sweeps.queue.storage import ENVIRONMENT
-from sweeps.tracking.tracker import for_children
+from sweeps.tracking.connection import for_children
 
 _DEATHS = 10  # of agents, before a launch stops replacing them
 

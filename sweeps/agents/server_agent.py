@@ -12,7 +12,7 @@ from pathlib import Path
 from moe.data.store import data_root
 from sweeps.queue.server import Remote
 from sweeps.runs.folders import SweepFolder
-from sweeps.tracking.tracker import for_children
+from sweeps.tracking.connection import for_children
 
 _POLL = 1.0
 

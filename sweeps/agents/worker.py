@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sweeps.runs.exit_codes import INTERRUPTED
 from sweeps.runs.run import Run
-from sweeps.tracking.tracker import for_children
+from sweeps.tracking.connection import for_children
 
 GRACE = 60.0
 

@@ -5,21 +5,15 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from callbacks import keys
 from moe.config import RunConfig
 from moe.errors import suggest
 from sweeps.plan.parameters import as_yaml, is_finite
 from sweeps.plan.source import Source
 
-METRICS = (  # moe.lightning_module and callbacks.monitors say what each is; <e> is an expert
-    "val/loss", "val/objective", "val/importance_cv2", "val/accuracy",
-    "train/loss", "train/objective", "train/importance_cv2", "train/accuracy",
-    "balance/cv2", "balance/entropy", "balance/dead", "balance/importance_<e>", "balance/load_<e>", "gate/entropy",
-    "balance_train/cv2", "balance_train/entropy", "balance_train/dead",
-    "agreement/top_k", "agreement/chance_uniform", "agreement/chance_observed",
-    "agreement_train/top_k", "agreement_train/chance_observed", "routing/class_information",
-)  # fmt: skip
+METRICS = keys.metrics()  # docs/metrics.md says what each is; <e> is an expert
 KEYS = ("name", "goal", "target", "impute", "impute_while_running")
-_EXPERT = re.compile(r"balance/(importance|load)_(\d+)")
+_EXPERT = re.compile("|".join(key(r"(\d+)") for key in (keys.importance, keys.load)))
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class Metric:
         if self.name.endswith("/accuracy") and objective != "supervised":
             return f'a run with loss.objective "{objective}" does not log {self.name}; write val/loss'
         expert = _EXPERT.fullmatch(self.name)
-        if expert and int(expert[2]) >= experts:
+        if expert and int(expert[1] or expert[2]) >= experts:
             return f"a run with model.experts={experts} does not log {self.name}; experts count from 0"
         return None
 

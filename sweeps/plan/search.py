@@ -19,6 +19,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from callbacks.keys import Keys
 from sweeps.plan.distributions import draw
 from sweeps.plan.hyperband import Hyperband
 from sweeps.plan.metric import Metric
@@ -60,7 +61,7 @@ class Search:
     def __init__(self, sweep: Sweep, storage: BaseStorage, study_name: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.sweep, self.storage = sweep, storage
-        self.metric = sweep.metric or Metric("val/loss")
+        self.metric = sweep.metric or Metric(Keys.VAL_LOSS)
         self.stopping = Hyperband.of(sweep.early_terminate) if sweep.early_terminate else None
         self.axes = axes(sweep)
         self.study = optuna.create_study(

@@ -20,12 +20,12 @@ from sweeps.plan.spec import Sweep
 from sweeps.queue.protocol import Job, JobState
 from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
-from sweeps.tracking.tracker import Record, first_line, for_children, mode, project
+from sweeps.tracking.connection import TrackerError, api, asking, for_children, project
+from sweeps.tracking.record import Record
 
 # what W&B calls a run, in our words; one whose process ended without a word is found out by the server's own clock
 _STATES: dict[str, State] = {"finished": "finished", "running": "running", "pending": "running", "preempted": "waiting"}
 _FRESH = 5.0  # seconds that an answer of the server counts as new
-_TIMEOUT = 20  # seconds for the server's first answer
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,6 @@ def refusal(sweep: Sweep) -> str | None:
     return None
 
 
-def answers() -> str | None:
-    """Why no W&B server can be used, or None if one answers."""
-    import wandb
-
-    how, why = mode()
-    if how != "online":
-        return why
-    try:
-        wandb.Api(timeout=_TIMEOUT).viewer  # noqa: B018 - asks the server
-    except (wandb.errors.Error, ValueError, OSError) as error:
-        return f"the W&B server does not answer: {first_line(error)}"
-    return None
-
-
 def create(sweep: Sweep) -> Remote:
     """Make the sweep on the server.
 
@@ -100,13 +86,13 @@ def create(sweep: Sweep) -> Remote:
     """
     import wandb
 
-    entity = sweep.raw.get("entity") or os.environ.get("WANDB_ENTITY") or wandb.Api().default_entity
     where = sweep.raw.get("project") or project()
     try:
-        with _quiet():
+        with _quiet(), asking():
+            entity = sweep.raw.get("entity") or os.environ.get("WANDB_ENTITY") or api().default_entity
             made = wandb.sweep(sweep.raw | {"name": sweep.name}, entity=entity, project=where)
-    except wandb.errors.Error as error:
-        raise UserError(f"W&B refuses the sweep: {str(error).strip()}") from None
+    except TrackerError as error:
+        raise UserError(f"W&B refuses the sweep: {error}") from None
     return Remote(str(entity), where, made.rsplit("/", 1)[-1])
 
 
@@ -120,18 +106,22 @@ def definition(remote: Remote) -> dict[str, Any]:
 
 
 def _sweep(remote: Remote) -> Any:
-    import wandb
-
     try:
-        with _quiet():
-            return wandb.Api().sweep(str(remote))  # type: ignore[no-untyped-call]
-    except (wandb.errors.Error, ValueError) as error:
-        raise UserError(f"W&B has no sweep {remote}: {first_line(error)}") from None
+        with _quiet(), asking():
+            return api().sweep(str(remote))
+    except TrackerError as error:
+        raise UserError(f"W&B has no sweep {remote}: {error}") from None
 
 
 def runs(remote: Remote) -> list[RemoteRun]:
     """Every run of the sweep that the server knows."""
     return [RemoteRun(run.id, _cell(run.config), run.state) for run in _sweep(remote).runs]
+
+
+def trained_elsewhere(remote: Remote) -> list[tuple[str, str]]:
+    """Path and identity of every run of the sweep that was trained to its end."""
+    done = [run for run in runs(remote) if run.state == "finished" and run.cell]
+    return [(f"{remote.entity}/{remote.project}/{run.id}", run.cell) for run in done]
 
 
 def _cell(config: Mapping[str, Any]) -> str:

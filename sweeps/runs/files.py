@@ -1,17 +1,23 @@
 """Small files that are replaced whole: a reader sees the old one or the new one."""
 
 import json
-import uuid
 from pathlib import Path
 from typing import Any
 
+from moe.files import replacing
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)
+
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it.
+
+    Args:
+        path: the file.
+        value: its content.
+        durable: through a power failure too; what is written twice a second need not be.
+    """
+    text = json.dumps(value, indent=2) + "\n"
+    with replacing(path, durable=durable) as partial:
+        partial.write_text(text)
 
 
 def read_json(path: Path) -> Any:

@@ -16,7 +16,6 @@ from typing import Any
 
 from callbacks.files import RoutingFolder
 
-EPOCH_CHECKPOINT = "epoch{epoch:04d}"  # as Lightning wants it: without the suffix, to be filled in
 RESULT = "result.json"  # a probe's headline numbers, in its folder
 
 _CONFIG, _STATE, _CHECKPOINTS = "config.json", "state.json", "checkpoints"
@@ -126,19 +125,17 @@ class RunFolder(TrackedFolder, ProbedFolder):
         """Folder of Lightning's checkpoints."""
         return self.path / _CHECKPOINTS
 
-    @property
-    def step_checkpoint(self) -> Path:
-        """The checkpoint of a step in mid-epoch."""
-        return self.checkpoints / "step.ckpt"
+    def step_checkpoint(self, steps: int) -> Path:
+        """The checkpoint after so many steps, in mid-epoch."""
+        return self.checkpoints / f"step{steps:08d}.ckpt"
 
     def epoch_checkpoint(self, epoch: int) -> Path:
-        """The checkpoint after so many epochs; the best three are kept."""
-        return self.checkpoints / f"{EPOCH_CHECKPOINT.format(epoch=epoch)}.ckpt"
+        """The checkpoint after so many epochs; the best three and the last are kept."""
+        return self.checkpoints / f"epoch{epoch:04d}.ckpt"
 
     def checkpoint_files(self) -> list[Path]:
-        """The checkpoints that there are, the newest first."""
-        files = [file for file in self.checkpoints.glob("*.ckpt") if file.is_file()]
-        return sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        """The checkpoints by name; `sweeps.training.checkpoints` says which are whole, and which is the newest."""
+        return sorted(f for f in self.checkpoints.glob("*.ckpt") if f.is_file() and not f.name.startswith("."))
 
     @property
     def model(self) -> Path:

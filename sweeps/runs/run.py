@@ -1,6 +1,7 @@
 """A run: what its folder holds, read."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from moe.config import RunConfig
@@ -8,6 +9,8 @@ from sweeps.runs.files import read_json, write_json
 from sweeps.runs.folders import RunFolder
 from sweeps.runs.lock import is_locked
 from sweeps.runs.state import RunState
+
+Row = dict[str, float | None]  # of a history: metrics by name, NaN and infinity as None
 
 
 class Run(RunFolder):
@@ -53,14 +56,27 @@ class Run(RunFolder):
         """Where training is; empty before it starts."""
         return read_json(self.progress_file) or {}
 
-    def history(self) -> list[dict[str, float | None]]:
-        """One dict of metrics for each number of epochs done, 0 (untrained) first."""
-        by_epoch: dict[int, dict[str, float | None]] = {}
+    def history_rows(self) -> list[Row]:
+        """The lines of the history as they were logged: validation and training of an epoch apart."""
+        rows = []
         if self.history_file.exists():
             for line in self.history_file.read_text().splitlines():
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError:
                     continue  # the last line of a process that was killed while writing it
-                by_epoch.setdefault(int(row["epoch"]), {}).update(row)
-        return [by_epoch[epoch] for epoch in sorted(by_epoch)]
+                rows.append(row)
+        return rows
+
+    def history(self) -> list[Row]:
+        """One dict of metrics for each number of epochs done, 0 (untrained) first."""
+        found = by_epoch(self.history_rows())
+        return [found[epoch] for epoch in sorted(found)]
+
+
+def by_epoch(rows: Iterable[Row]) -> dict[int, Row]:
+    """Everything that was logged for each number of epochs done."""
+    found: dict[int, Row] = {}
+    for row in rows:
+        found.setdefault(int(row["epoch"] or 0), {}).update(row)
+    return found

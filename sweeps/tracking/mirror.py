@@ -1,25 +1,23 @@
-"""A run's own files, sent on to the tracker: one step an epoch, with the epoch's metrics, pictures and tables.
+"""A run's own files, sent on to the tracker: one step an epoch, with the epoch's metrics and pictures.
 
 The files are the truth. Whatever the tracker lacks when a run begins or goes on (the process was killed, the server was
 away, a W&B sweep gave the run another name) is sent first, so that the tracker holds every epoch once and in order.
 """
 
-import contextlib
-import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 
 from callbacks.files import View
 from sweeps.runs.files import read_json
-from sweeps.runs.folders import RESULT, SweepFolder
+from sweeps.runs.folders import RESULT, ProbedFolder
 from sweeps.runs.run import Run
-from sweeps.tracking import tracker
-from sweeps.tracking.artifacts import ACTIVATIONS, log_model, log_results, prune
-from sweeps.tracking.tracker import Record
+from sweeps.tracking.artifacts import last_models, upload_folder, upload_model
+from sweeps.tracking.connection import connection
+from sweeps.tracking.media import Picture, Table, Value
+from sweeps.tracking.record import Record
+from sweeps.tracking.session import TrackedRun, tracked
 
 
 class Mirror(L.Callback):
@@ -30,7 +28,7 @@ class Mirror(L.Callback):
         session: the tracker's run.
     """
 
-    def __init__(self, run: Run, session: Any) -> None:
+    def __init__(self, run: Run, session: TrackedRun) -> None:
         self.run, self.session = run, session
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
@@ -39,7 +37,7 @@ class Mirror(L.Callback):
             send(self.run, self.session, until=trainer.current_epoch)
 
 
-def send(run: Run, session: Any, until: int | None = None) -> None:
+def send(run: Run, session: TrackedRun, until: int | None = None) -> None:
     """Send the epochs that the tracker lacks.
 
     Args:
@@ -47,187 +45,90 @@ def send(run: Run, session: Any, until: int | None = None) -> None:
         session: the tracker's run.
         until: last epoch to send; None: all there are.
     """
+    if session.mode == "disabled":
+        return
     record = Record.of(run)
     for row in run.history():
         epoch = int(row["epoch"] or 0)
-        if epoch <= record.sent or (until is not None and epoch > until):
-            continue
-        numbers = {key: value for key, value in row.items() if value is not None}
-        session.log(numbers | _media(run, epoch), step=epoch, commit=True)
-        record.passed(run, epoch)
+        if epoch > record.sent and (until is None or epoch <= until):
+            session.log(epoch, _numbers(row) | _pictures(run, epoch))
+            record = Record.of(run)
+            record.passed(run, epoch)
 
 
 def adopt(run: Run, group: str | None) -> None:
     """Show a finished run under the name that a W&B sweep has just given it: the sweep then counts it as done."""
     given = os.environ.get("WANDB_RUN_ID")
-    if not os.environ.get("WANDB_SWEEP_ID") or tracker.mode()[0] != "online" or given in (None, Record.of(run).id):
-        return
-    show(run, group)
+    if os.environ.get("WANDB_SWEEP_ID") and connection().online and given not in (None, Record.of(run).id):
+        show(run, group)
 
 
 def show(run: Run, group: str | None) -> None:
     """Bring all of a finished run into its W&B run."""
-    with tracker.tracked(run, group=group) as session:
+    with tracked(run, group=group) as session:
         publish(run, session)
 
 
-def _media(run: Run, epoch: int) -> dict[str, Any]:
-    """What the callbacks drew for an epoch. No tables: each asks the server at once, and training waits for no one."""
-    import wandb
-
-    pictures = run.routing_files.pictures(epoch)
-    return {view.key: wandb.Image(str(file), caption=f"epoch {epoch}") for view, file in pictures.items()}
-
-
-def publish(run: Run, session: Any, *, wait: bool = False) -> None:
-    """Send all that a trained run has and the tracker lacks: its epochs, its summary, its models.
+def publish(run: Run, session: TrackedRun, *, wait: bool = False) -> None:
+    """Send all that a trained run has and the tracker lacks: its epochs, its summary, its models, its probes' results.
 
     Args:
         run: the run.
         session: the tracker's run.
         wait: until the server has the models, because results that are made from them follow.
     """
+    if session.mode == "disabled":
+        return
     send(run, session)
-    with _or_later(run):
-        session.summary.update(_summary(run))
-        for model in log_model(session, run):
-            if not session.offline and (wait or run.probe_results()):
-                model.wait(timeout=tracker.UPLOAD)
-        for images, probe, _ in run.probe_results():
-            _log_results(run, session, images, probe)
+    session.summarise(summary(run))
+    probed = run.probe_results()
+    upload_model(session, run, wait=wait or bool(probed))
+    for images, probe, _ in probed:
+        upload_results(session, run, images, probe)
 
 
-@contextlib.contextmanager
-def reopened(run: Run) -> Iterator[Any]:
-    """The tracker's run of a finished run, to add results; its history and system metrics stay as they are.
-
-    An offline piece begins with an empty summary and replaces, once uploaded, what the server had, so all that belongs
-    there is written into it again.
-    """
-    with tracker.reopened(run) as session:
-        if not session.disabled and not session.resumed:
-            if session.offline:
-                with _or_later(run):
-                    session.summary.update(_summary(run))
-            else:  # the server has never seen this run
-                publish(run, session, wait=True)
-        yield session
-        online = not session.disabled and not session.offline
-    if online:
-        with _or_later(run):
-            prune(Record.of(run))
-
-
-def _summary(run: Run) -> dict[str, Any]:
+def summary(run: Run) -> dict[str, Value]:
     """The whole summary of a run: last, best and untrained values, what the last epoch showed, results of probes."""
-    values: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     if rows := run.history():
         epoch = int(rows[-1]["epoch"] or 0)
-        values = {key: value for key, value in rows[-1].items() if value is not None} | _media(run, epoch)
+        values |= _numbers(rows[-1]) | _pictures(run, epoch)
         if (classes := run.routing_files.table(View.CLASSES, epoch)).exists():
-            values[View.CLASSES.key] = table(classes)
+            values[View.CLASSES.key] = Table(classes)
     for which in ("best", "untrained"):
-        found = run.summary.get(which, {})
-        values |= {f"{which}/{key}": value for key, value in found.items() if value is not None}
-    for images, probe, numbers in run.probe_results():
-        values |= _results(f"probe/{images}/{probe}", run.probe(images, probe), numbers)
+        values |= {f"{which}/{key}": value for key, value in _numbers(run.summary.get(which, {})).items()}
+    for images, probe, _ in run.probe_results():
+        values |= results_of(run, images, probe)
     return values
 
 
-def publish_results(run: Run, session: Any, images: str, probe: str) -> None:
-    """Put a probe's results into the run's summary, in place of older ones; its files travel as an artifact too.
-
-    The summary, not the history: a probe run twice leaves one set of results and every epoch as it was.
-    """
-    if session.disabled:
-        return
-    numbers = read_json(run.probe_result(images, probe))
-    with _or_later(run):
-        session.summary.update(_results(f"probe/{images}/{probe}", run.probe(images, probe), numbers))
-        _log_results(run, session, images, probe)
+def _numbers(row: dict[str, float | None]) -> dict[str, Value]:
+    return {key: value for key, value in row.items() if value is not None}
 
 
-def publish_activations(run: Run, session: Any, images: str) -> None:
-    """Log the activations that probes read, as the artifact `activations-<id>-<images>`; the same ones once."""
-    if not session.disabled:
-        with _or_later(run):
-            name = f"activations-{run.id}-{images}"
-            log_results(session, name, run.activations(images), [f"model-{run.id}:last"], kind=ACTIVATIONS)
+def _pictures(run: Run, epoch: int) -> dict[str, Value]:
+    """What the callbacks drew for an epoch. No tables: each asks the server at once, and training waits for no one."""
+    pictures = run.routing_files.pictures(epoch)
+    return {view.key: Picture(file, f"epoch {epoch}") for view, file in pictures.items()}
 
 
-def _log_results(run: Run, session: Any, images: str, probe: str) -> None:
-    log_results(session, f"probe-{run.id}-{images}-{probe}", run.probe(images, probe), [f"model-{run.id}:last"])
+def results_of(folder: ProbedFolder, images: str, probe: str) -> dict[str, Value]:
+    """What a summary holds of a probe: numbers, pictures (.png) and tables (.csv), under `probe/<images>/<probe>/`."""
+    return values_of(f"probe/{images}/{probe}", folder.probe(images, probe))
 
 
-@contextlib.contextmanager
-def _or_later(run: Run) -> Iterator[None]:
-    """What W&B asks its server at once may fail with it; that is no reason to fail what was computed."""
-    import wandb
-
-    try:
-        yield
-    except (wandb.errors.Error, ValueError) as error:
-        tracker.give_up(run, f"artifacts not uploaded ({tracker.first_line(error)})")
-
-
-def _results(prefix: str, folder: Path, result: Mapping[str, Any]) -> dict[str, Any]:
-    """A probe's numbers, pictures (.png) and tables (.csv)."""
-    import wandb
-
-    values: dict[str, Any] = {f"{prefix}/{key}": v for key, v in result.items() if isinstance(v, int | float)}
+def values_of(prefix: str, folder: Path) -> dict[str, Value]:
+    """The numbers, pictures (.png) and tables (.csv) in a folder of results, under keys with a prefix."""
+    result = read_json(folder / RESULT)
+    values: dict[str, Value] = {f"{prefix}/{key}": v for key, v in result.items() if isinstance(v, int | float)}
     for path in sorted(folder.iterdir()):
         if path.suffix == ".png":
-            values[f"{prefix}/{path.stem}"] = wandb.Image(str(path))
+            values[f"{prefix}/{path.stem}"] = Picture(path)
         elif path.suffix == ".csv":
-            values[f"{prefix}/{path.stem}_table"] = table(path)
+            values[f"{prefix}/{path.stem}_table"] = Table(path)
     return values
 
 
-def publish_analysis(
-    folder: SweepFolder, sweep: str, images: str, runs: Sequence[Run], results: Mapping[str, Path]
-) -> None:
-    """Put what compares all runs of a sweep into a run of its own, linked to the models that it compares.
-
-    Args:
-        folder: of the sweep.
-        sweep: its name.
-        images: name of the images.
-        runs: those compared.
-        results: folder of each probe's results.
-    """
-    place = Run(folder.analysis(images).path)
-    with tracker.analysis(place, sweep, images) as session, _or_later(place):
-        if session.disabled:
-            return
-        for probe, found in results.items():
-            session.summary.update(_results(f"probe/{images}/{probe}", found, read_json(found / RESULT)))
-            inputs = [f"model-{run.id}:last" for run in runs]
-            log_results(session, f"{session.id}-{probe}", found, inputs)
-
-
-def table(path: Path) -> Any:
-    """A CSV file as a W&B table."""
-    import wandb
-
-    with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file))
-    return wandb.Table(columns=list[str | int](header), data=_typed(rows))
-
-
-def _typed(rows: list[list[str]]) -> list[Iterable[Any]]:
-    """CSV cells with a column's numbers as numbers, if it holds nothing else: W&B refuses a mixture."""
-    columns = [[_number(cell) for cell in column] for column in zip(*rows, strict=True)]
-    texts = [any(isinstance(cell, str) for cell in column) for column in columns]
-    return [
-        [cell if text else number for cell, text, number in zip(row, texts, numbers, strict=True)]
-        for row, numbers in zip(rows, zip(*columns, strict=True), strict=True)
-    ]
-
-
-def _number(cell: str) -> float | str | None:
-    if not cell:
-        return None
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
+def upload_results(session: TrackedRun, run: Run, images: str, probe: str) -> None:
+    """Send a probe's files as an artifact that is made from the run's model."""
+    upload_folder(session, f"probe-{run.id}-{images}-{probe}", run.probe(images, probe), last_models([run]))

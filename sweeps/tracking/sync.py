@@ -1,18 +1,20 @@
 """Offline runs on their way to a server: in order, resumable, nothing removed before the server has confirmed it."""
 
-import contextlib
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from moe.errors import UserError
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
-from sweeps.tracking.mirror import publish, reopened, send
-from sweeps.tracking.tracker import Record, for_children, mode
+from sweeps.tracking.artifacts import LAST, model_name
+from sweeps.tracking.connection import TrackerError, api, asking, connection, for_children
+from sweeps.tracking.mirror import publish, send
+from sweeps.tracking.record import Record, set_unconfirmed
+from sweeps.tracking.session import reopened
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = Fa
     Raises:
         UserError: there is no server to upload to.
     """
-    if mode()[0] != "online":
-        raise UserError(f"W&B is {mode()[0]} ({mode()[1]}): log in with `wandb login`, or set WANDB_API_KEY")
+    here = connection()
+    if not here.online:
+        raise UserError(f"W&B is {here.mode} ({here.why}): log in with `wandb login`, or set WANDB_API_KEY")
     left = []
     for number, run in enumerate(runs, 1):
         record = Record.of(run)
@@ -98,7 +101,7 @@ def _upload(run: Run) -> str | None:
     return _complete(run)
 
 
-def _wandb_sync(piece: Path, record: Record) -> str:
+def _wandb_sync(piece: Any, record: Record) -> str:
     command = [sys.executable, "-P", "-m", "wandb", "sync", "--project", record.project]
     command += ["--entity", record.entity] if record.entity else []
     done = subprocess.run([*command, str(piece)], env=for_children(), capture_output=True, text=True, check=False)
@@ -108,28 +111,27 @@ def _wandb_sync(piece: Path, record: Record) -> str:
 
 def _last_epoch(record: Record) -> int | None:
     """The last epoch that the server has; None if it does not know the run, or does not answer."""
-    import wandb
-
-    with contextlib.suppress(wandb.errors.Error, ValueError):
-        return int(wandb.Api().run(record.path).lastHistoryStep)
-    return None
+    try:
+        with asking():
+            return int(api().run(record.path).lastHistoryStep)
+    except TrackerError:
+        return None
 
 
 def _confirm(run: Run, until: int) -> str | None:
     """Compare the server's history with the run's own up to an epoch, and send what was lost; why that failed."""
-    import wandb
-
     record = Record.of(run)
     try:
-        there = wandb.Api().run(record.path)
-        record.entity, record.sent = there.entity, there.lastHistoryStep
+        with asking():
+            there = api().run(record.path)
+            record.entity, record.sent = there.entity, there.lastHistoryStep
         record.save(run)
         if record.sent < until:
             with reopened(run) as session:
                 send(run, session, until=until)
-            there = wandb.Api().run(record.path)
-        has = {row["epoch"] for row in there.scan_history(keys=["epoch"])}
-    except (wandb.errors.Error, ValueError) as error:
+        with asking():
+            has = {row["epoch"] for row in api().run(record.path).scan_history(keys=["epoch"])}
+    except TrackerError as error:
         return f"the server did not confirm it: {error}"
     missing = [epoch for epoch in _epochs(run) if epoch <= until and epoch not in has]
     return f"the server lacks epochs {', '.join(map(str, missing))}" if missing else None
@@ -137,23 +139,31 @@ def _confirm(run: Run, until: int) -> str | None:
 
 def _complete(run: Run) -> str | None:
     """A finished run has a model on the server too, which a piece that was cut off may have lost."""
-    import wandb
-
     record, epochs = Record.of(run), _epochs(run)
-    api = wandb.Api()
-    model = f"{record.entity}/{record.project}/model-{run.id}:last"
+    model = f"{record.entity}/{record.project}/{model_name(run.id)}:{LAST}"
     try:
-        if run.finished and epochs and (record.unconfirmed or not api.artifact_exists(model)):
+        if run.finished and epochs and (record.unconfirmed or not _exists(model)):
+            set_unconfirmed(run, unconfirmed=False)
             with reopened(run) as session:
                 publish(run, session)
-            if not api.artifact_exists(model):
+            if not _exists(model):
+                set_unconfirmed(run, unconfirmed=True)
                 return f"the server did not take {model}"
-    except (wandb.errors.Error, ValueError) as error:
+    except TrackerError as error:
+        set_unconfirmed(run, unconfirmed=True)
         return f"the server did not confirm it: {error}"
+    if Record.of(run).unconfirmed and epochs:
+        return "the server did not take all of it"
     if epochs and (reason := _confirm(run, epochs[-1])):
+        set_unconfirmed(run, unconfirmed=True)
         return reason
-    Record.of(run).model_copy(update={"unconfirmed": False}).save(run)
+    set_unconfirmed(run, unconfirmed=False)
     return None
+
+
+def _exists(artifact: str) -> bool:
+    with asking():
+        return bool(api().artifact_exists(artifact))
 
 
 def _epochs(run: Run) -> list[int]:

@@ -1,164 +1,223 @@
-"""Checkpoints that a run can go on from, wherever it was stopped, and the wish to stop."""
+"""The checkpoints of a run: written whole, checked before they are used, never executed.
 
-import contextlib
+checkpoints/epoch0003.ckpt    what Lightning needs to go on after 3 epochs: tensors and plain values
+checkpoints/epoch0003.json    its record: checksum, steps, and the history that belongs to it
+checkpoints/step00000123.ckpt, .json    the same after 123 steps, in mid-epoch
+
+The record is written last, once the epoch's row of history is. So a checkpoint with a record can be gone on from though
+every other file of the run were lost, and one without (its process was killed in between, or it is of an earlier
+version) only where the run's own history has every row. Files are read with `weights_only=True`: a pickle in them that
+would run code is an unreadable file.
+"""
+
+import json
+import math
 import pickle
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
+import struct
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
-from moe.distributed import all_sum, world
-from sweeps.runs.exit_codes import InterruptedRunError
-from sweeps.runs.folders import EPOCH_CHECKPOINT
-from sweeps.runs.run import Run
+from callbacks.keys import Keys
+from moe.data.store import sha256
+from moe.files import replacing
+from sweeps.runs.files import read_json, write_json
+from sweeps.runs.run import Row, Run, by_epoch
 
-_EVERY = 10  # steps between looks at the other processes' wishes
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+BEST = 3  # epochs with the lowest validation loss that a run keeps, beside the last (Appendix A.1)
+_WHILE_TRAINING = 2  # last epochs kept until the run ends: if the newest is damaged, one epoch is repeated
 
-
-class StopRequest:
-    """Whether this process was told to stop, by SIGTERM or Ctrl-C. A second Ctrl-C stops it at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator["StopRequest"]:
-        """Note signals instead of dying of them."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        previous = {number: signal.getsignal(number) for number in _SIGNALS}
-        self.install()
-        try:
-            yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def install(self) -> None:
-        """Take the signals (back): Lightning's own handlers would raise between a step and its checkpoint."""
-        if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                signal.signal(number, self._note)
-
-    def obey(self) -> None:
-        """Raise InterruptedRunError if told to stop."""
-        if self.requested:
-            raise InterruptedRunError("told to stop")
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
+# what torch raises at files that are cut short, changed, or no checkpoints at all
+_UNREADABLE = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
+    TypeError, ValueError, pickle.PickleError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
+_PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks")  # Lightning needs them
 
 
-class StepCheckpoint(L.Callback):
-    """Saves in the middle of an epoch: every so many minutes, and when the run is told to stop, which then ends it.
+class UnusableError(ValueError):
+    """A checkpoint that nothing can go on from; the text says why, to stand behind its name."""
 
-    The state is that after a whole step. After an epoch's last step it waits for the checkpoint of the epoch's end.
 
-    Args:
-        run: owner of the file.
-        stop: the wish to stop.
-        minutes: between checkpoints; 0 for none but the one at a stop.
+class DurableCheckpointIO(TorchCheckpointIO):
+    """How Lightning reads and writes checkpoints here: complete and on the disk, or not at all; data, never code.
+
+    Lightning's own writes through a copy in memory and one in the system's temporary folder.
     """
 
-    def __init__(self, run: Run, stop: StopRequest, minutes: float) -> None:
-        self.run, self.stop, self.seconds = run, stop, 60 * minutes
-        self._saved = time.monotonic()
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
+        """Write a checkpoint under a hidden name first."""
+        with replacing(Path(path)) as partial:
+            torch.save(checkpoint, partial)
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Listen to signals."""
-        self.stop.install()
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Listen to signals."""
-        self.stop.install()
-        self._saved = time.monotonic()
-
-    def on_validation_batch_end(self, trainer: L.Trainer, *_args: Any, **_kwargs: Any) -> None:
-        """Nothing is lost while the untrained model is validated: end at once."""
-        if trainer.state.fn == "validate" and world()[1] == 1:
-            self.stop.obey()
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Here the checkpoint of the epoch before is written."""
-        stop, _ = self._agreed(pl_module.device)
-        if trainer.is_global_zero and trainer.current_epoch > 0:
-            self.run.step_checkpoint.unlink(missing_ok=True)
-        if stop:
-            raise InterruptedRunError("told to stop")
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,
-    ) -> None:
-        """Save if it is time, end if asked."""
-        last = batch_idx + 1 == trainer.num_training_batches
-        if last or (world()[1] > 1 and batch_idx % _EVERY):
-            return
-        stop, due = self._agreed(pl_module.device)
-        if stop or due:
-            self._save(trainer)
-        if stop:
-            raise InterruptedRunError("told to stop")
-
-    def _agreed(self, device: torch.device) -> tuple[bool, bool]:
-        """Whether any process is to stop, and whether a checkpoint is due."""
-        stop, due = self.stop.requested, bool(self.seconds) and time.monotonic() - self._saved > self.seconds
-        if world()[1] == 1:
-            return stop, due
-        wishes = all_sum(torch.tensor([stop, due], dtype=torch.int32, device=device)).tolist()
-        return bool(wishes[0]), bool(wishes[1])
-
-    def _save(self, trainer: L.Trainer) -> None:
-        partial = self.run.step_checkpoint.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self.run.step_checkpoint)
-        self._saved = time.monotonic()
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:  # noqa: ARG002
+        """Read tensors and plain values, whatever the caller asks for."""
+        content: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        return content
 
 
-def best_and_last(run: Run) -> ModelCheckpoint:
-    """The three best epochs by validation loss, and the last (Appendix A.1)."""
-    return ModelCheckpoint(
-        dirpath=run.checkpoints,
-        filename=EPOCH_CHECKPOINT,
-        auto_insert_metric_name=False,
-        monitor="val/loss",
-        save_top_k=3,
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+class Record(BaseModel):
+    """What stands beside a checkpoint.
+
+    Attributes:
+        sha256: of the checkpoint's file.
+        steps: optimiser steps behind it.
+        history: the run's rows up to it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = 1
+    sha256: str
+    steps: int
+    history: list[Row]
 
 
 class Position(NamedTuple):
-    """Where a run goes on: the checkpoint's file and the steps behind it."""
+    """Where a run goes on: the checkpoint, the steps behind it, the history up to there, whether it has a record."""
 
     file: Path
     steps: int
+    history: list[Row]
+    confirmed: bool = True
 
 
-def newest(run: Run, report: Callable[[str], None]) -> Position | None:
-    """The newest checkpoint that can be read; a process killed while writing one leaves it cut off."""
+def confirm(file: Path, steps: int, history: Sequence[Row]) -> None:
+    """Write a checkpoint's record: from now on it counts."""
+    write_json(_record_file(file), Record(sha256=sha256(file), steps=steps, history=list(history)).model_dump())
+
+
+def load(file: Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU, its tensors mapped from the file.
+
+    Raises:
+        UnusableError: it is damaged, or holds what no checkpoint holds.
+    """
+    record = _record(file)
+    try:
+        whole = record is None or sha256(file) == record.sha256
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True) if whole else None
+    except _UNREADABLE as error:
+        raise UnusableError(f"cannot be read ({type(error).__name__})") from None
+    if not whole:
+        raise UnusableError("differs from its checksum")
+    if not (isinstance(content, dict) and isinstance(content.get("state_dict"), dict)):
+        raise UnusableError("is no checkpoint")
+    return content
+
+
+def newest(
+    run: Run, weights: Mapping[str, Tensor], steps_per_epoch: int, report: Callable[[str], None]
+) -> Position | None:
+    """The checkpoint with the most steps behind it that the run can go on from; the others are named.
+
+    Args:
+        run: whose.
+        weights: the module's state, whose names and shapes a checkpoint must have.
+        steps_per_epoch: of the run.
+        report: takes a sentence for every checkpoint that is passed over.
+    """
+    waiting = []
     for file in run.checkpoint_files():
         try:
-            steps = torch.load(file, map_location="cpu", weights_only=False)["global_step"]
-        except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            report(f"{file.name} cannot be read ({type(error).__name__}); trying the one before")
-            continue
-        return Position(file, steps)
+            waiting.append((_steps(file), _record_file(file).exists(), file))
+        except UnusableError as error:
+            report(_passed_over(file, error))
+    for steps, confirmed, file in sorted(waiting, reverse=True):
+        try:
+            return Position(file, steps, _usable(run, file, steps, steps_per_epoch, weights), confirmed)
+        except UnusableError as error:
+            report(_passed_over(file, error))
     return None
+
+
+def _passed_over(file: Path, error: UnusableError) -> str:
+    return f"{file.name} {error}; trying the one before"
+
+
+def _steps(file: Path) -> int:
+    """Steps behind a checkpoint, from its own content or its record."""
+    record = _record(file)
+    if record is not None:
+        return record.steps
+    steps = load(file).get("global_step")
+    if not isinstance(steps, int) or steps < 1:
+        raise UnusableError("is no checkpoint")
+    return steps
+
+
+def _usable(run: Run, file: Path, steps: int, steps_per_epoch: int, weights: Mapping[str, Tensor]) -> list[Row]:
+    """The history up to a checkpoint that the run can go on from."""
+    epochs = steps // steps_per_epoch
+    content, record = load(file), _record(file)
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    there = {name: getattr(tensor, "shape", None) for name, tensor in content["state_dict"].items()}
+    if content.get("global_step") != steps or there != shapes or any(part not in content for part in _PARTS):
+        raise UnusableError("holds another model, or no training state")
+    rows = _rows(run) if record is None else record.history
+    rows = [row for row in rows if (row.get("epoch") or 0) <= epochs]
+    if not complete(rows, epochs):
+        raise UnusableError(f"has no complete history of its {epochs} epochs" if epochs else "has no history")
+    return rows
+
+
+def _rows(run: Run) -> list[Row]:
+    try:
+        return run.history_rows()
+    except (OSError, ValueError):
+        return []
+
+
+def complete(rows: Sequence[Row], epochs: int) -> bool:
+    """Whether rows have everything of the untrained model and of each epoch up to `epochs`."""
+    found = by_epoch(rows)
+    both = {Keys.VAL_LOSS, Keys.TRAIN_LOSS}
+    needed = {epoch: both if epoch else {Keys.VAL_LOSS} for epoch in range(epochs + 1)}
+    return all(keys <= found.get(epoch, {}).keys() for epoch, keys in needed.items())
+
+
+def best_first(rows: Sequence[Row]) -> list[int]:
+    """Epochs of training by validation loss, the lowest first; of equal ones the first; NaN last."""
+    trained = {epoch: row.get(Keys.VAL_LOSS) for epoch, row in by_epoch(rows).items() if epoch}
+    return sorted(trained, key=lambda epoch: (math.inf if trained[epoch] is None else trained[epoch], epoch))
+
+
+def prune(run: Run, rows: Sequence[Row], *, besides: Path | None = None) -> None:
+    """Remove all checkpoints but those of the best epochs and the last; what a killed process left behind too.
+
+    Args:
+        run: whose.
+        rows: its history up to now.
+        besides: the newest checkpoint of a run in training, which keeps the last epoch but one as well.
+    """
+    best = best_first(rows)
+    last = sorted(best)[-1 if besides is None else -_WHILE_TRAINING :]
+    kept = {run.epoch_checkpoint(epochs) for epochs in (*best[:BEST], *last)} | ({besides} if besides else set())
+    kept |= {_record_file(file) for file in kept}
+    for file in run.checkpoints.iterdir():
+        ours = file.suffix in (".ckpt", ".json") or file.name.startswith(".")
+        if ours and file not in kept and file.is_file():
+            file.unlink(missing_ok=True)
+
+
+def _record_file(file: Path) -> Path:
+    return file.with_suffix(".json")
+
+
+def _record(file: Path) -> Record | None:
+    """A checkpoint's record; None where there is none.
+
+    Raises:
+        UnusableError: it is damaged.
+    """
+    try:
+        found = read_json(_record_file(file))
+        return None if found is None else Record.model_validate(found)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError, ValidationError):
+        raise UnusableError(f"has a damaged record, {_record_file(file).name}") from None

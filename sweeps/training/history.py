@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +11,35 @@ import lightning as L
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from callbacks.keys import Keys
+from moe.files import replacing
 from moe.lightning_module import epochs_done
 from sweeps.runs.files import write_json
-from sweeps.runs.run import Run
+from sweeps.runs.run import Row, Run
 
 
 class HistoryLogger(Logger):
     """Appends every logged dictionary with its epoch and step to `history.jsonl`.
 
-    Unlike Lightning's CSV logger it keeps what a previous process wrote when a run resumes.
+    Attributes:
+        path: the file.
+        rows: everything in it: what a run had when it went on, and what was logged since.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self.rows: list[Row] = []
 
-    def rewind(self, epoch: int) -> None:
-        """Drop what was logged after `epoch` epochs: a resumed run logs it again."""
-        if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text().splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # cut off when its process was killed
-            if row["epoch"] <= epoch:
-                kept.append(line)
-        partial = self.path.with_name(f".{self.path.name}")
-        partial.write_text("".join(line + "\n" for line in kept))
-        partial.replace(self.path)
+    def restore(self, rows: Sequence[Row]) -> None:
+        """Begin with these rows, whatever the file holds: a run that goes on has them from its checkpoint."""
+        self.rows = list(rows)
+        self.save_whole()
+
+    def save_whole(self) -> None:
+        """Write all rows at once and wait for the disk; appended ones are with the operating system only."""
+        with replacing(self.path) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
     @property
     def name(self) -> str:
@@ -59,8 +58,9 @@ class HistoryLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append one line. NaN and infinity are written as null, which is JSON."""
-        row: dict[str, float | None] = {"epoch": float(metrics["epoch"]), "step": float(step or 0)}
+        row: Row = {"epoch": float(metrics["epoch"]), "step": float(step or 0)}
         row |= {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
+        self.rows.append(row)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -75,10 +75,27 @@ class Progress(L.Callback):
         self.report = report
         self._written = 0.0
         self._epoch_started = 0.0
+        self._seconds_before = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Start the clock of an epoch that another process began."""
+        self._epoch_started = time.monotonic()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Start the epoch's clock."""
-        self._epoch_started = time.monotonic()
+        """Start the epoch's clock. Not called when a run resumes within an epoch."""
+        self._epoch_started, self._seconds_before = time.monotonic(), 0.0
+
+    def _seconds(self) -> float:
+        """How long the epoch has been trained, by all processes that did."""
+        return self._seconds_before + time.monotonic() - self._epoch_started
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the running epoch's seconds."""
+        return {"seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """With the running epoch's seconds."""
+        self._seconds_before = float(state_dict.get("seconds", 0.0))
 
     def on_train_batch_end(
         self,
@@ -103,7 +120,7 @@ class Progress(L.Callback):
         for short, key in _SHOWN.items():
             if key in metrics:
                 position[short] = float(metrics[key])
-        write_json(self.run.progress_file, position)
+        write_json(self.run.progress_file, position, durable=False)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """One line for the epoch."""
@@ -111,8 +128,7 @@ class Progress(L.Callback):
             return
         done = epochs_done(trainer)
         self._write(trainer, done)
-        seconds = time.monotonic() - self._epoch_started
-        self.report(f"epoch {done}/{trainer.max_epochs}  {describe(trainer.callback_metrics)}  {seconds:.1f} s")
+        self.report(f"epoch {done}/{trainer.max_epochs}  {describe(trainer.callback_metrics)}  {self._seconds():.1f} s")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """The untrained model is worth a line too."""
@@ -121,27 +137,27 @@ class Progress(L.Callback):
 
 
 _SHOWN = {
-    "train_loss": "train/loss",
-    "val_loss": "val/loss",
-    "agreement": "agreement/top_k",
-    "chance": "agreement/chance_observed",
-    "cv2": "balance/cv2",
-    "dead": "balance/dead",
+    "train_loss": Keys.TRAIN_LOSS,
+    "val_loss": Keys.VAL_LOSS,
+    "agreement": Keys.AGREEMENT,
+    "chance": Keys.CHANCE_OBSERVED,
+    "cv2": Keys.CV2,
+    "dead": Keys.DEAD,
 }
 
 
 def describe(metrics: Mapping[str, Any]) -> str:
     """The numbers to watch, in one line."""
     parts = []
-    for label, key in (("loss", "train/loss"), ("val", "val/loss")):
+    for label, key in (("loss", Keys.TRAIN_LOSS), ("val", Keys.VAL_LOSS)):
         if key in metrics:
             parts.append(f"{label} {float(metrics[key]):.3f}")
-    if "agreement/top_k" in metrics:
-        chance = float(metrics["agreement/chance_observed"])
-        parts.append(f"agreement {float(metrics['agreement/top_k']):.2f} (chance {chance:.2f})")
-    if "balance/cv2" in metrics:
-        parts.append(f"CV2 {float(metrics['balance/cv2']):.2f}")
-        dead = int(metrics["balance/dead"])
+    if Keys.AGREEMENT in metrics:
+        chance = float(metrics[Keys.CHANCE_OBSERVED])
+        parts.append(f"agreement {float(metrics[Keys.AGREEMENT]):.2f} (chance {chance:.2f})")
+    if Keys.CV2 in metrics:
+        parts.append(f"CV2 {float(metrics[Keys.CV2]):.2f}")
+        dead = int(metrics[Keys.DEAD])
         if dead:
             parts.append(f"{dead} dead")
     return "  ".join(parts)

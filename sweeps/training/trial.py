@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import shutil
 import threading
 import time
 import warnings
@@ -12,7 +13,6 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.loggers import Logger
 
 from callbacks.monitors import Coactivation, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
 from moe.config import RunConfig
@@ -20,18 +20,29 @@ from moe.data.datasets import check_available
 from moe.data.loading import RunData, Share, load_run_data
 from moe.errors import UserError
 from moe.export import export_model
+from moe.hardware import device_type, precision_plugin
 from moe.lightning_module import MoEModule
 from sweeps.runs.exit_codes import InterruptedRunError
 from sweeps.runs.files import write_json
 from sweeps.runs.lock import LockedError, locked
-from sweeps.runs.run import Run
+from sweeps.runs.run import Run, by_epoch
 from sweeps.runs.state import now
 from sweeps.runs.store import RunStore
-from sweeps.tracking import tracker
 from sweeps.tracking.mirror import Mirror, adopt, publish
+from sweeps.tracking.session import tracked
 from sweeps.training import provenance
-from sweeps.training.checkpoints import StepCheckpoint, StopRequest, best_and_last, newest
+from sweeps.training.checkpoints import (
+    DurableCheckpointIO,
+    UnusableError,
+    best_first,
+    complete,
+    confirm,
+    load,
+    newest,
+    prune,
+)
 from sweeps.training.history import HistoryLogger, Progress
+from sweeps.training.saving import Saving, StopRequest
 
 # a worker whose agent was killed needs a while to write its checkpoint and end
 _PATIENCE = 90.0
@@ -110,16 +121,14 @@ def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str]
     data, module = _prepare(config)
     stop.obey()
     history = HistoryLogger(run.history_file)
-    with _quiet_lightning(), tracker.tracked(run, group=group) as session:
-        watchers = [] if session.disabled else [Mirror(run, session)]
-        trainer = _trainer(run, config, data, [history], report, stop, watchers)
+    with _quiet_lightning(), tracked(run, group=group) as session:
+        trainer = _trainer(run, config, data, history, report, stop, [Mirror(run, session)])
         facts = provenance.collect(config, data, trainer.strategy.root_device, str(trainer.precision))
         write_json(run.provenance_file, facts)
         report(f"run {run.id}: {_headline(config, data, module)} on {facts['device']}")
-        _fit(trainer, module, data, run, report)
-        _finish(run, config, module, data)
-        if watchers:
-            publish(run, session)
+        _fit(trainer, module, data, run, history, report)
+        _finish(run, config, module, data, history, report)
+        publish(run, session)
     report(f"finished: {run.path}")
 
 
@@ -132,7 +141,7 @@ def _follow(run: Run, config: RunConfig) -> None:
     # told to stop: the first process says so, and takes any other exit code for a crash
     with _quiet_lightning(), StopRequest().listening() as stop, contextlib.suppress(InterruptedRunError):
         data, module = _prepare(config)
-        _fit(_trainer(run, config, data, [], silent, stop), module, data, run, silent)
+        _fit(_trainer(run, config, data, None, silent, stop), module, data, run, None, silent)
 
 
 def _end_with_parent() -> None:
@@ -166,30 +175,33 @@ def _trainer(
     run: Run,
     config: RunConfig,
     data: RunData,
-    loggers: list[Logger],
+    history: HistoryLogger | None,
     report: Callable[[str], None],
     stop: StopRequest,
     watchers: Sequence[L.Callback] = (),
 ) -> L.Trainer:
     machine = config.machine
+    device = device_type(machine)
     return L.Trainer(
-        accelerator={"cuda": "gpu"}.get(machine.device, machine.device),
+        accelerator=device,
         devices=machine.devices,
         strategy="ddp" if machine.devices > 1 else "auto",
-        plugins=[LightningEnvironment()],  # an agent under Slurm is one process a run, whatever Slurm's variables say
-        precision=config.train.precision,
+        plugins=[
+            LightningEnvironment(),  # an agent under Slurm is one process a run, whatever Slurm's variables say
+            DurableCheckpointIO(),
+            precision_plugin(device, config.train),
+        ],
         deterministic="warn" if machine.deterministic else None,  # some GPU operations have no such algorithm
         max_epochs=config.train.epochs,
         gradient_clip_val=config.train.clip_norm,
-        logger=loggers,
+        logger=[history] if history else [],
         callbacks=[
             LoadBalanceMonitor(),
             ViewAgreementMonitor(),
             Coactivation(run.routing),
             RoutingHeatmap(run.routing, data.validation.classes),
-            best_and_last(run),
             Progress(run, report),
-            StepCheckpoint(run, stop, machine.checkpoint_minutes),
+            Saving(run, stop, machine.checkpoint_minutes, history),
             *watchers,
         ],
         num_sanity_val_steps=0,
@@ -200,44 +212,62 @@ def _trainer(
     )
 
 
-def _fit(trainer: L.Trainer, module: MoEModule, data: RunData, run: Run, report: Callable[[str], None]) -> None:
+def _fit(
+    trainer: L.Trainer,
+    module: MoEModule,
+    data: RunData,
+    run: Run,
+    history: HistoryLogger | None,
+    report: Callable[[str], None],
+) -> None:
     config = module.config
     share = Share(_rank(config), config.machine.devices)
-    position = newest(run, report)
     steps = len(data.train.images_NCSS) // config.train.batch_size
+    position = newest(run, module.state_dict(), steps, report)
     epoch, skip = divmod(position.steps, steps) if position else (0, 0)
     train_loader, validation_loader = data.loaders(config, trainer.strategy.root_device, share, skip)
-    for logger in trainer.loggers:
-        if isinstance(logger, HistoryLogger):
-            logger.rewind(epoch if position else -1)
+    if history is not None:
+        history.restore(position.history if position else [])
+        if position and not position.confirmed:
+            confirm(position.file, position.steps, position.history)
     if position:
         report(f"resuming after epoch {epoch}" + (f" and {skip} of {steps} steps" if skip else ""))
     else:
         trainer.validate(module, validation_loader, verbose=False)
-    trainer.fit(
-        module,
-        train_loader,
-        validation_loader,
-        ckpt_path=position.file if position else None,
-        weights_only=False,  # our own file, written by this run on this machine
-    )
+    file = position.file if position else None
+    trainer.fit(module, train_loader, validation_loader, ckpt_path=file, weights_only=True)
 
 
-def _finish(run: Run, config: RunConfig, module: MoEModule, data: RunData) -> None:
-    run.step_checkpoint.unlink(missing_ok=True)
-    rows = run.history()
-    trained = rows[1:]
-    best = min(trained, key=lambda row: float("inf") if row["val/loss"] is None else row["val/loss"])
-    _export(run.model, run, config, module, data, config.train.epochs)
-    at = int(best["epoch"] or 0)
-    checkpoint = run.epoch_checkpoint(at)
-    if at != config.train.epochs and checkpoint.exists():
-        module.load_state_dict(torch.load(checkpoint, map_location=module.device, weights_only=False)["state_dict"])
-        _export(run.best_model, run, config, module, data, at)
-    write_json(run.summary_file, {"untrained": rows[0], "last": trained[-1], "best": best})
+def _finish(
+    run: Run,
+    config: RunConfig,
+    module: MoEModule,
+    data: RunData,
+    history: HistoryLogger,
+    report: Callable[[str], None],
+) -> None:
+    """Export the models and sum up; every file is on the disk before the run is called finished."""
+    epochs = config.train.epochs
+    if not complete(history.rows, epochs):
+        raise RuntimeError(f"the history of run {run.id} lacks rows of its {epochs} epochs; delete {run.path}")
+    history.save_whole()
+    prune(run, history.rows)
+    _export(run.model, run, config, module, data, epochs)
+    best = best_first(history.rows)[0]
+    if best != epochs:
+        checkpoint = run.epoch_checkpoint(best)
+        try:
+            module.load_state_dict(load(checkpoint)["state_dict"])
+        except (UnusableError, RuntimeError) as error:
+            report(f"{checkpoint.name} {error}; the model of the best epoch, {best}, is not exported")
+        else:
+            _export(run.best_model, run, config, module, data, best)
+    rows = by_epoch(history.rows)
+    write_json(run.summary_file, {"untrained": rows[0], "last": rows[epochs], "best": rows[best]})
 
 
 def _export(folder: Path, run: Run, config: RunConfig, module: MoEModule, data: RunData, epoch: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
     export_model(
         module.model,
         folder,

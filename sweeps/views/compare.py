@@ -10,18 +10,18 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from callbacks.keys import Keys
 from sweeps.launching import LaunchedSweep
+from sweeps.plan.spec import Sweep
 from sweeps.runs.run import Run
 
-REPLICATE = "seed"
-
 _METRICS = {
-    "val/loss": "val loss",
-    "agreement/top_k": "view agreement",
-    "agreement/chance_observed": "chance (observed)",
-    "balance/cv2": "CV2",
-    "balance/entropy": "entropy",
-    "balance/dead": "dead",
+    Keys.VAL_LOSS: "val loss",
+    Keys.AGREEMENT: "view agreement",
+    Keys.CHANCE_OBSERVED: "chance (observed)",
+    Keys.CV2: "CV2",
+    Keys.ENTROPY: "entropy",
+    Keys.DEAD: "dead",
 }
 _PROBES = {
     ("tuning", "gate_r2"): "gate r2",
@@ -98,7 +98,7 @@ class Comparison:
 
 def compare(sweep: LaunchedSweep) -> Comparison:
     """Summarise a sweep over its seeds. Unfinished cells are counted, never averaged."""
-    parameters = [path for path in sweep.swept if path != REPLICATE]
+    parameters = [path for path in sweep.swept if path != Sweep.replicate]
     grouped: dict[tuple[str, ...], list[Any]] = {}
     for job in sweep.cells():
         grouped.setdefault(tuple(repr(job.values[path]) for path in parameters), []).append(job)
@@ -122,7 +122,7 @@ def run_numbers(run: Run) -> dict[str, float]:
     """A finished run's numbers by column name."""
     summary = run.summary
     values = {label: summary["last"].get(key) for key, label in _METRICS.items()}
-    values[UNTRAINED] = summary["untrained"].get("val/loss")
+    values[UNTRAINED] = summary["untrained"].get(Keys.VAL_LOSS)
     for images, probe, result in run.probe_results():
         for (name, key), label in _PROBES.items():
             if name == probe:

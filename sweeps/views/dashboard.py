@@ -13,18 +13,20 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
+from callbacks.files import PICTURED
+from callbacks.keys import Keys
 from moe.errors import UserError
 from sweeps.launching import LaunchedSweep
-from sweeps.queue.server import answers
+from sweeps.plan.spec import Sweep
 from sweeps.runs.files import write_json
 from sweeps.runs.run import Run
-from sweeps.tracking.tracker import Record
+from sweeps.tracking.connection import connection
+from sweeps.tracking.record import Record
 
-_LOSSES = ("val/loss", "train/loss")
-_BALANCE = (("balance/cv2", "CV² of importance"), ("balance/dead", "dead experts"), ("balance/entropy", "entropy"))
-_AGREEMENT = ("agreement/top_k", "agreement/chance_observed", "agreement/chance_uniform")
-_ROUTING = ("routing/heatmap", "routing/coactivation")
-_REPLICATE = "seed"
+_LOSSES = (Keys.VAL_LOSS, Keys.TRAIN_LOSS)
+_BALANCE = ((Keys.CV2, "CV² of importance"), (Keys.DEAD, "dead experts"), (Keys.ENTROPY, "entropy"))
+_AGREEMENT = (Keys.AGREEMENT, Keys.CHANCE_OBSERVED, Keys.CHANCE_UNIFORM)
+_ROUTING = tuple(view.key for view in PICTURED)
 
 
 def save(sweep: LaunchedSweep) -> dict[str, str]:
@@ -33,7 +35,7 @@ def save(sweep: LaunchedSweep) -> dict[str, str]:
     Raises:
         UserError: no server answers, or no run of the sweep is there.
     """
-    if problem := answers():
+    if problem := connection().problem():
         raise UserError(f"the dashboard needs a W&B server: {problem}")
     runs = [run for run in (sweep.store.run(job.run_id) for job in sweep.cells()) if run.tracker_file.exists()]
     records = [Record.of(run) for run in runs]
@@ -49,7 +51,7 @@ def save(sweep: LaunchedSweep) -> dict[str, str]:
 
 
 def _workspace(sweep: LaunchedSweep, entity: str, project: str, runs: Sequence[Run]) -> ws.Workspace:
-    grouped: list[Any] = [expr.Config(path) for path in sweep.swept if path != _REPLICATE]
+    grouped: list[Any] = [expr.Config(path) for path in sweep.swept if path != Sweep.replicate]
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -99,7 +101,7 @@ def _of(sweep: LaunchedSweep) -> Any:
 
 def _by(sweep: LaunchedSweep) -> str | None:
     """What lines are grouped by: the first parameter beside the seed."""
-    return next((path for path in sweep.swept if path != _REPLICATE), None)
+    return next((path for path in sweep.swept if path != Sweep.replicate), None)
 
 
 def _training(by: str | None = None) -> list[Any]:
@@ -117,10 +119,10 @@ def _routing() -> list[Any]:
 
 def _compared(sweep: LaunchedSweep) -> list[Any]:
     columns = [wr.ParallelCoordinatesPlotColumn(metric=wr.Config(path)) for path in sweep.swept]
-    columns += [wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(key)) for key in ("balance/cv2", "val/loss")]
+    columns += [wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(key)) for key in (Keys.CV2, Keys.VAL_LOSS)]
     return [
         wr.ParallelCoordinatesPlot(title="parameters, balance and loss", columns=columns),
-        wr.BarPlot(title="view agreement, last epoch", metrics=["agreement/top_k"]),
+        wr.BarPlot(title="view agreement, last epoch", metrics=[Keys.AGREEMENT]),
         wr.RunComparer(diff_only="split"),
     ]
 

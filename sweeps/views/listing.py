@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from callbacks.keys import Keys
 from sweeps.launching import LaunchedSweep, names
 from sweeps.queue.storage import without_password
 from sweeps.runs.files import read_json
@@ -26,7 +27,7 @@ def _row(run: Run) -> dict[str, Any]:
         "seed": config["seed"],
         "state": run.state.state,
         "epochs": config["train"]["epochs"],
-        "val_loss": last.get("val/loss"),
+        "val_loss": last.get(Keys.VAL_LOSS),
         "probes": sorted({probe for _, probe, _ in run.probe_results()}),
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from callbacks.keys import Keys
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, Group, header, rows_of
 
@@ -22,10 +23,10 @@ img { max-width: 100%; } details { margin: .5rem 0; } summary { cursor: pointer;
 }
 """
 _CURVES = (
-    ("val/loss", "validation loss", None),
-    ("agreement/top_k", "view agreement (dashed: chance)", "agreement/chance_observed"),
-    ("balance/cv2", "CV2 of importance", None),
-    ("balance/entropy", "normalised entropy", None),
+    (Keys.VAL_LOSS, "validation loss", None),
+    (Keys.AGREEMENT, "view agreement (dashed: chance)", Keys.CHANCE_OBSERVED),
+    (Keys.CV2, "CV2 of importance", None),
+    (Keys.ENTROPY, "normalised entropy", None),
 )
 
 

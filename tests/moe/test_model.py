@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from moe.backbone import block_channels
+from moe.backbone import ResidualUnit, block_channels
 from moe.config import GateConfig, LossConfig, ModelConfig
 from moe.experts import weighted_sum
 from moe.model import build_model
@@ -150,3 +150,22 @@ def test_gradients_of_unchosen_images_are_zero():
 
 def test_gate_settings_reach_the_gate():
     assert build_model(ModelConfig(**SMALL), GateConfig(noisy=False)).gate.noise is None
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_strided_unit_on_one_pixel_has_whole_gradients_in_bfloat16(layout):
+    """What torch's strided convolution leaves unwritten there shows after memory with other content was freed."""
+    unit = ResidualUnit(16, 32, stride=2).to(memory_format=layout)
+    x = torch.randn(8, 16, 1, 1, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for enabled in (True, False):
+        litter = [torch.full((32, 16, 3, 3), 1e30, dtype=torch.bfloat16) for _ in range(16)]
+        del litter
+        unit.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = unit(x.contiguous(memory_format=layout))
+        (y.float().square().mean()).backward()
+        gradients.append(unit.conv1.weight.grad.clone())
+    half, full = gradients
+    torch.testing.assert_close(half, full, rtol=0.1, atol=0.05 * full.abs().max().item())
+    assert not half[:, :, 0].any()

@@ -16,11 +16,11 @@ from moe.data.datasets import (
     import_images,
     open_store,
     probe_stores,
-    read_stl10,
     training_stores,
     validation_store,
 )
 from moe.data.readers import no_progress
+from moe.data.stl10 import read_stl10
 from moe.data.store import Images, store_names, write_store
 from moe.data.things import EMBEDDING
 from moe.errors import UserError

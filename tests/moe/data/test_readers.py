@@ -4,16 +4,22 @@ import io
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from moe.data.readers import read_images, read_labels
-from moe.data.store import write_store
+from moe.data.labels import read_labels
+from moe.data.readers import ReadOptions, read_images
+from moe.data.store import Images, write_store
 from moe.errors import UserError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def imported(path: Path, *, labels: Path | None = None, classes: Path | None = None, **options: Any) -> Images:
+    return read_images(path, ReadOptions(**options), labels=labels, classes=classes)
 
 
 def save(path: Path, colour: tuple[int, ...] | int = RED, size: tuple[int, int] = (20, 20), mode: str = "RGB") -> None:
@@ -44,7 +50,7 @@ def pets(tmp_path: Path) -> Path:
 
 class TestSources:
     def test_class_folders(self, pets: Path) -> None:
-        read = read_images(pets)
+        read = imported(pets)
         assert read.ids == ["cat/a", "cat/b", "dog/9", "dog/10"]
         assert read.labels_N is not None
         assert read.labels_N.tolist() == [0, 0, 1, 1]
@@ -55,19 +61,19 @@ class TestSources:
         assert read.source == "imported from pets"
 
     def test_a_flat_folder_has_no_labels(self, tmp_path: Path) -> None:
-        read = read_images(flat(tmp_path / "all", "a.png", "b.png"))
+        read = imported(flat(tmp_path / "all", "a.png", "b.png"))
         assert read.ids == ["a", "b"]
         assert read.labels_N is None
         assert read.classes == ()
 
     def test_one_class_folder_is_no_label(self, tmp_path: Path) -> None:
-        assert read_images(flat(tmp_path, "only/a.png", "only/b.png")).labels_N is None
+        assert imported(flat(tmp_path, "only/a.png", "only/b.png")).labels_N is None
 
     def test_a_zip_gives_what_its_folder_gives(self, pets: Path, tmp_path: Path) -> None:
         archive = Path(shutil.make_archive(str(tmp_path / "zipped"), "zip", pets))
         with zipfile.ZipFile(archive, "a") as file:
             file.writestr("__MACOSX/cat/a.png", b"rubbish")
-        folder, zipped = read_images(pets), read_images(archive)
+        folder, zipped = imported(pets), imported(archive)
         np.testing.assert_array_equal(zipped.images_NHWC, folder.images_NHWC)
         np.testing.assert_array_equal(zipped.labels_N, folder.labels_N)
         assert (zipped.ids, zipped.classes) == (folder.ids, folder.classes)
@@ -80,33 +86,33 @@ class TestSources:
             np.save(path, images)
         else:
             np.savez(path, anything=images)
-        read = read_images(path)
+        read = imported(path)
         np.testing.assert_array_equal(read.images_NHWC, images)
         assert read.ids == ["000000", "000001", "000002"]
         assert read.labels_N is None
 
     def test_the_array_called_images_among_several(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", other=np.zeros(3), images=noise(3, 8, 8, 3))
-        np.testing.assert_array_equal(read_images(tmp_path / "a.npz").images_NHWC, noise(3, 8, 8, 3))
+        np.testing.assert_array_equal(imported(tmp_path / "a.npz").images_NHWC, noise(3, 8, 8, 3))
 
     def test_an_array_with_labels(self, tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", noise(3, 8, 8, 3))
         np.save(tmp_path / "y.npy", np.array([7, 3, 7]))
-        read = read_images(tmp_path / "x.npy", labels=tmp_path / "y.npy")
+        read = imported(tmp_path / "x.npy", labels=tmp_path / "y.npy")
         assert read.labels_N is not None
         assert read.labels_N.tolist() == [1, 0, 1]
         assert read.classes == ("3", "7")
 
     def test_natural_order(self, tmp_path: Path) -> None:
         names = ["10.png", "9.png", "1.png", "a2/10.png", "a2/9.png", "a10/1.png", "img10b.png", "img9b.png"]
-        read = read_images(flat(tmp_path, *names))
+        read = imported(flat(tmp_path, *names))
         assert read.ids == ["1", "9", "10", "a2/9", "a2/10", "a10/1", "img9b", "img10b"]
         reds = [int(image[0, 0, 0]) for image in read.images_NHWC]
         assert reds == [names.index(f"{name}.png") for name in read.ids]  # pixels travel with their names
 
     def test_progress_counts_every_image(self, pets: Path) -> None:
         seen: list[tuple[int, int]] = []
-        read_images(pets, progress=lambda done, total: seen.append((done, total)))
+        imported(pets, progress=lambda done, total: seen.append((done, total)))
         assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -125,29 +131,29 @@ class TestSizes:
     def test_side(self, tmp_path: Path, sizes: list[tuple[int, int]], asked: int | None, side: int) -> None:
         for number, size in enumerate(sizes):
             save(tmp_path / f"{number}.png", size=size)
-        assert read_images(tmp_path, size=asked).images_NHWC.shape == (2, side, side, 3)
+        assert imported(tmp_path, size=asked).images_NHWC.shape == (2, side, side, 3)
 
     def test_native_size_is_read_exactly(self, tmp_path: Path) -> None:
         Image.fromarray(noise(20, 20, 3)).save(tmp_path / "a.png")
-        np.testing.assert_array_equal(read_images(tmp_path).images_NHWC[0], noise(20, 20, 3))
+        np.testing.assert_array_equal(imported(tmp_path).images_NHWC[0], noise(20, 20, 3))
 
     def test_the_centre_is_kept(self, tmp_path: Path) -> None:
         picture = Image.new("RGB", (60, 20), RED)
         picture.paste(GREEN, (20, 0, 40, 20))
         picture.save(tmp_path / "wide.png")
         picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "tall.png")
-        for image in read_images(tmp_path, size=20).images_NHWC:
+        for image in imported(tmp_path, size=20).images_NHWC:
             assert (image[:, 2:-2] == GREEN).all() or (image[2:-2] == GREEN).all()
 
     def test_scaling_down_averages_and_does_not_skip(self, tmp_path: Path) -> None:
         checks = (np.indices((64, 64)).sum(axis=0) % 2)[..., None].repeat(3, axis=-1)
         Image.fromarray((checks * 255).astype(np.uint8)).save(tmp_path / "fine.png")
-        image = read_images(tmp_path, size=16).images_NHWC[0]
+        image = imported(tmp_path, size=16).images_NHWC[0]
         assert np.abs(image.astype(int) - 127).max() < 12
 
     def test_an_arrays_size_is_what_was_asked_for(self, tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", noise(3, 32, 32, 3))
-        assert read_images(tmp_path / "x.npy", size=16).images_NHWC.shape == (3, 16, 16, 3)
+        assert imported(tmp_path / "x.npy", size=16).images_NHWC.shape == (3, 16, 16, 3)
 
 
 class TestColours:
@@ -166,21 +172,21 @@ class TestColours:
         if mode == "P":
             image.putpalette([0, 0, 0, 10, 20, 30])
         image.save(tmp_path / "a.png")
-        assert (read_images(tmp_path).images_NHWC == expected).all()
+        assert (imported(tmp_path).images_NHWC == expected).all()
 
     def test_a_palette_with_several_transparent_colours(self, tmp_path: Path) -> None:
         image = Image.new("P", (20, 20), 1)
         image.putpalette([0, 0, 0, 10, 20, 30])
         image.save(tmp_path / "a.png", transparency=bytes([0, 255]))
-        assert (read_images(tmp_path).images_NHWC == (10, 20, 30)).all()
+        assert (imported(tmp_path).images_NHWC == (10, 20, 30)).all()
 
     def test_cmyk(self, tmp_path: Path) -> None:
         save(tmp_path / "a.jpg", (0, 255, 255, 0), mode="CMYK")
-        assert np.abs(read_images(tmp_path).images_NHWC.astype(int) - RED).max() < 8
+        assert np.abs(imported(tmp_path).images_NHWC.astype(int) - RED).max() < 8
 
     def test_sixteen_bit_grey_keeps_its_brightness(self, tmp_path: Path) -> None:
         Image.fromarray(np.full((20, 20), 30_000, np.uint16)).save(tmp_path / "a.png")
-        assert np.abs(read_images(tmp_path).images_NHWC.astype(int) - 30_000 / 257).max() <= 1
+        assert np.abs(imported(tmp_path).images_NHWC.astype(int) - 30_000 / 257).max() <= 1
 
     def test_exif_rotation_is_undone(self, tmp_path: Path) -> None:
         picture = Image.new("RGB", (32, 32), BLUE)
@@ -189,7 +195,7 @@ class TestColours:
         exif = Image.Exif()
         exif[0x0112] = 6  # turn clockwise to view
         stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
-        image = read_images(tmp_path).images_NHWC[0].astype(int)
+        image = imported(tmp_path).images_NHWC[0].astype(int)
         assert np.abs(image[:12] - RED).max() < 30
         assert np.abs(image[20:] - BLUE).max() < 30
 
@@ -211,14 +217,14 @@ class TestLabelFiles:
     ) -> None:
         file = tmp_path / ("labels.tsv" if delimiter == "\t" else "labels.csv")
         file.write_text("\n".join([delimiter.join(["image", "label"]), *rows]))
-        read = read_images(pets, labels=file)
+        read = imported(pets, labels=file)
         assert read.labels_N is not None
         assert read.labels_N.tolist() == [1, 1, 0, 0]
         assert read.classes == ("hund", "katze")
 
     def test_csv_leaves_unlisted_images_unlabelled(self, pets: Path, tmp_path: Path) -> None:
         (tmp_path / "labels.csv").write_text('image,label,more\n9,"big, brown",x\nb,small,y\nelsewhere,huge,z\n')
-        read = read_images(pets, labels=tmp_path / "labels.csv")
+        read = imported(pets, labels=tmp_path / "labels.csv")
         assert read.labels_N is not None
         assert read.labels_N.tolist() == [-1, 1, 0, -1]
         assert read.classes == ("big, brown", "small")
@@ -226,52 +232,52 @@ class TestLabelFiles:
     def test_csv_with_a_dot_inside_a_name(self, tmp_path: Path) -> None:
         folder = flat(tmp_path / "images", "scan.1.png", "scan.2.png")
         (tmp_path / "labels.csv").write_text("image,label\nscan.1,a\nscan.2,b\n")
-        assert read_images(folder, labels=tmp_path / "labels.csv").classes == ("a", "b")
+        assert imported(folder, labels=tmp_path / "labels.csv").classes == ("a", "b")
 
     def test_txt_npy_and_bin_are_in_image_order(self, pets: Path, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("2\n10\n9\n10\n")
         np.save(tmp_path / "b.npy", np.array([2, 10, 9, 10]))
         (tmp_path / "c.bin").write_bytes(bytes([2, 10, 9, 10]))
         for name in ("a.txt", "b.npy", "c.bin"):
-            read = read_images(pets, labels=tmp_path / name)
+            read = imported(pets, labels=tmp_path / name)
             assert read.labels_N is not None
             assert read.labels_N.tolist() == [0, 2, 1, 2], name  # numbers sort by value
             assert read.classes == ("2", "9", "10"), name
 
     def test_an_empty_line_is_an_unknown_label(self, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("x\n\ny\n")
-        assert read_labels(tmp_path / "a.txt", ["1", "2", "3"]) == ["x", "", "y"]
+        assert read_labels(tmp_path / "a.txt", ["1", "2", "3"]).values == ["x", "", "y"]
 
     def test_class_names_come_in_the_order_of_the_label_values(self, pets: Path, tmp_path: Path) -> None:
         (tmp_path / "y.bin").write_bytes(bytes([10, 2, 2, 10]))
         (tmp_path / "names.txt").write_text("two\nten\n\n")
-        read = read_images(pets, labels=tmp_path / "y.bin", classes=tmp_path / "names.txt")
+        read = imported(pets, labels=tmp_path / "y.bin", classes=tmp_path / "names.txt")
         assert read.labels_N is not None
         assert read.labels_N.tolist() == [1, 0, 0, 1]
         assert read.classes == ("two", "ten")
 
     def test_class_names_for_folders(self, pets: Path, tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text("Katze\nHund\n")
-        assert read_images(pets, classes=tmp_path / "names.txt").classes == ("Katze", "Hund")
+        assert imported(pets, classes=tmp_path / "names.txt").classes == ("Katze", "Hund")
 
 
 class TestMessages:
     def test_missing_path(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="nowhere does not exist"):
-            read_images(tmp_path / "nowhere")
+            imported(tmp_path / "nowhere")
 
     def test_another_kind_of_file(self, tmp_path: Path) -> None:
         (tmp_path / "images.rar").write_bytes(b"Rar!")
         with pytest.raises(UserError, match=r"images\.rar is neither a folder, a zip, nor a \.npy/\.npz array"):
-            read_images(tmp_path / "images.rar")
+            imported(tmp_path / "images.rar")
 
     def test_no_images(self, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("no")
         with pytest.raises(UserError, match=r"no images in .* \(looked for \.jpg, "):
-            read_images(tmp_path)
+            imported(tmp_path)
         archive = shutil.make_archive(str(tmp_path / "b"), "zip", tmp_path, "a.txt")
         with pytest.raises(UserError, match=r"no images in .*b\.zip"):
-            read_images(Path(archive))
+            imported(Path(archive))
 
     @pytest.mark.parametrize("kept", [0, 10, 200, -80])
     @pytest.mark.parametrize("size", [None, 16])
@@ -283,12 +289,12 @@ class TestMessages:
         Image.fromarray(noise(20, 20, 3)).save(path)
         path.write_bytes(path.read_bytes()[:kept])
         with pytest.raises(UserError, match=rf"sub/broken\.{suffix} is .*mend or remove it"):
-            read_images(tmp_path, size=size)
+            imported(tmp_path, size=size)
 
     def test_text_that_calls_itself_an_image_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "page.jpg").write_text("<html>404</html>")
         with pytest.raises(UserError, match=r"page\.jpg is not a readable image"):
-            read_images(tmp_path)
+            imported(tmp_path)
 
     def test_damage_inside_a_zip_is_named(self, tmp_path: Path) -> None:
         encoded = io.BytesIO()
@@ -299,12 +305,12 @@ class TestMessages:
         data[300] ^= 255
         (tmp_path / "a.zip").write_bytes(data)
         with pytest.raises(UserError, match=r"in/broken\.png"):
-            read_images(tmp_path / "a.zip")
+            imported(tmp_path / "a.zip")
 
     def test_two_images_of_one_name(self, tmp_path: Path) -> None:
         folder = flat(tmp_path / "images", "a.png", "a.bmp")
         with pytest.raises(UserError, match="two images have the same id"):
-            write_store("mine", read_images(folder))
+            write_store("mine", imported(folder))
 
     @pytest.mark.parametrize(
         ("array", "message"),
@@ -325,12 +331,12 @@ class TestMessages:
         else:
             np.savez(path, array)
         with pytest.raises(UserError, match=message):
-            read_images(path)
+            imported(path)
 
     def test_several_arrays_none_called_images(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "x.npz", a=noise(2, 8, 8, 3), b=noise(2, 8, 8, 3))
         with pytest.raises(UserError, match='holds a, b; name the one with the images "images"'):
-            read_images(tmp_path / "x.npz")
+            imported(tmp_path / "x.npz")
 
     @pytest.mark.parametrize(
         ("name", "text", "message"),
@@ -338,8 +344,8 @@ class TestMessages:
             ("a.txt", "x\ny\n", r"a\.txt has 2 labels for 4 images"),
             ("a.bin", "abcde", r"a\.bin has 5 labels for 4 images"),
             ("a.json", "[]", r'labels come as \.csv, \.tsv, \.txt, \.npy or \.bin, not "\.json"'),
-            ("a.csv", "image,label\n", "needs a header and two columns"),
-            ("a.csv", "image\n9.png\n", "needs a header and two columns"),
+            ("a.csv", "image,label\n", "has a header and no rows"),
+            ("a.csv", "image\n9.png\n", "needs two columns, image name and label"),
             ("a.csv", "image,label\nzebra.png,x\n", r'names no image that was imported \(it has "zebra\.png"'),
             ("a.csv", "image,label\n9.png,x\n,y\n", r"a\.csv"),
             ("a.npy", "not numpy", r"a\.npy"),
@@ -349,17 +355,17 @@ class TestMessages:
     def test_label_files(self, pets: Path, tmp_path: Path, name: str, text: str, message: str) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=message):
-            read_images(pets, labels=tmp_path / name)
+            imported(pets, labels=tmp_path / name)
 
     def test_missing_label_file(self, pets: Path, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"the label file .*nowhere\.csv does not exist"):
-            read_images(pets, labels=tmp_path / "nowhere.csv")
+        with pytest.raises(UserError, match=r"nowhere\.csv does not exist"):
+            imported(pets, labels=tmp_path / "nowhere.csv")
 
     def test_missing_class_file(self, pets: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"nowhere\.txt"):
-            read_images(pets, classes=tmp_path / "nowhere.txt")
+            imported(pets, classes=tmp_path / "nowhere.txt")
 
     def test_number_of_class_names(self, pets: Path, tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text("one\n")
         with pytest.raises(UserError, match=r"names\.txt has 1 class names for 2 different labels"):
-            read_images(pets, classes=tmp_path / "names.txt")
+            imported(pets, classes=tmp_path / "names.txt")

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moe.data import store
-from moe.data.store import Images, ImageStore, channel_statistics, chunks, data_root, open_all, store_names, write_store
+from moe.data import staging, store
+from moe.data.pixels import channel_statistics, chunks
+from moe.data.store import Images, ImageStore, data_root, open_all, store_names, write_store
 from moe.errors import UserError
 
 
@@ -132,7 +133,7 @@ class TestDamage:
 class TestReplacing:
     def test_a_taken_name_is_refused_and_left_alone(self) -> None:
         before = write_store("mine", content(seed=0)).digest()
-        with pytest.raises(UserError, match="exists already; pass --force to replace it"):
+        with pytest.raises(UserError, match=r'images named "mine" exist in .* already; pass --force to replace'):
             write_store("mine", content(seed=1))
         assert ImageStore.open("mine").digest() == before
 
@@ -173,7 +174,7 @@ class TestAllOrNothing:
 
         with monkeypatch.context() as patch:
             patch.setattr(*((np, "save") if step == "save" else (store, "channel_statistics")), full)
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(UserError, match=r"cannot be written to .*No space left.*MOE_DATA"):
                 write_store("mine", content(seed=1), replace=existing)
         assert everything_in(tmp_path / "data") == (["mine"] if existing else [])
         if existing:
@@ -192,6 +193,7 @@ class TestAllOrNothing:
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", rename)
+            patch.setattr(staging, "_exchanged", lambda *_: False)
             with pytest.raises(OSError, match="Input/output error"):
                 write_store("mine", content(seed=1), replace=True)
         assert ImageStore.open("mine").digest() == before
@@ -223,7 +225,9 @@ class TestNames:
         (tmp_path / "data" / "a file").touch()
         write_store("a", content())
         assert store_names() == ["a", "b"]
-        assert [read.name for read in open_all()] == ["a", "b"]
+        stores, damaged = open_all()
+        assert [read.name for read in stores] == ["a", "b"]
+        assert damaged == []
 
 
 class TestContradictions:

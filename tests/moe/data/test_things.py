@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from moe.data.readers import ReadOptions
 from moe.data.store import Images, write_store
 from moe.data.things import EMBEDDING, is_things, read_things
 from moe.errors import UserError
@@ -80,7 +81,7 @@ class TestJoin:
         read = read_things(folder)
         assert [int(image[0, 0, 0]) for image in read.images_NHWC] == [1, 0, 2, 3, 4]
         assert read.images_NHWC.shape == (5, 20, 20, 3)
-        assert read_things(folder, size=16).images_NHWC.shape == (5, 16, 16, 3)
+        assert read_things(folder, ReadOptions(size=16)).images_NHWC.shape == (5, 16, 16, 3)
 
     def test_survives_a_store(self, folder: Path) -> None:
         read = read_things(folder)
@@ -175,7 +176,7 @@ class TestMessages:
 @pytest.mark.slow
 def test_real_files(shared_data: Path) -> None:
     things = shared_data / "things"
-    read = read_things(things, size=16)
+    read = read_things(things, ReadOptions(size=16))
     assert len(read.ids) == 1372
     assert read.images_NHWC.shape == (1372, 16, 16, 3)
     assert read.groups is not None

@@ -182,7 +182,7 @@ def test_auto_takes_a_server_that_answers_and_no_other(wandb_server, machine, mo
     sweep, _ = plan(write_spec(machine, 1), {})
     assert choose_backend("auto", sweep) == ("wandb", "a W&B server answers")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("sweeps.queue.server._TIMEOUT", 2)
+    monkeypatch.setattr("sweeps.tracking.connection._TIMEOUT", 2)
     chosen, why = choose_backend("auto", sweep)
     assert chosen == "local"
     assert "does not answer" in why

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.runs.folders import EPOCH_CHECKPOINT, HomeFolder, RunFolder, SweepFolder
+from sweeps.runs.folders import HomeFolder, RunFolder, SweepFolder
 
 ROOT = Path(__file__).parents[3]
 SPELLED = ("sweeps/runs/folders.py", "callbacks/files.py")
@@ -82,7 +82,8 @@ def test_names_did_not_change(tmp_path: Path):
     names = {
         run.config_file: "ab/config.json", run.state_file: "ab/state.json", run.history_file: "ab/history.jsonl",
         run.summary_file: "ab/summary.json", run.tracker_file: "ab/tracker.json", run.log_file: "ab/log.txt",
-        run.epoch_checkpoint(7): "ab/checkpoints/epoch0007.ckpt", run.step_checkpoint: "ab/checkpoints/step.ckpt",
+        run.epoch_checkpoint(7): "ab/checkpoints/epoch0007.ckpt",
+        run.step_checkpoint(12): "ab/checkpoints/step00000012.ckpt",
         run.probe_result("tiny", "tuning"): "ab/probes/tiny/tuning/result.json",
         run.activations("tiny"): "ab/activations/tiny", run.activations("tiny", 3): "ab/activations/tiny@epoch0003",
         sweep.definition: "sweeps/little/sweep.json", sweep.agents: "sweeps/little/agents",
@@ -90,4 +91,3 @@ def test_names_did_not_change(tmp_path: Path):
         sweep.submission(sweep.jobs / "2"): "sweeps/little/jobs/2/jobs.json", home.database: "studies.db",
     }  # fmt: skip
     assert [str(path.relative_to(tmp_path)) for path in names] == list(names.values())
-    assert EPOCH_CHECKPOINT.format(epoch=12) == "epoch0012"

@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 import time
@@ -95,15 +94,17 @@ def test_history_joins_lines_by_epoch_and_survives_a_cut_line(tmp_path):
     assert run.history()[1] == {"epoch": 1.0, "step": 4.0, "val/loss": 2.0, "train/loss": None}
 
 
-def test_rewinding_drops_what_comes_again(tmp_path):
+def test_a_history_begins_with_the_rows_it_is_given(tmp_path):
     run = RunStore(tmp_path).create(tiny_config())
+    run.history_file.write_text('{"epoch": 7.0}\n{"epoch"')
+    rows = [{"epoch": 0.0, "val/loss": 3.0}, {"epoch": 1.0, "val/loss": None}]
     logger = HistoryLogger(run.history_file)
-    for epoch in range(4):
-        logger.log_metrics({"epoch": float(epoch), "val/loss": 1.0 / (epoch + 1)}, epoch)
-    with run.history_file.open("a") as file:
-        file.write('{"epoch"')
-    logger.rewind(2)
-    assert [json.loads(line)["epoch"] for line in run.history_file.read_text().splitlines()] == [0, 1, 2]
+    logger.restore(rows)
+    assert run.history_rows() == rows
+    logger.log_metrics({"epoch": 1.0, "train/loss": 2.0}, 4)
+    run.history_file.unlink()
+    logger.save_whole()
+    assert run.history_rows() == [*rows, {"epoch": 1.0, "step": 4.0, "train/loss": 2.0}] == logger.rows
 
 
 def test_runs_are_listed_oldest_first(tmp_path):

@@ -15,10 +15,10 @@ from probes.probing import probe_run, probe_sweep
 from probes.suite.routing_probe import RoutingProbe
 from sweeps.launching import LaunchedSweep, plan
 from sweeps.runs.store import RunStore
-from sweeps.tracking import tracker
-from sweeps.tracking.artifacts import pull
+from sweeps.tracking import session
+from sweeps.tracking.pulling import pull
+from sweeps.tracking.record import Record
 from sweeps.tracking.sync import sync, waiting
-from sweeps.tracking.tracker import Record
 from sweeps.training import trial
 from sweeps.training.trial import train
 from tests.conftest import TINY, tiny_config, tiny_store
@@ -148,7 +148,7 @@ def test_a_server_in_trouble_holds_no_training_up_and_gets_everything_later(wand
 
 
 def test_a_server_that_is_away_at_the_start_makes_an_offline_run(wandb_server, images, monkeypatch, capsys):
-    monkeypatch.setattr(tracker, "PATIENCE", 3.0)
+    monkeypatch.setattr(session, "PATIENCE", 3.0)
     with wandb_server.faults.during("cut"):
         run = train(tiny_config(), report=silent)
     assert "does not answer" in capsys.readouterr().err
@@ -158,7 +158,7 @@ def test_a_server_that_is_away_at_the_start_makes_an_offline_run(wandb_server, i
 
 
 def test_a_server_that_stays_away_costs_no_run_and_gets_everything_from_sync(wandb_server, images, monkeypatch, capsys):
-    monkeypatch.setattr(tracker, "UPLOAD", 3.0)
+    monkeypatch.setattr(session, "UPLOAD", 3.0)
     real = trial.MoEModule.on_train_start
 
     def cut(self):

@@ -1,6 +1,7 @@
 import pytest
 
-from sweeps.tracking import mirror, tracker
+from sweeps.tracking.connection import connection
+from sweeps.tracking.media import typed
 
 
 @pytest.fixture
@@ -13,12 +14,12 @@ def bare(monkeypatch, tmp_path):
 
 
 def test_without_a_key_runs_are_offline(bare):
-    assert tracker.mode()[0] == "offline"
+    assert connection().mode == "offline"
 
 
 def test_with_a_key_runs_are_online_and_the_key_is_not_told(bare, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "s3cret" * 7)
-    mode, why = tracker.mode()
+    mode, why = connection().mode, connection().why
     assert mode == "online"
     assert "s3cret" not in why
 
@@ -26,19 +27,19 @@ def test_with_a_key_runs_are_online_and_the_key_is_not_told(bare, monkeypatch):
 def test_a_stored_key_counts_for_its_own_server_alone(bare, monkeypatch):
     (bare / "netrc").write_text("machine wandb.example.org login user password " + "x" * 40)
     (bare / "netrc").chmod(0o600)
-    assert tracker.mode()[0] == "offline"
+    assert connection().mode == "offline"
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert tracker.mode()[0] == "online"
+    assert connection().mode == "online"
 
 
 def test_a_column_of_numbers_and_words_is_words():
     rows = [["1", "a", "", "1.5"], ["2", "3", "0.5", "nan"]]
-    assert list(mirror._typed(rows)[0]) == [1.0, "a", None, 1.5]
-    assert list(mirror._typed(rows)[1])[:3] == [2.0, "3", 0.5]
+    assert list(typed(rows)[0]) == [1.0, "a", None, 1.5]
+    assert list(typed(rows)[1])[:3] == [2.0, "3", 0.5]
 
 
 @pytest.mark.parametrize(("value", "mode"), [("disabled", "disabled"), ("offline", "offline"), ("dryrun", "offline")])
 def test_wandb_mode_decides(bare, monkeypatch, value, mode):
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.setenv("WANDB_MODE", value)
-    assert tracker.mode()[0] == mode
+    assert connection().mode == mode

@@ -1,0 +1,74 @@
+"""Reading files that somebody else wrote: regular ones only, of a bounded size, as text in a known encoding."""
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from moe.errors import UserError
+
+_MOST_TEXT = 64 * 2**20  # bytes; a million labelled images fit
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+
+
+def printable(name: str) -> str:
+    r"""A file's name as text that can be printed and stored: bytes that are no UTF-8 are written as \xe4."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Up to five names, and how many more there are."""
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5:,} more"  # noqa: PLR2004
+
+
+def regular(path: Path) -> int:
+    """The size in bytes of a regular file.
+
+    Raises:
+        UserError: it does not exist, cannot be reached, or is a folder, device or pipe.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise UserError(f"{printable(str(path))} does not exist") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{printable(str(path))!r:.300} cannot be read ({reason})") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{printable(str(path))} is a folder, not a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{printable(str(path))} is a device or a pipe, not a file")
+    return found.st_size
+
+
+def read_text(path: Path) -> str:
+    """A text file: UTF-8, with or without byte order mark, or UTF-16 with one. Line ends become newlines.
+
+    Raises:
+        UserError: no regular file, too large, or of another encoding.
+    """
+    name = printable(str(path))
+    size = regular(path)
+    if size > _MOST_TEXT:
+        raise UserError(f"{name} has {size / 2**20:,.0f} MB, too much for a text file of names or labels")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{name} cannot be read ({error.strerror})") from None
+    encoding = next((e for mark, e in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"line {line} of {name} is not {encoding.upper()} text; save the file as UTF-8") from None
+    if "\0" in text:
+        raise UserError(f"{name} holds zero bytes, so it is no text in UTF-8; save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file without the spaces around them; those that are empty at its end are left out."""
+    lines = [line.strip() for line in read_text(path).split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines

@@ -1,0 +1,183 @@
+"""Label files of every kind, and from label values to class indices.
+
+Numbers sort as numbers, also where they are written 3.0; whatever can be understood in two ways is refused.
+
+Axes: N images, C classes.
+"""
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe.data.arrays import plain_array
+from moe.data.files import first_few, printable, read_lines, regular
+from moe.data.label_tables import Labels, read_table, table_in_lines
+from moe.errors import UserError
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
+_UNKNOWN = frozenset(("", "nan", "<na>"))  # as pandas writes a missing value
+# as R, SQL, JSON and Python write a missing value; all of them are also words
+_MISSING_OR_WORD = frozenset(("NA", "N/A", "NULL", "null", "None"))
+_MOST_LABELS = 16 * 2**20  # bytes or numbers of a label file in image order
+
+
+def read_labels(path: Path, ids: Sequence[str]) -> Labels:
+    """One label for each image, "" where unknown.
+
+    - .csv/.tsv: a column with the images' names (with or without folder and suffix) and one with labels;
+    - .txt: one label a line, in image order, or lines of image name and label;
+    - .npy: numbers or text in image order, or one-hot rows (N, C);
+    - .bin: bytes in image order (STL-10's official label files).
+
+    Raises:
+        UserError: the file is missing, of another kind, has another number of labels than images, or can be
+            understood in two ways.
+    """
+    regular(path)
+    match path.suffix.lower():
+        case ".csv" | ".tsv":
+            read = read_table(path, ids)
+        case ".txt":
+            read = table_in_lines(path, ids) or Labels(_lines(path, len(ids)))
+        case ".npy":
+            read = Labels(array_labels(plain_array(path), str(path)))
+        case ".bin":
+            if regular(path) > _MOST_LABELS:
+                raise UserError(f"{path} has {regular(path):,} labels for {len(ids):,} images")
+            read = Labels([str(value) for value in path.read_bytes()])
+        case other:
+            raise UserError(f'{printable(str(path))}: labels come as .csv, .tsv, .txt, .npy or .bin, not "{other}"')
+    return checked(read, len(ids), printable(path.name), printable(str(path)))
+
+
+def _lines(path: Path, count: int) -> list[str]:
+    values = read_lines(path)
+    return values + [""] * (count - len(values)) if _blank_end(path, len(values), count) else values
+
+
+def _blank_end(path: Path, lines: int, count: int) -> bool:
+    """Whether the lines that lack are there and empty: the last images have no label."""
+    return lines < count <= path.read_bytes().count(b"\n")
+
+
+def array_labels(array: NDArray[Any], found: str) -> list[str]:
+    """Labels of an array: numbers or text (N,) or (N, 1), or one-hot rows (N, C).
+
+    Raises:
+        UserError: it has another shape or other values.
+    """
+    if array.size > _MOST_LABELS or array.dtype.kind not in "biufUS" or array.ndim not in (1, 2):
+        raise UserError(f"{found} holds {array.dtype} {array.shape}; labels must be one number or name an image")
+    if array.ndim == 2 and array.shape[1] != 1:  # noqa: PLR2004
+        return _from_one_hot(array, found)
+    flat = array.reshape(-1)
+    if flat.dtype.kind == "S":
+        try:
+            return [value.decode() for value in flat.tolist()]
+        except UnicodeDecodeError:
+            raise UserError(f"{found} holds text that is not UTF-8") from None
+    if flat.dtype.kind == "b":
+        flat = flat.astype(np.uint8)
+    return [str(value) for value in flat.tolist()]
+
+
+def _from_one_hot(array: NDArray[Any], found: str) -> list[str]:
+    if array.dtype.kind in "US" or not np.isin(array, (0, 1)).all() or (array.sum(axis=1) != 1).any():
+        raise UserError(f"{found} has shape {array.shape}, but its rows are not one-hot; give one label an image")
+    return [str(place) for place in array.argmax(axis=1).tolist()]
+
+
+def checked(read: Labels, count: int, name: str, found: str) -> Labels:
+    """Labels that fit the images: values stripped, unknown ones empty and counted.
+
+    Raises:
+        UserError: their number is another, or a value can be a class or mean that there is none.
+    """
+    if len(read.values) != count:
+        raise UserError(f"{found} has {len(read.values):,} labels for {count:,} images")
+    values = ["" if value.strip().casefold() in _UNKNOWN else value.strip() for value in read.values]
+    read.values = ["" if _is_minus_one(value) else value for value in values]
+    known = {value for value in values if value}
+    if doubtful := sorted(known & _MISSING_OR_WORD):
+        raise UserError(
+            f'{found} has the label "{doubtful[0]}", which can be a class or mean that there is none; leave the label '
+            "empty, or give the class another name"
+        )
+    _check_minus_one(known, found)
+    if unknown := sum(not value for value in read.values):
+        read.notes.append(f"{unknown:,} of {count:,} images have no label")
+    if not any(read.values):
+        raise UserError(f"{found} has no label for any image")
+    distinct = len({value for value in read.values if value})
+    if distinct == count - unknown and distinct > 20:  # noqa: PLR2004
+        read.notes.append(f"every label of {name} occurs once: no class has two images")
+    return read
+
+
+def _is_minus_one(value: str) -> bool:
+    return _NUMBER.fullmatch(value) is not None and len(value) < 10 and float(value) == -1  # noqa: PLR2004
+
+
+def _check_minus_one(known: set[str], found: str) -> None:
+    """-1 means unknown, unless the other labels let it look like a class."""
+    numbers = {value for value in known if _NUMBER.fullmatch(value)}
+    if not any(_is_minus_one(value) for value in numbers):
+        return
+    rest = {Decimal(value) for value in numbers} - {Decimal(-1)}
+    if len(numbers) == len(known) and (rest == {Decimal(1)} or any(value < 0 for value in rest)):
+        raise UserError(
+            f"{found} has -1 beside {', '.join(str(value) for value in sorted(rest)[:3])}: -1 means unknown here; if "
+            "it is a class, number the classes from 0"
+        )
+
+
+def classify(
+    values: Sequence[str], classes: Path | None, *, from_file: bool
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Class index of each image, -1 where the value is "", and the class names.
+
+    Classes are sorted: by value if all are numbers, else as text.
+
+    Args:
+        values: one an image.
+        classes: a text file with one class name a line, in that order.
+        from_file: the values come from a label file, where 1 and 1.0 are one class; folder names stay apart.
+
+    Raises:
+        UserError: two spellings of one number, or a class file that does not fit.
+    """
+    known = set(values) - {""}
+    numeric = all(_NUMBER.fullmatch(value) for value in known)
+    spelled = _spellings(known) if numeric and from_file else {value: value for value in known}
+    order = sorted(set(spelled.values()), key=lambda text: (Decimal(text), text)) if numeric else sorted(known)
+    names = _class_names(classes, order) if classes else order
+    index = {name: number for number, name in enumerate(order)}
+    labels_N = np.array([index[spelled[value]] if value else -1 for value in values], np.int64)
+    return labels_N, tuple(names)
+
+
+def _spellings(known: set[str]) -> dict[str, str]:
+    """What each number is called: whole ones without their ".0"."""
+    whole = all(Decimal(value) == Decimal(value).to_integral_value() for value in known if len(value) < 20)  # noqa: PLR2004
+    called = {value: re.sub(r"\.0*$", "", value) if whole else value for value in known}
+    of: dict[Decimal, str] = {}
+    for value in sorted(known):
+        before = of.setdefault(Decimal(value), called[value])
+        if before != called[value]:
+            raise UserError(f'the labels "{before}" and "{called[value]}" are the same number; write it in one way')
+    return called
+
+
+def _class_names(path: Path, order: Sequence[str]) -> list[str]:
+    names = [line for line in read_lines(path) if line]
+    found = printable(str(path))
+    if len(names) != len(order):
+        raise UserError(f"{found} has {len(names)} class names for {len(order)} different labels ({first_few(order)})")
+    if twice := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):
+        raise UserError(f'{found} has the class name "{twice[0]}" twice; give each class its own')
+    return names

@@ -1,0 +1,65 @@
+"""Numbers, pictures and tables in the form that W&B takes."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture (.png) and what stands below it."""
+
+    file: Path
+    caption: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table (.csv)."""
+
+    file: Path
+
+
+Value = float | int | str | Picture | Table
+
+
+def wandb_values(values: Mapping[str, Value]) -> dict[str, Any]:
+    """Values by key, pictures and tables read from their files."""
+    return {key: _wandb_value(value) for key, value in values.items()}
+
+
+def _wandb_value(value: Value) -> Any:
+    import wandb
+
+    if isinstance(value, Picture):
+        return wandb.Image(str(value.file), caption=value.caption)
+    return _table(value.file) if isinstance(value, Table) else value
+
+
+def _table(path: Path) -> Any:
+    import wandb
+
+    with path.open(newline="") as file:
+        header, *rows = list(csv.reader(file))
+    return wandb.Table(columns=list[str | int](header), data=typed(rows))
+
+
+def typed(rows: list[list[str]]) -> list[Iterable[Any]]:
+    """CSV cells with a column's numbers as numbers, if it holds nothing else: W&B refuses a mixture."""
+    columns = [[_number(cell) for cell in column] for column in zip(*rows, strict=True)]
+    texts = [any(isinstance(cell, str) for cell in column) for column in columns]
+    return [
+        [cell if text else number for cell, text, number in zip(row, texts, numbers, strict=True)]
+        for row, numbers in zip(rows, zip(*columns, strict=True), strict=True)
+    ]
+
+
+def _number(cell: str) -> float | str | None:
+    if not cell:
+        return None
+    try:
+        return float(cell)
+    except ValueError:
+        return cell

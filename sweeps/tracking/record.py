@@ -1,0 +1,88 @@
+"""What a run has in W&B, kept in its `tracker.json`."""
+
+from pydantic import BaseModel, ConfigDict
+
+from sweeps.runs.files import read_json, write_json
+from sweeps.runs.folders import TrackedFolder
+from sweeps.tracking.connection import project
+
+
+class Segment(BaseModel):
+    """One offline piece of a run: what one process wrote.
+
+    Attributes:
+        folder: below the run's directory.
+        until: last epoch that was written into it, or before it.
+        synced: whether a server has confirmed it.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    folder: str
+    until: int = -1
+    synced: bool = False
+
+
+class Record(BaseModel):
+    """What `tracker.json` holds.
+
+    Attributes:
+        id: the run's in W&B: its identity, or what a W&B sweep calls it.
+        entity: of the server; None before it was online.
+        project: the same.
+        sweep: the W&B sweep that handed it out.
+        group: the name of the sweep, which groups its runs.
+        unconfirmed: the server may lack something; `moe runs sync` asks it and sends what it lacks.
+        sent: last epoch in W&B, or on its way in an offline segment; -1 for none.
+        segments: offline pieces, in order.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    entity: str | None = None
+    project: str = "moe"
+    sweep: str | None = None
+    group: str | None = None
+    unconfirmed: bool = False
+    sent: int = -1
+    segments: list[Segment] = []
+
+    @classmethod
+    def of(cls, place: TrackedFolder) -> "Record":
+        """The record of a run or an analysis; a new one is named after its folder."""
+        stored = read_json(place.tracker_file)
+        return cls(id=place.id, project=project()) if stored is None else cls.model_validate(stored)
+
+    def save(self, place: TrackedFolder) -> None:
+        """Write it into the folder."""
+        write_json(place.tracker_file, self.model_dump())
+
+    def passed(self, place: TrackedFolder, epoch: int) -> None:
+        """Write down that an epoch was handed to the tracker."""
+        self.sent = epoch
+        if self.waiting:
+            self.waiting[-1].until = epoch
+        self.save(place)
+
+    @property
+    def waiting(self) -> list[Segment]:
+        """Segments that no server has confirmed yet."""
+        return [segment for segment in self.segments if not segment.synced]
+
+    @property
+    def online_before(self) -> bool:
+        """Whether a server has had this run."""
+        return self.entity is not None
+
+    @property
+    def path(self) -> str:
+        """`ENTITY/PROJECT/ID`, as W&B names a run."""
+        return "/".join(filter(None, [self.entity, self.project, self.id]))
+
+
+def set_unconfirmed(place: TrackedFolder, *, unconfirmed: bool) -> None:
+    """Note whether the server may lack something of a run."""
+    record = Record.of(place)
+    if record.unconfirmed != unconfirmed:
+        record.model_copy(update={"unconfirmed": unconfirmed}).save(place)

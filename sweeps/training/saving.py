@@ -1,0 +1,150 @@
+"""When a run saves its state, and the wish to stop it."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from moe.distributed import all_sum, world
+from moe.lightning_module import epochs_done
+from sweeps.runs.exit_codes import InterruptedRunError
+from sweeps.runs.run import Run
+from sweeps.training.checkpoints import confirm, prune
+from sweeps.training.history import HistoryLogger
+
+_EVERY = 10  # steps between looks at the other processes' wishes
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Whether this process was told to stop, by SIGTERM or Ctrl-C. A second Ctrl-C stops it at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator["StopRequest"]:
+        """Note signals instead of dying of them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.install()
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def install(self) -> None:
+        """Take the signals (back): Lightning's own handlers would raise between a step and its checkpoint."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                signal.signal(number, self._note)
+
+    def obey(self) -> None:
+        """Raise InterruptedRunError if told to stop."""
+        if self.requested:
+            raise InterruptedRunError("told to stop")
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+class Saving(Checkpoint):
+    """Saves after every epoch, in mid-epoch every so many minutes, and when the run is told to stop, which ends it.
+
+    A checkpoint in mid-epoch is the state after a whole step. One after an epoch is written as Lightning's are, before
+    the epoch's metrics are logged, and counts once they are: its record is written with them. Lightning's
+    `ModelCheckpoint` has no such moment, and which epochs it keeps is part of its state; here it follows from the
+    history, so that a run that goes on from any checkpoint keeps the same ones.
+
+    Args:
+        run: owner of the files.
+        stop: the wish to stop.
+        minutes: between checkpoints in mid-epoch; 0 for none but the one at a stop.
+        history: what was logged; None in all processes of a run but the first, which write no files.
+    """
+
+    def __init__(self, run: Run, stop: StopRequest, minutes: float, history: HistoryLogger | None) -> None:
+        self.run, self.stop, self.seconds, self.history = run, stop, 60 * minutes, history
+        self._saved = time.monotonic()
+        self._unconfirmed: tuple[Path, int] | None = None
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Listen to signals."""
+        self.stop.install()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Listen to signals."""
+        self.stop.install()
+        self._saved = time.monotonic()
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_args: Any, **_kwargs: Any) -> None:
+        """Nothing is lost while the untrained model is validated: end at once."""
+        if trainer.state.fn == "validate" and world()[1] == 1:
+            self.stop.obey()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """The epoch before is logged by now."""
+        self._confirm()
+        if self._agreed(pl_module.device)[0]:
+            raise InterruptedRunError("told to stop")
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,
+    ) -> None:
+        """Save if it is time, end if asked; after an epoch's last step both wait for the epoch's end."""
+        last = batch_idx + 1 == trainer.num_training_batches
+        if last or (world()[1] > 1 and batch_idx % _EVERY):
+            return
+        stop, due = self._agreed(pl_module.device)
+        if stop or due:
+            self._save(trainer, self.run.step_checkpoint(trainer.global_step))
+            self._confirm()
+        if stop:
+            raise InterruptedRunError("told to stop")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Save; Lightning calls this after all other callbacks' and the module's own."""
+        self._save(trainer, self.run.epoch_checkpoint(epochs_done(trainer)))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """The last epoch is logged by now."""
+        self._confirm()
+
+    def _agreed(self, device: torch.device) -> tuple[bool, bool]:
+        """Whether any process is to stop, and whether a checkpoint is due."""
+        stop, due = self.stop.requested, bool(self.seconds) and time.monotonic() - self._saved > self.seconds
+        if world()[1] == 1:
+            return stop, due
+        wishes = all_sum(torch.tensor([stop, due], dtype=torch.int32, device=device)).tolist()
+        return bool(wishes[0]), bool(wishes[1])
+
+    def _save(self, trainer: L.Trainer, file: Path) -> None:
+        trainer.save_checkpoint(file)
+        self._saved, self._unconfirmed = time.monotonic(), (file, trainer.global_step)
+
+    def _confirm(self) -> None:
+        """Let what was saved count, and remove what it makes superfluous."""
+        if self._unconfirmed is None:
+            return
+        (file, steps), self._unconfirmed = self._unconfirmed, None
+        if self.history is not None:
+            confirm(file, steps, self.history.rows)
+            prune(self.run, self.history.rows, besides=file)

@@ -1,0 +1,32 @@
+import pytest
+
+from moe.files import replacing, sync
+
+
+def test_the_old_file_stays_if_the_writing_fails(tmp_path):
+    path = tmp_path / "new" / "file"
+    with replacing(path) as partial:
+        partial.write_text("old")
+
+    def fail():
+        with replacing(path) as partial:
+            partial.write_text("half")
+            assert path.read_text() == "old"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert [file.name for file in path.parent.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_the_disk_has_the_content_before_the_name_and_then_the_name(tmp_path, monkeypatch, durable):
+    done = []
+    monkeypatch.setattr("moe.files.sync", lambda path: (done.append(path.name), sync(path)))
+    path = tmp_path / "file"
+    with replacing(path, durable=durable) as partial:
+        partial.write_text("content")
+        name = partial.name
+    assert done == ([name, tmp_path.name] if durable else [])
+    assert path.read_text() == "content"

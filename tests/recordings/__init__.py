@@ -1,0 +1,1 @@
+"""Recordings of what an earlier version did, and the scripts that made them."""
