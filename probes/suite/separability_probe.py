@@ -204,7 +204,7 @@ class SeparabilityProbe(Probe):
         told = [one for one in differences if np.isfinite(one.p_adjusted)]
         return numbers | {
             "mean_low": number(low), "mean_high": number(high),
-            "expert_pairs": len(told),
+            "expert_pairs": len(differences),
             "expert_pairs_that_differ": sum(one.p_adjusted <= _ALPHA for one in told) if told else None,
         }  # fmt: skip
 

@@ -196,7 +196,7 @@ def _write_readings(folder: Path, readings: Mapping[str, Tuning], experts: int) 
         for kind in KINDS:
             rows = [row for row in published_tuning() if (row.experts, row.target) == (size, kind)]
             r2_E, largest_E = np.array([row.r2 for row in rows]), np.array([row.top[0][1] for row in rows])
-            table.append([f"paper, {place}", kind, size, *_magnitudes(r2_E, largest_E)])
+            table.append([f"{place} of the paper", kind, size, *_magnitudes(r2_E, largest_E)])
     columns = [f"{what}_{end}" for what in ("r2", "largest_weight") for end in ("mean", "lowest", "highest")]
     write_table(folder / "readings.csv", ["reading", "target", "experts", *columns], table)
 

@@ -68,10 +68,10 @@ class TestTuning:
         rows = {(row["reading"], row["target"], row["experts"]): row for row in table(tmp_path / "z" / "readings.csv")}
         assert rows.keys() >= {("standardised", "gate", "4"), ("raw units", "readout", "4")}
         assert float(rows["standardised", "gate", "4"]["r2_mean"]) == pytest.approx(numbers["gate_r2"], rel=1e-4)
-        paper = rows["paper, Table 1", "gate", "4"]
+        paper = rows["Table 1 of the paper", "gate", "4"]
         assert [float(paper[f"r2_{end}"]) for end in ("mean", "lowest", "highest")] == [0.49, 0.416, 0.538]
         assert float(paper["largest_weight_highest"]) == 0.496
-        assert ("paper, Table S1", "readout", "16") in rows
+        assert ("Table S1 of the paper", "readout", "16") in rows
 
     def test_how_often_a_dimension_is_chosen(self, tmp_path):
         s = example_subject(tmp_path)
