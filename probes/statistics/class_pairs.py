@@ -5,7 +5,11 @@ symmetric table of pairs is a mean, an effect of each class and a rest of each p
 ``a_ij = m + u_i + u_j + e_ij`` (the half diallel of Griffing 1956, method 4; for any other table the decomposition of
 Hoeffding 1948, in which the parts are uncorrelated). Mean squares of the two parts give the variance of the mean,
 ``4 var(u) / C + 2 var(e) / (C (C - 1))``, and Satterthwaite's degrees of freedom the quantile of Student's t.
-A bootstrap of the classes is too narrow for ten of them, a jackknife too wide wherever e dominates.
+A bootstrap of the classes is too narrow for ten of them.
+
+Tests between experts look far into the tails, where these degrees of freedom promise too much: of six equal experts
+two would differ in one of ten sets of classes. There the jackknife, which counts var(e) twice, keeps the level with
+C - 1 degrees of freedom (benchmarks/calibrate.py has the rates of both).
 
 Axes: C classes, E experts.
 """
@@ -30,11 +34,15 @@ class PairMean(NamedTuple):
         mean: over all defined pairs; NaN without any.
         error: its standard error; NaN with fewer than four classes between which all pairs are defined.
         freedom: degrees of freedom of that.
+        jackknife: the standard error by leaving out each class, which is too large rather than too small.
+        classes: how many classes the errors rest on.
     """
 
     mean: float
     error: float
     freedom: float
+    jackknife: float
+    classes: int
 
     def interval(self, level: float = LEVEL) -> Interval:
         """Where the mean over all classes that one might have chosen lies; NaN if that cannot be told."""
@@ -43,9 +51,12 @@ class PairMean(NamedTuple):
 
     def p_value(self) -> float:
         """Two-sided p of a mean of 0 over all classes that one might have chosen; NaN if that cannot be told."""
-        if self.error <= _NEGLIGIBLE:
+        if self.jackknife <= _NEGLIGIBLE:
             return 1.0 if abs(self.mean) <= _NEGLIGIBLE else 0.0
-        return float(2 * student.sf(abs(self.mean / self.error), self.freedom))
+        return float(2 * student.sf(abs(self.mean / self.jackknife), self.classes - 1))
+
+
+_UNKNOWN = PairMean(float("nan"), float("nan"), float("nan"), float("nan"), 0)
 
 
 class Difference(NamedTuple):
@@ -57,8 +68,7 @@ class Difference(NamedTuple):
         difference: mean over pairs of classes of the accuracy of `a` less that of `b`.
         low: lower end of its 95% interval over classes.
         high: upper end.
-        p: two-sided p of no difference, this pair of experts alone.
-        p_adjusted: the same allowing for all pairs of experts that were looked at (Holm 1979).
+        p_adjusted: two-sided p of no difference, allowing for all pairs of experts that were looked at (Holm 1979).
     """
 
     a: int
@@ -66,7 +76,6 @@ class Difference(NamedTuple):
     difference: float
     low: float
     high: float
-    p: float
     p_adjusted: float
 
 
@@ -81,8 +90,11 @@ def pair_mean(values_CC: NDArray[np.float64]) -> PairMean:
     np.fill_diagonal(values_CC, np.nan)
     defined = values_CC[np.isfinite(values_CC)]
     if not len(defined):
-        return PairMean(float("nan"), float("nan"), float("nan"))
-    return PairMean(float(defined.mean()), *_error(_without_gaps(values_CC)))
+        return _UNKNOWN
+    whole_CC = _without_gaps(values_CC)
+    if len(whole_CC) < MIN_CLASSES:
+        return _UNKNOWN._replace(mean=float(defined.mean()))
+    return PairMean(float(defined.mean()), *_error(whole_CC), _jackknife(whole_CC), len(whole_CC))
 
 
 def _without_gaps(values_CC: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,8 +111,6 @@ def _without_gaps(values_CC: NDArray[np.float64]) -> NDArray[np.float64]:
 def _error(values_CC: NDArray[np.float64]) -> tuple[float, float]:
     """Standard error of the mean of a table without gaps, and its degrees of freedom."""
     C = len(values_CC)
-    if C < MIN_CLASSES:
-        return float("nan"), float("nan")
     upper = np.triu_indices(C, k=1)
     mean = values_CC[upper].mean()
     effect_C = (C - 1) / (C - 2) * (np.nanmean(values_CC, axis=1) - mean)
@@ -116,11 +126,19 @@ def _error(values_CC: NDArray[np.float64]) -> tuple[float, float]:
     return float(np.sqrt(variance)), variance**2 / (parts[0] ** 2 / of_classes + parts[1] ** 2 / of_pairs)
 
 
+def _jackknife(values_CC: NDArray[np.float64]) -> float:
+    """Standard error of the mean of a table without gaps, from the means without each class (Arvesen 1969)."""
+    C = len(values_CC)
+    rows_C = np.nansum(values_CC, axis=1)
+    means_C = (rows_C.sum() - 2 * rows_C) / ((C - 1) * (C - 2))
+    return float(np.sqrt((C - 1) / C * ((means_C - means_C.mean()) ** 2).sum()))
+
+
 def mean_over_experts(accuracy_ECC: NDArray[np.float64]) -> PairMean:
     """The mean over experts and pairs of classes, classes being the sample and the experts what they are."""
     alive = np.isfinite(accuracy_ECC).any(axis=(1, 2))
     if not alive.any():
-        return PairMean(float("nan"), float("nan"), float("nan"))
+        return _UNKNOWN
     return pair_mean(accuracy_ECC[alive].mean(axis=0))
 
 
@@ -135,6 +153,6 @@ def expert_differences(accuracy_ECC: NDArray[np.float64]) -> list[Difference]:
     found = [pair_mean(accuracy_ECC[a] - accuracy_ECC[b]) for a, b in pairs]
     p = np.array([one.p_value() for one in found])
     return [
-        Difference(a, b, one.mean, *one.interval(), float(single), float(adjusted))
-        for (a, b), one, single, adjusted in zip(pairs, found, p, holm(p), strict=True)
+        Difference(a, b, one.mean, *one.interval(), float(adjusted))
+        for (a, b), one, adjusted in zip(pairs, found, holm(p), strict=True)
     ]
