@@ -11,7 +11,7 @@ from rich.table import Table
 from moe.errors import UserError
 from sweeps.commands import app as sweep_app
 from sweeps.console import Json, Set, SweepName, err, out, print_json, progress_bar
-from sweeps.runs.exit_codes import FAILURE, INTERRUPTED, USER_MISTAKE, InterruptedRunError
+from sweeps.runs.endings import FAILURE, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,10 @@ def _train(config: Path | None, assignments: list[str]) -> None:
     from sweeps.plan.config_files import run_config
     from sweeps.training.trial import train
 
-    train(run_config(config, assignments), group=os.environ.get("MOE_SWEEP"), report=out.print)
+    run = run_config(config, assignments)
+    for path, why in run.unread([pair.partition("=")[0] for pair in assignments]).items():
+        err.print(f"{path} does not count with {why}", markup=False)
+    train(run, group=os.environ.get("MOE_SWEEP"), report=out.print)
 
 
 def _flags(arguments: "Sequence[str]") -> list[str]:
@@ -199,25 +202,44 @@ def _list_probes(as_json: bool) -> None:
 @app.command("compare")
 def compare_command(
     sweep: SweepName,
-    html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
+    html: Annotated[Path | None, typer.Option(hidden=True, help="As moe report.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write the table as LaTeX.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare a sweep's runs, grouped by what was swept: mean and sd over seeds."""
-    from sweeps.launching import LaunchedSweep
+    from sweeps.queue.opening import open_sweep
     from sweeps.views import compare, report
 
-    comparison = compare.compare(LaunchedSweep(sweep))
+    comparison = compare.compare(open_sweep(sweep))
     if as_json:
         print_json(comparison.as_json())
     else:
         out.print(compare.terminal_table(comparison))
     for path, render in ((html, report.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(render(comparison), encoding="utf-8")
-            err.print(f"wrote {path}")
+            _write(path, render(comparison))
+
+
+@app.command("report")
+def report_command(
+    sweep: SweepName,
+    html: Annotated[Path, typer.Option(help="Where to write the page.")],
+) -> None:
+    """Write a sweep as one page that needs nothing else: findings, comparison, training, experts, figures."""
+    from sweeps.queue.opening import open_sweep
+    from sweeps.views import compare, report
+
+    _write(html, report.to_html(compare.compare(open_sweep(sweep))))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}; name another place") from None
+    err.print(f"wrote {path}")
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -234,12 +256,12 @@ def data_list(as_json: Json = False) -> None:
     for one in damaged:
         err.print(f"{one.name}: {one.problem}", markup=False)
     if as_json:
-        print_json({"datasets": {name: dataset.about for name, dataset in DATASETS.items()},
+        print_json({"datasets": {name: dataset.about for name, dataset in DATASETS.usable().items()},
                "stores": [manifest.model_dump(mode="json") for manifest in stores],
                "damaged": {one.name: one.problem for one in damaged}})  # fmt: skip
         return
     out.print("[bold]known datasets[/bold] (moe data prepare NAME)")
-    for name, dataset in DATASETS.items():
+    for name, dataset in DATASETS.usable().items():
         out.print(f"  {name}: {dataset.about}")
     table = Table("name", "images", "size", "classes", "dimensions", "origin", title=f"prepared in {data_root()}")
     for m in stores:
@@ -258,12 +280,10 @@ def data_prepare(
     """Make the stores of a known dataset."""
     from moe.data.datasets import DATASETS
     from moe.data.store import data_root
-    from moe.errors import unknown
 
-    if name not in DATASETS:
-        raise unknown("dataset", name, DATASETS)
+    dataset = DATASETS[name]
     with progress_bar(f"preparing {name}") as progress:
-        stores = DATASETS[name].prepare(data_root(), source, progress)
+        stores = dataset.prepare(data_root(), source, progress)
     for store in stores:
         _describe(store.manifest)
 
@@ -342,7 +362,7 @@ def _fail(error: BaseException, code: int) -> NoReturn:
         traceback.print_exception(error)
     name = "" if code == USER_MISTAKE else f"{type(error).__name__}: "
     err.print(f"error: {name}{error}", markup=False)
-    if code == FAILURE and not os.environ.get("MOE_DEBUG"):
+    if code in (FAILURE, OUT_OF_MEMORY) and not os.environ.get("MOE_DEBUG"):
         err.print("(`moe --debug ...` shows where)", markup=False)
     raise SystemExit(code)
 
@@ -350,13 +370,15 @@ def _fail(error: BaseException, code: int) -> NoReturn:
 def main() -> None:
     """Run the command; mistakes end with one sentence and code 2, failures with code 1."""
     try:
-        app()
+        app(prog_name="moe")
     except UserError as error:
         _fail(error, USER_MISTAKE)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:  # noqa: BLE001 - the one place where a failure becomes a message
-        _fail(error, INTERRUPTED if isinstance(error, InterruptedRunError) else FAILURE)
+        code = exit_code_of(error)
+        in_sweep = "MOE_SWEEP" in os.environ  # an agent reads the code, and makes room after a lack of memory
+        _fail(error, code if in_sweep or code != OUT_OF_MEMORY else FAILURE)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from moe.config import AugmentConfig
-from moe.data.augment import as_float, blur_taps, two_views
+from moe.data.augment import as_float, two_views
+from moe.data.operations import blur_taps
 
 
 def torchvision_pipeline(config: AugmentConfig, size: int) -> v2.Compose:

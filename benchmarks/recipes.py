@@ -16,8 +16,10 @@ from torchvision.transforms.functional import to_pil_image
 
 from moe.config import RunConfig
 from moe.data.loading import Pixels, RunData
+from moe.experts import Loads
 from moe.lightning_module import MoEModule
 from moe.losses import importance_cv2
+from moe.model import Embedded
 from moe.routing import Routing
 
 
@@ -62,7 +64,7 @@ def dense(model: Any, x: Tensor) -> tuple[Tensor, Routing]:
 
 def sparse(model: Any, x: Tensor) -> tuple[Tensor, Routing]:
     """Ours."""
-    z, routing = model.embed(x)
+    z, routing, _ = model.embed(x)
     return z, routing
 
 
@@ -90,7 +92,8 @@ class Dense(Ours):
 
     def on_fit_start(self) -> None:
         """Swap the sparse sum for the dense one."""
-        self.model.embed = lambda x, _noise=None: dense(self.model, x)  # type: ignore[method-assign, assignment]
+        everyone = Loads(*[[1] * len(self.model.experts)] * 2)
+        self.model.embed = lambda x, _noise=None: Embedded(*dense(self.model, x), everyone)  # type: ignore[method-assign, assignment]
 
 
 class Literal(Ours):

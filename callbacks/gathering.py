@@ -1,6 +1,5 @@
 """The base of the callbacks that watch routing: it gathers an epoch's records and hands them over in one piece."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -122,15 +121,6 @@ def log(values: Mapping[str, float], trainer: L.Trainer, module: L.LightningModu
     """Log scalars that are the same in every process."""
     # Lightning warns of epoch values that are not reduced, though the mean of equal numbers changes nothing
     module.log_dict(dict(values), sync_dist=trainer.world_size > 1)
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def show_picture(key: str, picture: Path, trainer: L.Trainer) -> None:

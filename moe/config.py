@@ -6,32 +6,25 @@ docs/paper.md names the choice.
 
 import hashlib
 import json
+import re
 import types
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from moe.errors import UserError, suggest
+from moe.gates.options import GATES, AnyGate, GateConfig, NoisyTopKConfig
+from moe.objectives.options import OBJECTIVES, AnyLoss, ContrastiveConfig, LossConfig
+from moe.registry import Registry
+from moe.section import Fraction, Options, Positive, Range, Section, sentence, shown
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < pair[0] <= pair[1]:
-        raise ValueError(f"needs 0 < low <= high, not {list(pair)}")
-    return pair
-
-
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses names it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+_LONGEST = 10_000  # characters of a value
+_LARGEST = 2**63
+_NO_VALUE = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class ModelConfig(Section):
@@ -50,26 +43,6 @@ class ModelConfig(Section):
         if self.top_k > self.experts:
             raise ValueError(f"model.top_k={self.top_k} exceeds model.experts={self.experts}")
         return self
-
-
-SHIPPED_GATES = frozenset({"noisy_top_k"})
-SHIPPED_OBJECTIVES = frozenset({"contrastive", "supervised"})
-
-
-class GateConfig(Section):
-    """How images are given to experts (Equations 2 and 3)."""
-
-    kind: str = Field("noisy_top_k", description="name in moe.gate.GATES")
-    noisy: bool = Field(True, description="add input-dependent noise to the logits while training")
-
-
-class LossConfig(Section):
-    """What is minimised (Section 3, Losses)."""
-
-    objective: str = Field("contrastive", description="name in moe.objectives.OBJECTIVES")
-    temperature: Positive = Field(0.5, description="NT-Xent temperature")
-    importance_weight: float = Field(0.1, ge=0, description="weight of the importance loss, Equation 4")
-    projection: int = Field(128, ge=1, description="size of the projected embedding v")
 
 
 class AugmentConfig(Section):
@@ -128,27 +101,12 @@ class RunConfig(Section):
 
     seed: int = Field(0, ge=0, lt=2**31)
     model: ModelConfig = ModelConfig()
-    gate: GateConfig = GateConfig()
-    loss: LossConfig = LossConfig()
+    gate: AnyGate = NoisyTopKConfig()
+    loss: AnyLoss = ContrastiveConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
     data: DataConfig = DataConfig()
     machine: MachineConfig = MachineConfig()
-
-    @model_validator(mode="after")
-    def _names_exist(self) -> Self:
-        if self.gate.kind in SHIPPED_GATES and self.loss.objective in SHIPPED_OBJECTIVES:
-            return self
-        from moe.gate import GATES  # loads torch, which a plan of thousands of cells does without
-        from moe.objectives import OBJECTIVES
-
-        for path, name, known in (
-            ("gate.kind", self.gate.kind, GATES),
-            ("loss.objective", self.loss.objective, OBJECTIVES),
-        ):
-            if name not in known:
-                raise ValueError(f'{path}: unknown name "{name}": {suggest(name, known)}')
-        return self
 
     @model_validator(mode="after")
     def _devices_share_evenly(self) -> Self:
@@ -162,31 +120,108 @@ class RunConfig(Section):
         """The settings that define the result, as plain JSON types: all but `machine`."""
         return self.model_dump(mode="json", exclude={"machine"})
 
+    def hashed(self) -> dict[str, Any]:
+        """What defines the run's identity, as plain JSON types.
+
+        That is `scientific()` without settings that are `Later` while they mean "as before", and with the defaults
+        of settings that the chosen gate and objective do not read.
+        """
+        tree = {name: self._hashed(name) for name in type(self).model_fields if name != "machine"}
+        for path in self.gate.ignored | self.loss.ignored:
+            section, _, name = path.partition(".")
+            if name in tree[section]:
+                tree[section][name] = _defaults()[section][name]
+        return tree
+
+    def unread(self, paths: Collection[str]) -> dict[str, str]:
+        """Which of these settings, by dotted path, this run does not read, and what was chosen instead.
+
+        They make no other run. For example ``{"gate.noisy": "gate.kind=soft"}``.
+        """
+        found = {}
+        for chosen in (self.gate, self.loss):
+            own = {f"{chosen.section}.{option}" for option in type(chosen).model_fields}
+            why = f"{chosen.section}.{chosen.choice}={chosen.named()}"
+            for path in paths:
+                if path in chosen.ignored or (path.startswith(f"{chosen.section}.") and path not in own):
+                    found[path] = why
+        return found
+
+    def _hashed(self, name: str) -> Any:
+        value = getattr(self, name)
+        return value.hashed() if isinstance(value, Section) else value
+
     def identity(self) -> str:
-        """The run's id: 12 hexadecimal digits of the SHA-256 of `scientific()` in canonical JSON."""
-        text = json.dumps(self.scientific(), sort_keys=True, separators=(",", ":"))
+        """The run's id: 12 hexadecimal digits of the SHA-256 of `hashed()` in canonical JSON."""
+        text = json.dumps(self.hashed(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _sections(kind: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, field in kind.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            yield from _sections(annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", annotation
+@cache
+def _defaults() -> dict[str, Any]:
+    return RunConfig().model_dump(mode="json")
+
+
+class Choice(NamedTuple):
+    """A section whose settings are those of the thing chosen: its registry, and what all of its kinds have."""
+
+    registry: Registry[type[GateConfig]] | Registry[type[LossConfig]]
+    base: type[Options]
+
+    @property
+    def path(self) -> str:
+        """The setting that chooses, e.g. ``gate.kind``."""
+        return f"{self.base.section}.{self.base.choice}"
+
+
+CHOICES = {"gate": Choice(GATES, GateConfig), "loss": Choice(OBJECTIVES, LossConfig)}
+
+
+def _kinds(section: str, field: FieldInfo) -> list[type[Section]]:
+    """The classes that a section of RunConfig may have; none for a plain setting."""
+    if section in CHOICES:
+        return list(CHOICES[section].registry.usable().values())
+    annotation = field.annotation
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, Section) else []
 
 
 def parameter_types() -> dict[str, Any]:
-    """Every dotted parameter path of RunConfig with its Python type, in order."""
-    return dict(_sections(RunConfig))
+    """Every dotted parameter path of RunConfig with its Python type, in order.
+
+    The options of every gate and objective there is are among them; where two have one of the same name and other
+    types, the type is the union.
+    """
+    types: dict[str, Any] = {}
+    for section, field in RunConfig.model_fields.items():
+        kinds = _kinds(section, field)
+        if not kinds:
+            types[section] = field.annotation
+        for kind in kinds:
+            choice = kind.choice if issubclass(kind, Options) else None
+            for name, option in kind.model_fields.items():
+                path, annotation = f"{section}.{name}", str if name == choice else option.annotation
+                known = types.setdefault(path, annotation)
+                if known != annotation:
+                    types[path] = Union[known, annotation]  # noqa: UP007 - of types known only now
+    return types
+
+
+def readers(path: str) -> list[dict[str, Any]]:
+    """What must be chosen for a setting to be read: one choice for each thing that has this option; ``{}`` for all."""
+    section, _, name = path.partition(".")
+    if section not in CHOICES:
+        return [{}]
+    choice = CHOICES[section]
+    if name in choice.base.model_fields:
+        return [{}]
+    return [{choice.path: kind.named()} for kind in choice.registry.usable().values() if name in kind.model_fields]
 
 
 def is_number(annotation: Any) -> bool:
     """Whether a parameter of this type takes a number (text that YAML did not read as one is a mistake)."""
     if annotation in (int, float):
         return True
-    if get_origin(annotation) in (Annotated, types.UnionType):
+    if get_origin(annotation) in (Annotated, types.UnionType, Union):
         return any(is_number(arg) for arg in get_args(annotation))
     return False
 
@@ -203,15 +238,19 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+_ABSENT = object()
+
+
 def flat(config: RunConfig) -> dict[str, Any]:
-    """Every parameter of a config by dotted path, as plain JSON types."""
+    """Every parameter of a config by dotted path, as plain JSON types; options that it does not have are left out."""
     tree = config.model_dump(mode="json")
     result = {}
     for path in parameter_types():
         value: Any = tree
         for part in path.split("."):
-            value = value[part]
-        result[path] = value
+            value = value.get(part, _ABSENT) if isinstance(value, dict) else _ABSENT
+        if value is not _ABSENT:
+            result[path] = value
     return result
 
 
@@ -250,16 +289,10 @@ def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first problem of a pydantic error, in one sentence."""
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f'unknown parameter "{path}": {suggest(path, parameter_types())}'
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    if first["type"] == "value_error" and path.count(".") == 0 and path != "seed":
-        return message  # raised by a section as a whole; it names its parameters itself
-    return f"{path}={first['input']!r}: {message}"
+    """The first problem of a pydantic error, with the likeliest name meant."""
+    text = sentence(error)
+    unknown = re.fullmatch(r'unknown parameter "(.+)"', text)
+    return f"{text}: {suggest(unknown[1], parameter_types())}" if unknown else text
 
 
 def parse_assignments(pairs: list[str], where: str = "") -> dict[str, Any]:
@@ -273,9 +306,23 @@ def parse_assignments(pairs: list[str], where: str = "") -> dict[str, Any]:
         path, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f'{where}"{pair}" is not KEY=VALUE, for example model.experts=8')
-        try:  # W&B hands a null over as the text None
-            values[path] = None if text == "None" else yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
-            raise UserError(f'{where}"{pair}": {text} is not a value in YAML; check its brackets and quotes') from None
+        try:
+            values[path] = _value(text)
+        except _NO_VALUE:
+            written = shown.repr(text)[1:-1]
+            problem = f"{written} is not a value in YAML; check its brackets and quotes"
+            raise UserError(f'{where}"{path}={written}": {problem}') from None
     check_paths(values, where)
     return values
+
+
+def _value(text: str) -> Any:
+    """What a word stands for in YAML. W&B hands a null over as the text None."""
+    if text in ("", "None"):
+        return None if text else ""
+    if len(text) > _LONGEST or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise ValueError("a few aliases of aliases stand for more values than fit into memory")
+    value = yaml.safe_load(text)
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError("no program but Python takes such a number")
+    return value

@@ -4,8 +4,8 @@ Axes: B images of a batch, K = top-k slots, S = B * K slots in all, R images rou
 W width, D embedding, E experts.
 """
 
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from moe.backbone import BASE_CHANNELS, UNITS, block, block_channels, scaled
 from moe.batched import BatchedExperts, rows_needed
 from moe.batchnorm import BatchNorm
 from moe.config import ModelConfig
-from moe.distributed import all_sum
+from moe.distributed import all_sum, world
 from moe.precision import at_least_float32
 from moe.routing import Routing
 
@@ -73,13 +73,60 @@ class Expert(nn.Module):
     def idle(self) -> Tensor:
         """A zero that depends on every parameter: an expert without images gets zero gradients, not none.
 
-        Optimiser and gradient exchange between devices then treat it like the others.
+        The exchange of gradients between processes waits for every parameter.
         """
         return torch.stack([parameter.sum() * 0 for parameter in self.parameters()]).sum()
 
 
+class Loads(NamedTuple):
+    """How many images each expert has, E numbers on the host.
+
+    Attributes:
+        own: of this process.
+        everywhere: of all processes that train on the batch together.
+    """
+
+    own: list[int]
+    everywhere: list[int]
+
+
+def loads(routing: Routing, *, shared: bool) -> Loads:
+    """Count each expert's images; a step's only wait for the device.
+
+    Args:
+        routing: this process's part of the batch.
+        shared: whether other processes have parts of it too; all of them have to ask then.
+    """
+    own_E = routing.load()
+    if not shared or world()[1] == 1:
+        own = own_E.tolist()
+        return Loads(own, own)
+    return Loads(*torch.stack([own_E, all_sum(own_E)]).tolist())
+
+
+def leave_idle_alone(experts: nn.ModuleList, everywhere: Sequence[int]) -> None:
+    """Take the gradients from experts that had no image anywhere, to be called between backward pass and optimiser.
+
+    They are zeros, left by the exchange between processes or by the computation of all experts at once. An optimiser
+    that sees zeros still moves the weights, by its momentum and weight decay; one that sees none leaves weights and
+    its own state as they are.
+
+    Args:
+        experts: `Expert`s.
+        everywhere: images of each in this step, over all processes.
+    """
+    for expert, images in zip(experts, everywhere, strict=True):
+        if not images:
+            for parameter in expert.parameters():
+                parameter.grad = None
+
+
 def weighted_sum(
-    experts: nn.ModuleList, h_BCHW: Tensor, routing: Routing, batched: BatchedExperts | None = None
+    experts: nn.ModuleList,
+    h_BCHW: Tensor,
+    routing: Routing,
+    batched: BatchedExperts | None = None,
+    counted: Loads | None = None,
 ) -> Tensor:
     """Z = sum of g_i z_i over the chosen experts (Equation 1), (B, D) float32.
 
@@ -91,9 +138,11 @@ def weighted_sum(
         h_BCHW: what the shared blocks made of the images.
         routing: the gate's decisions.
         batched: computes all experts at once where it can; None or where it cannot: one after another.
+        counted: the experts' images, if they are known already.
     """
     first = cast("Expert", experts[0])
-    sizes, together = _sizes(routing, joint=first.joint)
+    counted = counted or loads(routing, shared=first.joint)
+    sizes, together = counted.own, counted.everywhere if first.joint else counted.own
     rows = rows_needed(sizes)
     bank = batched.bank() if batched and rows else None
     if batched and rows and bank:
@@ -106,22 +155,12 @@ def weighted_sum(
     ):
         if len(part_RCHW) or (expert.joint and count > 1):
             readouts.append(at_least_float32(expert(part_RCHW, count)))
-        elif expert.training and torch.is_grad_enabled():
+        elif expert.training and torch.is_grad_enabled() and world()[1] > 1:
             nothing = nothing + expert.idle()
     place_S = torch.empty_like(order_S).scatter_(0, order_S, torch.arange(len(order_S), device=order_S.device))
     z_BKD = torch.cat(readouts).index_select(0, place_S).view(*routing.indices.shape, -1)
     z_BD: Tensor = (z_BKD * routing.weights.unsqueeze(2)).sum(dim=1)
     return z_BD + nothing
-
-
-def _sizes(routing: Routing, *, joint: bool) -> tuple[list[int], list[int]]:
-    """Images of each expert in this process, and in all that normalise together; waits for the device once."""
-    own_E = routing.load()
-    if not joint:
-        own = own_E.tolist()
-        return own, own
-    own, together = torch.stack([own_E, all_sum(own_E)]).tolist()
-    return own, together
 
 
 def _rows(h_BCHW: Tensor, rows_S: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from moe.config import DataConfig, GateConfig, ModelConfig
+from moe.config import DataConfig, ModelConfig
 from moe.data.store import sha256
 from moe.errors import UserError
 from moe.files import replacing
+from moe.gates.options import AnyGate
 from moe.model import MoE, build_model
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
@@ -32,7 +33,7 @@ class ModelCard(BaseModel):
     seed: int
     epoch: int
     model: ModelConfig
-    gate: GateConfig
+    gate: AnyGate
     data: DataConfig
     mean: tuple[float, float, float]
     sd: tuple[float, float, float]

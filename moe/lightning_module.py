@@ -3,6 +3,7 @@
 Axes: B images, C = 3 channels, S image side, D embedding, E experts.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -14,18 +15,16 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from moe.batchnorm import normalise_across_processes
 from moe.config import RunConfig
 from moe.data.augment import as_float, normalise, two_views
+from moe.data.draw import Draws
 from moe.data.loading import Batch
 from moe.distributed import all_sum, world
+from moe.experts import leave_idle_alone
 from moe.hardware import adam_options, has_scaler
 from moe.keys import Keys, train, val
 from moe.losses import importance_cv2
 from moe.model import build_model
-from moe.objectives import OBJECTIVES
-from moe.rng import key, normal
+from moe.rng import VALIDATION, Stream, key, to_device
 from moe.routing import RoutingRecord
-
-_VALIDATION_EPOCH = 2**31  # a stream of its own: validation views are the same in every epoch
-_WEIGHTS, _NOISE, _STEP = 3, 4, 5  # streams of random numbers; 0 and 1 are the views, 2 the order of images
 
 
 def epochs_done(trainer: L.Trainer) -> int:
@@ -59,26 +58,30 @@ class MoEModule(L.LightningModule):
         self.mean, self.sd = mean, sd
         # initial weights are a function of the seed alone, whatever ran in this process before
         with torch.random.fork_rng():
-            torch.manual_seed(key(config.seed, _WEIGHTS) % 2**63)
+            torch.manual_seed(key(config.seed, Stream.WEIGHTS) % 2**63)
             # channels last: the layout that convolutions are fastest in, on CPUs and tensor cores alike
             self.model = build_model(config.model, config.gate).to(memory_format=torch.channels_last)
-            self.objective = OBJECTIVES[config.loss.objective](self.model.embedding, classes, config.loss)
+            self.objective = config.loss.load()(self.model.embedding, classes, config.loss)
         self.model.experts_at_once = {"auto": None, "plain": False, "batched": True}[config.machine.experts]
         normalise_across_processes(self, config.train.sync_batch_norm)
+        # tables of training and of validation views
+        self._draws, self._validation_draws = (Draws(config.augment, config.model.experts, config.seed) for _ in "ab")
         self._names: list[str] = []
         self._steps: list[Tensor] = []
+        self._views_E: Sequence[int] | None = None
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Images and labels go to the device; places stay, since views are drawn from them on the CPU."""
-        return Batch(batch.images.to(device), batch.labels.to(device), batch.places)
+        return Batch(to_device(batch.images, device), to_device(batch.labels, device), batch.places)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         """Seed torch from the step: layers that draw their own numbers leave no state to save for a resume."""
-        torch.manual_seed(key(self.config.seed, self.global_step, _STEP, world()[0]) % 2**63)
+        torch.manual_seed(key(self.config.seed, self.global_step, Stream.STEP, world()[0]) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss of one batch."""
         values, record = self._two_view_step(batch, self.current_epoch)
+        self._views_E = record.views_E
         if self._ends_epoch(batch_idx):
             rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
             self.log(Keys.LR, rate, on_step=False, on_epoch=True, batch_size=1, sync_dist=self._several)
@@ -88,7 +91,7 @@ class MoEModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
         """Loss on two views, and the routing of the images as they are."""
-        values, record = self._two_view_step(batch, _VALIDATION_EPOCH)
+        values, record = self._two_view_step(batch, VALIDATION)
         self.log_dict(
             {val(name): value for name, value in values.items()},
             on_step=False, on_epoch=True, batch_size=len(batch.images), sync_dist=self._several,
@@ -98,21 +101,19 @@ class MoEModule(L.LightningModule):
 
     def _two_view_step(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], RoutingRecord]:
         """Everything to be logged, the whole loss first, and the routing of both views."""
-        views = two_views(self.config.augment, batch.images, batch.places, seed=self.config.seed, epoch=epoch)
-        x = self._normalised(torch.cat(views))
-        z, routing = self.model.embed(x, self._noise(batch.places, epoch).to(x.device) if self.training else None)
+        draws = self._validation_draws if epoch == VALIDATION else self._draws
+        drawn, noise = draws(batch.places, size=batch.images.shape[-1], epoch=epoch, device=batch.images.device)
+        config = self.config
+        views = two_views(config.augment, batch.images, batch.places, seed=config.seed, epoch=epoch, drawn=drawn)
+        z, routing, loads = self.model.embed(self._normalised(torch.cat(views)), noise if self.training else None)
         z_a, z_b = z.chunk(2)
         objective, metrics = self.objective(z_a, z_b, batch.labels)
         importance = importance_cv2(routing.gates())
         loss = objective + self.config.loss.importance_weight * importance
         kept, count = routing.detached(), len(batch.images)
-        record = RoutingRecord(kept.rows(0, count), kept.rows(count, 2 * count))
+        views_E = loads.everywhere if self.training else None
+        record = RoutingRecord(kept.rows(0, count), kept.rows(count, 2 * count), views_E=views_E)
         return {"loss": loss, "objective": objective, "importance_cv2": importance} | metrics, record
-
-    def _noise(self, places_B: Tensor, epoch: int) -> Tensor:
-        """The gate's noise, (2B, E) standard normal: a function of (seed, epoch, view, image)."""
-        streams = [key(self.config.seed, epoch, _NOISE, view) for view in (0, 1)]
-        return torch.cat([normal(stream, places_B, self.config.model.experts) for stream in streams])
 
     def _normalised(self, x_BCSS: Tensor) -> Tensor:
         return normalise(x_BCSS, self.mean, self.sd).contiguous(memory_format=torch.channels_last)
@@ -152,6 +153,11 @@ class MoEModule(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         """The same place for the training metrics."""
         self.log(Keys.EPOCH, float(epochs_done(self.trainer)), sync_dist=self._several)
+
+    def on_after_backward(self) -> None:
+        """Experts without images in this step keep their weights, as in a loop where they have no gradients."""
+        if self._views_E is not None:
+            leave_idle_alone(self.model.experts, self._views_E)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

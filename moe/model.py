@@ -10,17 +10,19 @@ from torch import Tensor, nn
 
 from moe.backbone import block_channels, scaled, shared_blocks
 from moe.batched import BatchedExperts
-from moe.config import GateConfig, ModelConfig
-from moe.experts import Expert, weighted_sum
-from moe.gate import GATES
+from moe.config import ModelConfig
+from moe.experts import Expert, Loads, loads, weighted_sum
+from moe.gates.base import Gate
+from moe.gates.options import GateConfig, NoisyTopKConfig
 from moe.routing import Routing
 
 
 class Embedded(NamedTuple):
-    """Embedding z (B, D) float32 and the routing that made it."""
+    """Embedding z (B, D) float32, the routing that made it, and how many images each expert had."""
 
     z: Tensor
     routing: Routing
+    loads: Loads
 
 
 class MoE(nn.Module):
@@ -39,7 +41,7 @@ class MoE(nn.Module):
         self.shared = shared_blocks(config)
         channels = block_channels(config)[config.gate_after - 1]
         hidden = scaled(config.gate_channels, config, expert=False)
-        self.gate = GATES[gate.kind](channels, hidden, config.experts, config.top_k, gate)
+        self.gate: Gate = gate.load()(channels, hidden, config.experts, config.top_k, gate)
         self.experts = nn.ModuleList(Expert(config) for _ in range(config.experts))
         self.experts_at_once: bool | None = None
         self._batched = BatchedExperts(self.experts)
@@ -54,7 +56,9 @@ class MoE(nn.Module):
         h = self.shared(x_BCHW)
         routing = self.gate(h, noise_BE)
         at_once = h.is_cuda if self.experts_at_once is None else self.experts_at_once
-        return Embedded(weighted_sum(self.experts, h, routing, self._batched if at_once else None), routing)
+        counted = loads(routing, shared=self.training)
+        z = weighted_sum(self.experts, h, routing, self._batched if at_once else None, counted)
+        return Embedded(z, routing, counted)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Embedding z (B, D) float32 of normalised images (B, 3, H, W), Equation 1."""
@@ -62,7 +66,8 @@ class MoE(nn.Module):
 
     def route(self, x_BCHW: Tensor) -> Routing:
         """Logits (B, E), chosen experts (B, K) and weights (B, K), without running any expert."""
-        return self.gate(self.shared(x_BCHW))
+        routing: Routing = self.gate(self.shared(x_BCHW))
+        return routing
 
     def all_readouts(self, x_BCHW: Tensor) -> Tensor:
         """(E, B, D) float32: every image forced through every expert, the router bypassed (Section 4)."""
@@ -76,4 +81,4 @@ class MoE(nn.Module):
 
 def build_model(config: ModelConfig, gate: GateConfig | None = None) -> MoE:
     """The network of a configuration; weights drawn from torch's global generator."""
-    return MoE(config, gate or GateConfig())
+    return MoE(config, gate or NoisyTopKConfig())

@@ -7,8 +7,28 @@ often training was interrupted, so there is no generator state to save. The mixe
 Axes: B images, N draws.
 """
 
+from enum import IntEnum, unique
+
 import torch
 from torch import Tensor
+
+VALIDATION = 2**31  # in place of an epoch, which is smaller: validation views are the same after every epoch
+
+
+@unique
+class Stream(IntEnum):
+    """What random numbers are for, a part of their key: one purpose never repeats the numbers of another.
+
+    The values are part of every result ever computed; a new purpose gets a new one.
+    """
+
+    VIEW_A = 0
+    VIEW_B = 1
+    ORDER = 2
+    WEIGHTS = 3
+    NOISE = 4
+    STEP = 5
+
 
 _MASK = (1 << 64) - 1
 
@@ -52,14 +72,27 @@ def _mixed(x: int) -> int:
 
 
 def uniform(stream: int, counter_B: Tensor, draws: int) -> Tensor:
-    """Uniform numbers in [0, 1), (B, draws) float64 on the CPU: row b depends on (stream, counter_B[b]) alone."""
-    rows_B1 = mix(mix(counter_B.to(torch.int64).cpu() * _GAMMA + stream)).unsqueeze(1)
-    columns_N = torch.arange(1, draws + 1, dtype=torch.int64) * _GAMMA
+    """Uniform numbers in [0, 1), (B, draws) float64: row b depends on (stream, counter_B[b]) alone.
+
+    They are on the counters' device, the same bits on each.
+    """
+    rows_B1 = mix(mix(counter_B.to(torch.int64) * _GAMMA + stream)).unsqueeze(1)
+    columns_N = torch.arange(1, draws + 1, dtype=torch.int64, device=counter_B.device) * _GAMMA
     return _shift_right(mix(rows_B1 + columns_N), 11).to(torch.float64) * 2.0**-53
 
 
 def normal(stream: int, counter_B: Tensor, draws: int) -> Tensor:
-    """Standard normal numbers, (B, draws) float32 on the CPU: row b depends on (stream, counter_B[b]) alone."""
+    """Standard normal numbers, (B, draws) float32 on the counters' device.
+
+    Row b depends on (stream, counter_B[b]) alone, on another kind of device up to rounding.
+    """
     u = (uniform(stream, counter_B, draws) + 2.0**-54).clamp_max(1 - 2.0**-53)  # quantiles of 0 and 1 are infinite
     result: Tensor = torch.special.ndtri(u)
     return result.float()
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Copy from the CPU without waiting for the device: to a GPU from pinned memory."""
+    if device.type != "cuda" or x.device.type == "cuda":
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)

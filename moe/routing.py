@@ -3,6 +3,7 @@
 Axes: B images, E experts, K = top-k slots, C classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,9 +56,12 @@ class RoutingRecord:
         view_a, view_b: routing of the two views of the same B images.
         clean: routing of the B images without augmentation; None in training steps.
         labels_B: int64 class of each image, negative where unknown; None in training steps.
+        views_E: how many of the step's views each expert had, over all processes, E numbers on the host; None where
+            they were not counted.
     """
 
     view_a: Routing
     view_b: Routing
     clean: Routing | None = None
     labels_B: Tensor | None = None
+    views_E: Sequence[int] | None = None

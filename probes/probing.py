@@ -20,15 +20,15 @@ from probes.activations import Snapshot, activations, final_snapshot
 from probes.failures import Failures
 from probes.probe import SEPARATOR, Numbers, Probe, Result
 from probes.registry import PROBES, chosen
-from probes.subject import Subject
+from probes.subject import Subject, few_notes
 from sweeps.console import err, progress_bar
-from sweeps.launching import LaunchedSweep, open_sweep
-from sweeps.queue.server import trained_elsewhere
+from sweeps.queue.launched import LaunchedSweep
+from sweeps.queue.opening import open_queue, open_sweep
+from sweeps.queue.status import filled_cells
 from sweeps.runs.files import write_json
 from sweeps.runs.folders import RESULT
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
-from sweeps.tracking.connection import connection
 from sweeps.tracking.pulling import find, pull_missing
 from sweeps.tracking.results import Outbox, outbox, publish_analysis
 
@@ -124,7 +124,10 @@ def subject_of(snapshot: Snapshot, store: ImageStore, report: Report) -> Subject
         found, reused = activations(snapshot, store, progress)
     how = "reused" if reused else f"computed in {time.monotonic() - started:.1f} s"
     report(f"run {snapshot.run.id} on {store.name} ({len(store):,} images): activations {how}")
-    return Subject(snapshot.run, store, found, snapshot.epoch)
+    subject = Subject(snapshot.run, store, found, snapshot.epoch)
+    for note in few_notes([subject]):
+        report(f"  {note}")
+    return subject
 
 
 @contextlib.contextmanager
@@ -142,7 +145,7 @@ def _one(
         return None
     folder = subject.run.probe(subject.store.name, probe.label(name))
     provenance = {"model": snapshot.digest, "image_sets": {subject.store.name: subject.store.digest()}}
-    result = write_result(folder, name, probe, report, provenance, partial(probe.run, subject))
+    result = write_result(folder, name, probe, report, provenance, [subject], partial(probe.run, subject))
     found.add(subject.store.name, folder.name)
     return result.numbers
 
@@ -153,6 +156,7 @@ def write_result(
     probe: Probe,
     report: Report,
     provenance: Mapping[str, Any],
+    subjects: Sequence[Subject],
     ask: Callable[[Path, Progress], Result | None],
 ) -> Result:
     """Let a probe write its files and put them in place of older ones, whole or not at all.
@@ -163,6 +167,7 @@ def write_result(
         probe: with its options.
         report: takes one line with the headline numbers, and one for each note.
         provenance: what else stands in `result.json`.
+        subjects: who is asked; experts that trained on few views a step are added to the notes.
         ask: writes into the folder it is given.
     """
     started = time.monotonic()
@@ -172,7 +177,8 @@ def write_result(
         # thousands of small fits: threads only wait for each other
         with threadpool_limits(1, user_api="blas"), bar(f"{name} on {folder.parent.name}") as progress:
             result = ask(partial, progress) or Result({})
-        record = {"options": probe.options(), "notes": result.notes, **provenance}
+        notes = [*result.notes, *few_notes(subjects)]
+        record = {"options": probe.options(), "notes": notes, **provenance}
         write_json(partial / RESULT, {**result.numbers, **record})
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +221,7 @@ def _across_images(
             continue
         folder = run.probe(images, probe.label(name))
         provenance = {"image_sets": {subject.store.name: subject.store.digest() for subject in able}}
-        ask = partial(write_result, folder, name, probe, report, provenance, partial(probe.across_images, able))
+        ask = partial(write_result, folder, name, probe, report, provenance, able, partial(probe.across_images, able))
         result = failures.attempt(f"{name} on {images}, run {run.id}", ask)
         if result is not None:
             found.add(images, folder.name)
@@ -244,9 +250,9 @@ def probe_sweep(
     sweep = open_sweep(name)
     probes = chosen(names, options)
     _name_broken(names, report)
-    if sweep.remote and connection().online:
-        pull_missing(trained_elsewhere(sweep.remote), sweep.store, report)
-    runs = [sweep.store.run(job.run_id) for job in sweep.cells()]
+    with contextlib.closing(open_queue(sweep)) as queue:
+        pull_missing(queue.trained_elsewhere(), sweep.store, report)
+    runs = [sweep.store.run(cell.run_id) for cell in filled_cells(sweep)]
     finished = [run for run in runs if run.finished]
     if not finished:
         raise UserError(f"no run of sweep {name} is finished; `moe sweep resume {name}` goes on")
@@ -294,7 +300,8 @@ def _across_runs(
         folders = {}
         for name, probe in able.items():
             folder = sweep.folder.probe(store.name, probe.label(name))
-            ask = partial(write_result, folder, name, probe, report, provenance, partial(probe.across_runs, subjects))
+            across = partial(probe.across_runs, subjects)
+            ask = partial(write_result, folder, name, probe, report, provenance, subjects, across)
             result = failures.attempt(f"{name} on {store.name}, all runs", ask)
             if result is not None:
                 results[name][store.name] = result.numbers

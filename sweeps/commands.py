@@ -8,17 +8,14 @@ from rich.table import Table
 
 from moe.errors import UserError
 from sweeps.console import Json, Set, Storage, SweepName, err, out, print_json
-from sweeps.runs.exit_codes import FAILURE
+from sweeps.runs.endings import FAILURE
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Callable, Iterable
 
-    from sweeps.agents.cluster import Resources, Where
-    from sweeps.agents.crew import Agents, Crew
-    from sweeps.agents.devices import Device
-    from sweeps.launching import LaunchedSweep, Trial
-    from sweeps.queue.protocol import SweepBackend
-    from sweeps.queue.server import Remote
+    from sweeps.agents.cluster import Resources, Submitted, Where
+    from sweeps.launching import Reporter
+    from sweeps.queue.status import SweepStatus
 
 _ROWS = 200  # of a plan, printed
 
@@ -70,26 +67,23 @@ def launch_command(
     """Run every cell of a sweep that is not finished yet."""
     from moe.config import parse_assignments
     from sweeps import launching
-    from sweeps.agents.crew import Crew
 
-    sweep, cells = launching.plan(spec, parse_assignments(assignments or [], "--set: "))
-    size = max((cell.config.machine.devices for cell in cells), default=1)
-    crew = Crew(agents, per_device, timeout, size)
-    chosen, why = launching.choose_backend("local" if dry_run and backend == "auto" else backend, sweep)
+    overrides = parse_assignments(assignments or [], "--set: ")
     if dry_run:
-        _print_plan(launching.preview(sweep, cells, storage=storage), sweep.name, list(sweep.swept), crew, as_json)
+        _print_plan(spec, overrides, backend, storage, (agents, per_device), as_json)
         return
-    from moe.data.datasets import check_available
-
-    for data in {cell.config.data for cell in cells} or {launching.fixed_data(sweep)}:
-        check_available(data)
     jobs = _jobs(on, agents, gpus, cpus, memory, time_limit, sbatch)
-    launched = launching.register(sweep, cells, chosen, storage)
-    err.print(f"backend {chosen}: {why}")
     if jobs:
-        _submit(launched, *jobs, timeout, as_json)
-    else:
-        _run(launched, crew, as_json, quiet)
+        sweep = launching.register(spec, overrides, backend=backend, storage=storage, reporter=_notes())
+        _print_jobs(sweep.name, launching.submit(sweep, *jobs, _notes(), minutes=timeout), as_json)
+        return
+    _watched(
+        lambda reporter: launching.launch(
+            spec, overrides, backend=backend, storage=storage, agents=agents, per_device=per_device, minutes=timeout,
+            reporter=reporter,
+        ),
+        quiet=quiet, as_json=as_json,
+    )  # fmt: skip
 
 
 def _jobs(
@@ -100,8 +94,8 @@ def _jobs(
     memory: float | None,
     time_limit: str | None,
     sbatch: list[str] | None,
-) -> "tuple[Where, Resources] | None":
-    """Where to submit agents, and what each needs; None to run them here."""
+) -> "tuple[Resources, Where] | None":
+    """What each agent needs, and where to submit it; None to run agents here."""
     if on is None:
         if any(option is not None for option in (gpus, cpus, memory, time_limit, sbatch)):
             raise UserError("--gpus, --cpus, --memory, --time and --sbatch are for jobs; add --on slurm")
@@ -112,150 +106,95 @@ def _jobs(
     extra = cluster.extra_options(sbatch or [])
     resources = cluster.Resources(agents or 1, gpus, cpus, memory, limit, extra=extra)
     resources.check()
-    return cluster.check_where(on), resources
+    return resources, cluster.check_where(on)
 
 
-def _submit(sweep: "LaunchedSweep", on: "Where", resources: "Resources", timeout: float | None, as_json: bool) -> None:
-    from sweeps.agents import cluster
+def _notes() -> "Reporter":
+    """Prints what happens once."""
+    from sweeps.views.live import Screen
 
-    backend = sweep.backend()
-    unfinished = _publish(sweep, backend, failed=True)
-    backend.close()
-    submitted = []
-    if unfinished:
-        options = [] if timeout is None else ["--timeout", str(timeout)]
-        submitted = cluster.submit(
-            sweep.name, sweep.root, resources, on, options=options, storage=sweep.storage
-        )  # fmt: skip
+    return Screen(err, quiet=True)
+
+
+def _watched(work: "Callable[[Reporter], SweepStatus]", *, quiet: bool, as_json: bool) -> None:
+    """Show a launch while it goes on, and how the sweep stands in the end; exit code 1 if it is not finished."""
+    from sweeps.launching import InterruptedLaunchError
+    from sweeps.views.live import Screen
+
+    try:
+        with Screen(err, quiet=quiet or as_json) as screen:
+            now = work(screen)
+    except InterruptedLaunchError as interrupted:
+        now = interrupted.status
+    _print_status(now, as_json)
+    if left := now.unfinished:
+        running = now.count("running")
+        elsewhere = f", {running} of them at work elsewhere" if running else ""
+        err.print(f"{len(left)} of {len(now.cells)} not finished{elsewhere}; `moe sweep resume {now.name}` goes on")
+        raise typer.Exit(FAILURE)
+    if not as_json:
+        out.print(f"next: moe probe --sweep {now.name}; moe compare {now.name}")
+
+
+def _print_jobs(name: str, submitted: "Iterable[Submitted]", as_json: bool) -> None:
     if as_json:
-        print_json({"sweep": sweep.name, "jobs": [{"id": job.id, "log": str(job.log)} for job in submitted]})
+        print_json({"sweep": name, "jobs": [{"id": job.id, "log": str(job.log)} for job in submitted]})
         return
     for job in submitted:
         out.print(f"job {job.id} submitted; it prints to {job.log}")
-    out.print(f"next: moe sweep status {sweep.name}; moe sweep stop {sweep.name}")
+    out.print(f"next: moe sweep status {name}; moe sweep stop {name}")
 
 
-def _publish(sweep: "LaunchedSweep", backend: "SweepBackend", *, failed: bool) -> int:
-    """Bring the queue up to date; returns the number of cells that are not finished."""
-    from sweeps.queue import server
-
-    backend.request_stop(stop=False)
-    if sweep.remote:
-        server.resume(sweep.remote)
-    else:
-        backend.publish(sweep.jobs)
-        backend.recover(failed=failed)
-        sweep.requeue_missing(backend)
-        sweep.link_finished(backend)
-    trials = sweep.trials(backend)
-    done = sum(trial.state == "finished" for trial in trials)
-    err.print(f"sweep {sweep.name}: {done} of {len(trials)} already finished")
-    return len(trials) - done
-
-
-def _print_plan(trials: list[dict[str, Any]], name: str, swept: list[str], crew: "Crew", as_json: bool) -> None:
+def _print_plan(
+    spec: str, overrides: dict[str, Any], backend: str, storage: str | None, crew: tuple[int | None, int], as_json: bool
+) -> None:
+    """What a launch would do, and how long it would take."""
+    from sweeps import launching
+    from sweeps.agents.crew import Crew
+    from sweeps.plan.collapse import collapsed
+    from sweeps.queue.launched import LOCAL
+    from sweeps.queue.opening import AUTO, choose_queue
     from sweeps.runs.store import RunStore
-    from sweeps.views import forecast
+    from sweeps.views.forecast import forecast
+    from sweeps.views.preview import preview
 
-    missing = [(trial["config"], trial["epochs_left"]) for trial in trials if trial["state"] != "finished"]
-    outlook = forecast.forecast(RunStore(), missing, len(crew.devices()))
+    sweep, cells = launching.plan(spec, overrides)
+    choose_queue(LOCAL if backend == AUTO else backend, sweep)  # a plan asks no server, unless it is named
+    if same := collapsed(sweep, cells):
+        err.print(same, markup=False)
+    rows = preview(sweep, cells, storage)
+    size = max((cell.config.machine.devices for cell in cells), default=1)
+    missing = [(row["config"], row["epochs_left"]) for row in rows if row["state"] != "finished"]
+    outlook = forecast(RunStore(), missing, len(Crew(*crew, size=size).devices()))
     if as_json:
-        print_json({"sweep": name, "trials": trials, "forecast": vars(outlook)})
+        print_json({"sweep": sweep.name, "trials": rows, "forecast": vars(outlook)})
         return
-    kinds = [trial["kind"] for trial in trials]
+    kinds = [row["kind"] for row in rows]
     found = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    table = Table(title=f"sweep {name}: {len(trials)} trials, {found}", title_justify="left")
-    for column in ("run", *swept, "state"):
+    table = Table(title=f"sweep {sweep.name}: {len(rows)} trials, {found}", title_justify="left")
+    for column in ("run", *sweep.swept, "state"):
         table.add_column(column)
-    for trial in trials[:_ROWS]:
-        table.add_row(
-            trial["run_id"], *(str(trial["values"].get(path, "to be found")) for path in swept), trial["kind"]
-        )
+    for row in rows[:_ROWS]:
+        values = (str(row["values"].get(path, "to be found")) for path in sweep.swept)
+        table.add_row(row["run_id"], *values, row["kind"])
     out.print(table)
-    if len(trials) > _ROWS:
-        out.print(f"... and {len(trials) - _ROWS:,} more; --json lists all")
+    if len(rows) > _ROWS:
+        out.print(f"... and {len(rows) - _ROWS:,} more; --json lists all")
     out.print(outlook.sentence())
 
 
-def _run(sweep: "LaunchedSweep", crew: "Crew", as_json: bool, quiet: bool, failed: bool = False) -> None:
-    from sweeps.agents.crew import Agents
-    from sweeps.tracking.connection import connection
-
-    backend = sweep.backend()
-    unfinished = _publish(sweep, backend, failed=failed)
-    console, going = None if quiet or as_json else err, True
-    if unfinished:
-        wandb = connection()
-        agents = Agents(sweep, crew, unfinished)
-        places = ", ".join(sorted({device.name for device in agents.devices}))
-        plural = "s" if len(agents.devices) > 1 else ""
-        who = f"W&B sweep {sweep.remote}" if sweep.remote else "queue"
-        err.print(f"{who}, {len(agents.devices)} agent{plural} on {places}; W&B {wandb.mode}: {wandb.why}")
-        going = _watched(sweep, backend, agents, console)
-    left = sweep.left_over(backend) if going and failed else []
-    if left:
-        err.print(f"{len(left)} cells that the W&B server counts as done are not; they are run now")
-        _watched(sweep, backend, Agents(sweep, crew, len(left), left_over=True), console)
-    _report(sweep, backend, as_json)
-
-
-def _watched(sweep: "LaunchedSweep", backend: "SweepBackend", agents: "Agents", console: "Console | None") -> bool:
-    """Look after agents until they end; False if they were stopped."""
-    from sweeps.views.live import watch
-
-    try:
-        watch(sweep, backend, agents, console)
-    except KeyboardInterrupt:
-        err.print("stopping: running trials write a checkpoint and end")
-        return False
-    finally:
-        agents.stop()
-    return not backend.stop_requested()
-
-
-def _report(sweep: "LaunchedSweep", backend: "SweepBackend", as_json: bool) -> None:
-    trials = sweep.trials(backend)
-    backend.close()
-    _print_status(sweep, trials, as_json)
-    unfinished = [trial for trial in trials if trial.state != "finished"]
-    if unfinished:
-        running = sum(trial.state == "running" for trial in unfinished)
-        elsewhere = f", {running} of them at work elsewhere" if running else ""
-        err.print(
-            f"{len(unfinished)} of {len(trials)} not finished{elsewhere}; `moe sweep resume {sweep.name}` goes on"
-        )
-        raise typer.Exit(FAILURE)
-    if not as_json:
-        out.print(f"next: moe probe --sweep {sweep.name}; moe compare {sweep.name}")
-
-
-def _print_status(sweep: "LaunchedSweep", trials: "list[Trial]", as_json: bool) -> None:
+def _print_status(now: "SweepStatus", as_json: bool) -> None:
     from sweeps.views.live import table
 
     if as_json:
-        print_json({"sweep": sweep.name, "trials": [_trial_json(trial) for trial in trials]})
+        print_json(now.as_json())
         return
-    out.print(table(sweep, trials))
-    for trial in trials:
-        if trial.state == "failed":
-            out.print(f"\n{trial.run.id} failed: {trial.error}", markup=False)
-            if trial.note:
-                out.print("\n".join(f"    {line}" for line in trial.note.splitlines()), markup=False)
-
-
-def _trial_json(trial: "Trial") -> dict[str, Any]:
-    from sweeps.runs.files import read_json
-
-    return {
-        "run_id": trial.run.id,
-        "config": read_json(trial.run.config_file) or trial.job.values,
-        "values": trial.job.values,
-        "state": trial.state,
-        "attempts": trial.attempts,
-        "error": trial.error,
-        "note": trial.note,
-        "where": trial.where,
-    }
+    out.print(table(now))
+    for cell in now.cells:
+        if cell.state == "failed":
+            out.print(f"\n{cell.run.id} failed: {cell.error}", markup=False)
+            if cell.note:
+                out.print("\n".join(f"    {line}" for line in cell.note.splitlines()), markup=False)
 
 
 @app.command("agent")
@@ -263,56 +202,35 @@ def agent_command(
     sweep: SweepName,
     storage: Storage = None,
     device: Annotated[str, typer.Option(help='GPUs by number, such as 0 or 0,1; or "cpu".')] = "",
-    places: Annotated[int, typer.Option(min=1, help="Runs that share the device.")] = 1,
+    slots: Annotated[int, typer.Option(min=1, help="Runs that share the device.")] = 1,
+    places: Annotated[int | None, typer.Option(min=1, hidden=True, help="The former name of --slots.")] = None,
     timeout: Timeout = None,
     quiet: Quiet = False,
     left_over: Annotated[bool, typer.Option("--left-over", hidden=True)] = False,
 ) -> None:
     """Join a launched sweep, from this or another machine: run waiting trials until none is left."""
-    from sweeps.agents.agent import Agent, Limits
+    from sweeps.agents.agent import Limits, work
     from sweeps.agents.devices import CPU, Device, visible
     from sweeps.agents.worker import follow_stdin
-    from sweeps.launching import open_sweep
+    from sweeps.queue.opening import open_sweep
 
     if os.environ.pop("MOE_FOLLOW_STDIN", ""):
         follow_stdin()
-    place = Device(device or ",".join(visible()[:1]) or CPU, places)
-    launched = open_sweep(sweep, storage)
-    if launched.remote and not left_over:
-        _serve(launched, launched.remote, place)
-        return
-    agent = Agent(launched, (lambda _line: None) if quiet else out.print, place, Limits(timeout))
-    if agent.backend.stop_requested():
-        raise UserError(f"sweep {sweep} was told to stop; `moe sweep resume {sweep}` withdraws that and goes on")
-    finished = agent.run()
-    if not quiet:
-        out.print(f"nothing waits any more; this agent finished {finished}")
-
-
-def _serve(sweep: "LaunchedSweep", remote: "Remote", place: "Device") -> None:
-    """Work for a W&B sweep until its server has nothing more to hand out."""
-    from sweeps.agents.server_agent import serve
-
-    backend = sweep.backend()
-    code = serve(remote, sweep.name, sweep.root, place.environment(), backend.stop_requested)
-    backend.close()
-    if code:
-        raise typer.Exit(FAILURE)
+    held = Device(device or ",".join(visible()[:1]) or CPU, places or slots)
+    say = (lambda _line: None) if quiet else out.print
+    work(open_sweep(sweep, storage), held, say, Limits(timeout), left_over=left_over)
 
 
 @app.command("status")
 def status_command(sweep: SweepName, storage: Storage = None, as_json: Json = False) -> None:
     """Show every trial: waiting, running, finished or failed."""
-    from sweeps.launching import open_sweep
+    from sweeps.agents import cluster_status
+    from sweeps.queue.opening import open_sweep
+    from sweeps.queue.status import status
 
     launched = open_sweep(sweep, storage)
-    backend = launched.backend()
-    trials = launched.trials(backend)
-    backend.close()
-    _print_status(launched, trials, as_json)
+    _print_status(status(launched), as_json)
     if not as_json:
-        from sweeps.agents import cluster_status
-
         for job in cluster_status.status(launched.name, launched.root):
             if job.unfinished:
                 out.print(f"job {job.id} on {job.on}: {job.state} {job.reason}".rstrip())
@@ -335,13 +253,15 @@ def resume_command(
     as_json: Json = False,
 ) -> None:
     """Finish what is missing: interrupted trials from their last checkpoint, failed ones anew."""
+    from sweeps import launching
+    from sweeps.queue.opening import open_sweep
+
     jobs = _jobs(on, agents, gpus, cpus, memory, time_limit, sbatch)
     if jobs:
-        from sweeps.launching import open_sweep
-
-        _submit(open_sweep(sweep, storage), *jobs, timeout, as_json)
+        launched = open_sweep(sweep, storage)
+        _print_jobs(launched.name, launching.submit(launched, *jobs, _notes(), minutes=timeout), as_json)
     else:
-        _again(sweep, storage, (agents, per_device, timeout), as_json, quiet)
+        _resume(sweep, storage, (agents, per_device, timeout), as_json, quiet)
 
 
 @app.command("retry")
@@ -358,34 +278,29 @@ def retry_command(
     """Let failed trials wait again, from their last checkpoint, and run them."""
     if not failed:
         raise UserError("say what to retry: moe sweep retry SWEEP --failed")
-    _again(sweep, storage, (agents, per_device, timeout), as_json, quiet)
+    _resume(sweep, storage, (agents, per_device, timeout), as_json, quiet)
 
 
-def _again(
+def _resume(
     name: str, storage: str | None, crew: tuple[int | None, int, float | None], as_json: bool, quiet: bool
 ) -> None:
-    from sweeps.agents.crew import Crew
-    from sweeps.launching import open_sweep
+    from sweeps import launching
 
-    sweep = open_sweep(name, storage)
-    size = max(int(job.values.get("machine.devices", 1)) for job in sweep.jobs)
-    _run(sweep, Crew(*crew, size), as_json, quiet, failed=True)
+    agents, per_device, minutes = crew
+    _watched(
+        lambda reporter: launching.resume(
+            name, storage=storage, agents=agents, per_device=per_device, minutes=minutes, reporter=reporter
+        ),
+        quiet=quiet, as_json=as_json,
+    )  # fmt: skip
 
 
 @app.command("stop")
 def stop_command(sweep: SweepName, storage: Storage = None) -> None:
     """Let running trials write a checkpoint and end; `moe sweep resume` goes on."""
-    from sweeps.agents import cluster_status
-    from sweeps.launching import open_sweep
-    from sweeps.queue import server
+    from sweeps import launching
 
-    launched = open_sweep(sweep, storage)
-    backend = launched.backend()
-    backend.request_stop(stop=True)
-    backend.close()
-    if launched.remote:
-        server.pause(launched.remote)
-    for job in cluster_status.cancel(launched.name, launched.root):
+    for job in launching.stop(sweep, storage=storage):
         out.print(f"job {job} was taken back before it began")
     out.print(f"sweep {sweep}: running trials checkpoint and end; `moe sweep resume {sweep}` goes on")
 
@@ -393,7 +308,7 @@ def stop_command(sweep: SweepName, storage: Storage = None) -> None:
 @app.command("dashboard")
 def dashboard_command(sweep: SweepName, storage: Storage = None, as_json: Json = False) -> None:
     """Lay out the sweep in the W&B dashboard: a workspace and a report."""
-    from sweeps.launching import open_sweep
+    from sweeps.queue.opening import open_sweep
     from sweeps.views import dashboard
 
     saved = dashboard.save(open_sweep(sweep, storage))

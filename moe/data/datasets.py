@@ -1,23 +1,37 @@
 """Named datasets: which stores they consist of and how those are made.
 
-A dataset is a small object in DATASETS. Any other name is a store that the user imported.
+A dataset is a small object that DATASETS knows by name; any other name is a store that the user imported. Another
+package brings one by an entry point of the group ``moe.datasets`` that leads to its class, which is made without
+arguments; `moe.testing.DatasetContract` holds what it must keep to.
 """
 
 import shlex
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from moe.config import DataConfig
+from moe.data.files import is_folder
 from moe.data.readers import Progress, ReadOptions, no_progress, read_images
-from moe.data.staging import staged
-from moe.data.stl10 import STL10, is_stl10
+from moe.data.staging import check_name, staged
+from moe.data.stl10 import is_stl10
 from moe.data.store import Images, ImageStore, data_root, fill, store_names, write_store
 from moe.data.things import is_things, read_things
 from moe.errors import UserError, suggest
+from moe.registry import Registry
 
 
 class Dataset(Protocol):
-    """A named dataset."""
+    """A named dataset.
+
+    Guarantees
+    ----------
+    Stores. `prepare` makes the stores that the dataset names, or says in one sentence why it cannot; the same
+    source gives the same bytes.
+
+    Validation. The store on which routing is watched is labelled.
+
+    Built in. A dataset that is made on first use needs nothing from outside.
+    """
 
     @property
     def about(self) -> str:
@@ -102,7 +116,27 @@ class Things:
         return [ImageStore(root / "things")]
 
 
-DATASETS: dict[str, Dataset] = {"synthetic": Synthetic(), "stl10": STL10(), "things": Things()}
+def _made(loaded: Any, name: str) -> Dataset:
+    if not isinstance(loaded, type):
+        raise UserError("it is no class")
+    missing = [attribute for attribute in ("about", *_STORES, "builtin", "prepare") if not hasattr(loaded, attribute)]
+    if missing or "+" in name:
+        raise UserError(f"it has no {missing[0]}" if missing else "its name has a +, which joins images")
+    dataset: Dataset = loaded()
+    return dataset
+
+
+_STORES = ("train", "validation", "probes")
+DATASETS = Registry(
+    "dataset",
+    "moe.datasets",
+    {
+        "synthetic": "moe.data.datasets:Synthetic",
+        "stl10": "moe.data.stl10:STL10",
+        "things": "moe.data.datasets:Things",
+    },
+    _made,
+)
 
 
 def import_images(
@@ -136,6 +170,8 @@ def import_images(
         UserError: the name is taken, or the images cannot be read; a store of that name stays as it was.
     """
     root = data_root()
+    check_name(name, root, replace=replace)
+    is_folder(path)  # or says that nothing is there
     things = labels is None and is_things(path)
     _check_own_name(name, path, things=things)
     if is_stl10(path):
@@ -154,7 +190,7 @@ def import_images(
 
 def _check_own_name(name: str, path: Path, *, things: bool) -> None:
     """Refuse the name of a known dataset or of its stores, except THINGS for a copy of it."""
-    for key, dataset in DATASETS.items():
+    for key, dataset in DATASETS.usable().items():
         if name in {key, dataset.train, dataset.validation, *dataset.probes} and not (things and key == "things"):
             command = f"moe data prepare {key}" + ("" if dataset.builtin else f" --source {shlex.quote(str(path))}")
             raise UserError(f'"{name}" belongs to the known dataset {key} (`{command}`); give your images another name')
@@ -168,7 +204,7 @@ def open_store(name: str) -> ImageStore:
     """
     root = data_root()
     if not (root / name / "manifest.json").exists():
-        for key, dataset in DATASETS.items():
+        for key, dataset in DATASETS.usable().items():
             if name in (dataset.train, dataset.validation, *dataset.probes):
                 if not dataset.builtin:
                     raise UserError(f'images "{name}" are not prepared; run `moe data prepare {key}`')
@@ -196,7 +232,7 @@ def probe_stores(names: list[str], config: DataConfig) -> list[ImageStore]:
     if names:
         chosen = [part for name in names for part in (DATASETS[name].probes if name in DATASETS else (name,))]
         return [open_store(name) for name in dict.fromkeys(chosen)]
-    dataset = DATASETS.get(config.name)
+    dataset = DATASETS.usable().get(config.name)
     prepared = store_names()
     own = [name for name in dataset.probes if dataset.builtin or name in prepared] if dataset else []
     first = [open_store(name) for name in own] or [validation_store(config)]
@@ -210,7 +246,9 @@ def check_available(config: DataConfig) -> None:
     Raises:
         UserError: names the images and the command that makes them.
     """
-    known = set(store_names()) | {s for d in DATASETS.values() for s in (d.train, d.validation)} | set(DATASETS)
+    known = (
+        set(store_names()) | {s for d in DATASETS.usable().values() for s in (d.train, d.validation)} | set(DATASETS)
+    )
     for name in [*config.name.split("+"), *([config.validation] if config.validation else [])]:
         if name not in known:
             raise UserError(

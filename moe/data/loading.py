@@ -21,8 +21,7 @@ from moe.data.datasets import training_stores, validation_store
 from moe.data.pixels import chunks
 from moe.data.store import ImageStore
 from moe.errors import UserError
-from moe.objectives import OBJECTIVES
-from moe.rng import key
+from moe.rng import Stream, key, to_device
 
 
 class Batch(NamedTuple):
@@ -113,7 +112,7 @@ class _Rows(Dataset[Batch]):
         self.labels_N = pixels.labels_N
 
     def __getitem__(self, places_B: Tensor) -> Batch:
-        images_BCSS = self.images_NCSS[places_B.to(self.images_NCSS.device)]
+        images_BCSS = self.images_NCSS[to_device(places_B, self.images_NCSS.device)]
         return Batch(images_BCSS, self.labels_N[places_B], places_B)
 
     def __len__(self) -> int:
@@ -146,7 +145,7 @@ class EpochBatches(Sampler[Tensor]):
         return self.count // self.batch_size
 
     def __iter__(self) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(key(self.seed, self.epoch, 2) % 2**63)
+        generator = torch.Generator().manual_seed(key(self.seed, self.epoch, Stream.ORDER) % 2**63)
         order = torch.randperm(self.count, generator=generator)
         first, self.skip = self.skip, 0
         for number in range(first, len(self)):
@@ -228,7 +227,7 @@ def load_run_data(config: RunConfig) -> RunData:
     count = len(train.images_NCSS)
     if count < config.train.batch_size:
         raise UserError(f"train.batch_size={config.train.batch_size} exceeds the {count} images of {config.data.name}")
-    if OBJECTIVES[config.loss.objective].needs_labels:
+    if config.loss.load().needs_labels:
         _check_labels(config, train, validation)
     return RunData(train, validation)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from moe.data.files import first_few, printable, regular
+from moe.data.files import counted, first_few, printable, regular
 from moe.data.names import SUFFIXES, natural, without_suffix
 from moe.errors import UserError
 
@@ -87,7 +87,10 @@ class Found:
         Raises:
             UserError: there are no pictures, or two have the same id.
         """
-        held = ", ".join(f"{count} {suffix}" for suffix, count in self.others.most_common(5))
+        held = ", ".join(
+            f"{count} {suffix}"
+            for suffix, count in sorted(self.others.items(), key=lambda pair: (-pair[1], pair[0]))[:5]
+        )
         if not self.files:
             has = f"it has {held}" if held else "it is empty"
             raise UserError(f"no images in {source} (looked for {', '.join(SUFFIXES)}; {has})")
@@ -100,12 +103,12 @@ class Found:
                 )
             first[file.id] = file.path
         if self.by_content:
-            count = len(self.by_content)
-            self.notes.append(f"{count:,} pictures without a usual suffix: {first_few(self.by_content)}")
+            count = counted(len(self.by_content), "picture")
+            self.notes.append(f"{count} known by content, not by suffix: {first_few(self.by_content)}")
         if held:
-            self.notes.append(f"{self.others.total():,} other files left out: {held}")
+            self.notes.append(f"{counted(self.others.total(), 'other file')} left out: {held}")
         if self.hidden:
-            self.notes.append(f"{self.hidden:,} hidden pictures left out")
+            self.notes.append(f"{counted(self.hidden, 'hidden picture')} left out")
         return self
 
     def empty_folders(self, kept: Sequence[str]) -> list[str]:

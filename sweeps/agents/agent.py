@@ -1,28 +1,28 @@
-"""An agent: takes cells from the backend and runs each in a fresh worker process until none is left."""
+"""An agent: takes cells from the queue and runs each in a fresh worker process until none is left."""
 
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
 
-from callbacks.keys import Keys
 from moe.errors import UserError
 from sweeps.agents.devices import Device
+from sweeps.agents.foreign_agent import look_after
 from sweeps.agents.worker import GRACE, Worker, environment
-from sweeps.launching import LaunchedSweep
+from sweeps.queue.base import Claim, LeaseLostError
+from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.leases import BEAT, LEASE
-from sweeps.queue.protocol import Claim, LeaseLostError
-from sweeps.runs.exit_codes import INTERRUPTED, USER_MISTAKE
+from sweeps.queue.opening import open_queue, steering
+from sweeps.runs.endings import Ending, ending_of_exit
 from sweeps.runs.run import Run
+from sweeps.runs.signals import handling
 
 FAILURES = 3
 _POLL, _STOP_POLL = 0.2, 2.0
-_MEMORY = ("out of memory", "OutOfMemoryError", "MemoryError")
 _TAIL = 20
 
 T = TypeVar("T")
@@ -41,10 +41,46 @@ class Limits:
     silence: float = 30.0
 
 
-class _Early(str):
-    """Why a run was ended early, which is no failure."""
+def work(
+    sweep: LaunchedSweep,
+    device: Device,
+    report: Callable[[str], None],
+    limits: "Limits | None" = None,
+    *,
+    left_over: bool = False,
+) -> int:
+    """Serve a sweep's queue until no cell waits; returns the number of cells that this agent finished itself.
 
-    __slots__ = ()
+    Args:
+        sweep: what to work on.
+        device: what to run it on.
+        report: takes one line of text for each trial that starts or ends.
+        limits: when to give an attempt up.
+        left_over: claim cells even where the queue's service has agents of its own.
+
+    Raises:
+        UserError: the sweep was told to stop.
+        ForeignAgentError: the service's own agent ended with an error.
+    """
+    with contextlib.closing(open_queue(sweep)) as queue:
+        command = queue.agent_command()
+        if command and not left_over:
+            look_after(command, sweep, device, queue.stop_requested)
+            return 0
+        if queue.stop_requested():
+            name = sweep.name
+            raise UserError(f"sweep {name} was told to stop; `moe sweep resume {name}` withdraws that and goes on")
+    finished = Agent(sweep, report, device, limits).run()
+    report(f"nothing waits any more; this agent finished {finished}")
+    return finished
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended, and why in one line."""
+
+    ending: Ending
+    reason: str
 
 
 class Agent:
@@ -65,11 +101,11 @@ class Agent:
         limits: Limits | None = None,
     ) -> None:
         self.sweep = sweep
-        self.backend = sweep.backend()
+        self.queue = open_queue(sweep)
         self.report = report
         self.device = device or Device()
         self.limits = limits or Limits()
-        self.steering = sweep.steering(self.backend)
+        self.steering = steering(sweep, self.queue)
         self._environment = environment(sweep.root, sweep.name, self.device.environment())
         self._spare: Worker | None = None
         self._stopping = False
@@ -78,22 +114,22 @@ class Agent:
     def run(self) -> int:
         """Work until nothing waits; returns the number of cells that this agent finished."""
         finished, idle = 0, None
-        with _on_signal(self._stop):
+        with handling(self._stop):
             try:
                 while not self._should_stop():
-                    claim = patiently(self.backend.claim)
+                    claim = patiently(self.queue.claim)
                     if claim is not None:
                         finished += self._run_claim(claim)
                         idle = None
                     # other agents may be lost: take over what they left
-                    elif patiently(self.backend.recover) == 0:
+                    elif patiently(self.queue.recover) == 0:
                         idle = idle or time.monotonic()
                         if not self._others_run(since=idle):
                             break
             finally:
                 self._drop_spare()
         # Not so after an error: the lock file shows that this agent is gone, and its cell is free.
-        self.backend.close()
+        self.queue.close()
         return finished
 
     def _others_run(self, since: float) -> bool:
@@ -101,7 +137,7 @@ class Agent:
         self._drop_spare()
         if time.monotonic() - since > LEASE + BEAT:
             return False
-        if all(cell.state != "running" for cell in patiently(self.backend.states).values()):
+        if all(cell.state != "running" for cell in patiently(self.queue.states).values()):
             return False
         time.sleep(_STOP_POLL)
         return True
@@ -111,13 +147,13 @@ class Agent:
             self._spare.kill()
             self._spare = None
 
-    def _stop(self) -> None:
+    def _stop(self, _number: int) -> None:
         self._stopping = True
 
     def _should_stop(self) -> bool:
         if not self._stopping and time.monotonic() - self._looked > _STOP_POLL:
             self._looked = time.monotonic()
-            if patiently(self.backend.stop_requested):  # no `|=`: a signal may come while this is asked
+            if patiently(self.queue.stop_requested):  # no `|=`: a signal may come while this is asked
                 self._stopping = True
         return self._stopping
 
@@ -137,79 +173,85 @@ class Agent:
         except (LeaseLostError, OperationalError):
             raise
         except Exception as error:  # noqa: BLE001 - one cell's trouble, such as a full disk, is not the others'
-            self._failed(claim, f"{type(error).__name__}: {error}", retry=not isinstance(error, UserError))
+            ending = Ending.REFUSED if isinstance(error, UserError) else Ending.FAILED
+            self._failed(claim, Ended(ending, f"{type(error).__name__}: {error}"))
         return False
 
     def _attempt(self, claim: Claim) -> bool:
         if self.steering:
             claim = self.steering.begin(claim)
-        run = self.sweep.prepare(claim.job)
+        run = self.sweep.prepare(claim.cell)
         if run.finished:  # by `moe train`, or under another sweep
             return self._finish(claim, run, "was finished already")
         self.report(f"{run.id} started (attempt {claim.attempt})")
         logged = run.log_file.stat().st_size if run.log_file.exists() else 0
-        code, problem = self._work(claim, run)
+        code, ended = self._work(claim, run)
         if code == 0 and self.sweep.store.run(run.id).finished:
             return self._finish(claim, run, "finished")
-        if isinstance(problem, _Early):
-            return self._finish(claim, run, problem, note=problem)
-        if problem is None and (code == INTERRUPTED or self._stopping):
+        if ended is not None and ended.ending is Ending.STOPPED_EARLY:
+            return self._finish(claim, run, ended.reason, ended.ending)
+        ending = ending_of_exit(code)
+        if ended is None and (ending is Ending.INTERRUPTED or self._stopping):
             self._hand_back(claim)
             return False
-        reason = problem or failure(run, code, logged)
-        if self._makes_room(claim, reason):
-            return False
-        self._failed(claim, reason, retry=code != USER_MISTAKE, tail=log_tail(run, logged))
+        if ended is None:
+            # no error, and no finished run either
+            ending = Ending.FAILED if ending is Ending.FINISHED else ending
+            ended = Ended(ending, failure(run, code, logged))
+        if not self._makes_room(claim, ended):
+            self._failed(claim, ended, log_tail(run, logged))
         return False
 
-    def _failed(self, claim: Claim, reason: str, *, retry: bool, tail: str | None = None) -> None:
-        again = retry and claim.failures + 1 < FAILURES
+    def _failed(self, claim: Claim, ended: Ended, tail: str | None = None) -> None:
+        again = ended.ending is not Ending.REFUSED and claim.failures + 1 < FAILURES
         if self.steering and not again:
             self.steering.fail(claim)
-        patiently(lambda: self.backend.fail(claim, reason, retry=again, tail=None if again else tail))
-        log = self.sweep.store.run(claim.job.run_id).log_file
-        self.report(f"{claim.job.run_id} failed ({reason}); {'trying again' if again else 'giving up'}; see {log}")
+        tail = None if again else tail
+        patiently(lambda: self.queue.fail(claim, ended.ending, ended.reason, retry=again, tail=tail))
+        log = self.sweep.store.run(claim.cell.run_id).log_file
+        then = "trying again" if again else "giving up"
+        self.report(f"{claim.cell.run_id} failed ({ended.reason}); {then}; see {log}")
 
-    def _finish(self, claim: Claim, run: Run, what: str, note: str | None = None) -> bool:
-        value = run.summary.get("last", {}).get(Keys.VAL_LOSS)
-        patiently(lambda: self.backend.finish(claim, value, note))
+    def _finish(self, claim: Claim, run: Run, what: str, ending: Ending = Ending.FINISHED) -> bool:
+        note = None if ending.has_results else what
+        patiently(lambda: self.queue.finish(claim, ending, note))
         if self.steering:
-            self.steering.finish(claim, run, stopped=note is not None)
+            self.steering.finish(claim, run, stopped=ending is Ending.STOPPED_EARLY)
         self.report(f"{run.id} {what}")
         return True
 
     def _hand_back(self, claim: Claim) -> None:
-        patiently(lambda: self.backend.release(claim))
-        self.report(f"{claim.job.run_id} handed back")
+        patiently(lambda: self.queue.release(claim, Ending.INTERRUPTED))
+        self.report(f"{claim.cell.run_id} handed back")
 
-    def _makes_room(self, claim: Claim, reason: str) -> bool:
+    def _makes_room(self, claim: Claim, ended: Ended) -> bool:
         """After running out of memory beside others: hand the cell back to run with fewer beside it."""
-        if not any(word in reason for word in _MEMORY) or claim.weight >= self.device.places:
+        if ended.ending is not Ending.OUT_OF_MEMORY or claim.weight >= self.device.slots:
             return False
-        weight = min(2 * claim.weight, self.device.places)
-        patiently(lambda: self.backend.release(claim, weight=weight))
-        self.report(f"{claim.job.run_id} ran out of memory; again with fewer runs beside it")
+        weight = min(2 * claim.weight, self.device.slots)
+        patiently(lambda: self.queue.release(claim, ended.ending, weight=weight))
+        self.report(f"{claim.cell.run_id} ran out of memory; again with fewer runs beside it")
         return True
 
     # --- the worker -------------------------------------------------------------------------------------------------
 
-    def _work(self, claim: Claim, run: Run) -> tuple[int, str | None]:
+    def _work(self, claim: Claim, run: Run) -> tuple[int, Ended | None]:
         """Train in a worker process; returns its exit code, and why we ended it if we did."""
         worker, self._spare = self._spare or Worker(self._environment), None
         try:
             worker.train(run)
-            if patiently(self.backend.waiting):
+            if patiently(self.queue.waiting):
                 self._spare = Worker(self._environment)
-            problem = self._watch(claim, run, worker)
+            ended = self._watch(claim, run, worker)
         except BaseException:
             worker.kill()
             raise
-        return worker.end(), problem
+        return worker.end(), ended
 
-    def _watch(self, claim: Claim, run: Run, worker: Worker) -> str | None:
+    def _watch(self, claim: Claim, run: Run, worker: Worker) -> Ended | None:
         """Wait for the worker's end; returns why we ended it, None if it ended by itself or was asked to stop."""
         started = heard = looked = time.monotonic()
-        sign, asked, problem = _sign_of_life(run), None, None
+        sign, asked, ended = _sign_of_life(run), None, None
         while worker.process.poll() is None:
             time.sleep(_POLL)
             now = time.monotonic()
@@ -221,20 +263,20 @@ class Agent:
                     worker.kill()
                 continue
             if self.limits.minutes is not None and now - started > 60 * self.limits.minutes:
-                problem = f"not finished after {self.limits.minutes:g} minutes"
+                ended = Ended(Ending.TIMED_OUT, f"not finished after {self.limits.minutes:g} minutes")
             elif now - heard > 60 * self.limits.silence:
-                problem = f"no sign of life for {self.limits.silence:g} minutes"
+                ended = Ended(Ending.SILENT, f"no sign of life for {self.limits.silence:g} minutes")
             elif self.steering and now - looked > _STOP_POLL:
                 looked = now
                 early = self.steering.follow(claim, run)
-                problem = _Early(early) if early else None
-            if problem or self._should_stop():
+                ended = Ended(Ending.STOPPED_EARLY, early) if early else None
+            if ended or self._should_stop():
                 asked = now
                 worker.ask_to_stop()
-        return problem
+        return ended
 
     def _alive(self, claim: Claim) -> bool:
-        """While waiting for a place: keep the cell, unless told to stop."""
+        """While waiting for a slot: keep the cell, unless told to stop."""
         self._tell(claim)
         return not self._should_stop()
 
@@ -243,7 +285,7 @@ class Agent:
         if time.monotonic() - self._beaten > BEAT:
             self._beaten = time.monotonic()
             with contextlib.suppress(OperationalError):  # the next beat may get through
-                self.backend.beat(claim)
+                self.queue.beat(claim)
 
 
 def _sign_of_life(run: Run) -> tuple[int, ...]:
@@ -295,18 +337,3 @@ def _log(run: Run, logged: int) -> list[str]:
     with run.log_file.open("rb") as file:
         file.seek(logged)
         return file.read().decode(errors="replace").splitlines()
-
-
-@contextlib.contextmanager
-def _on_signal(act: Callable[[], None]) -> Iterator[None]:
-    """Call `act` on SIGTERM and Ctrl-C instead of ending at once."""
-
-    def handler(_number: int, _frame: FrameType | None) -> None:
-        act()
-
-    previous = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)

@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 
 from sweeps.agents.devices import CPU, Device, groups, visible
-from sweeps.launching import LaunchedSweep
-from sweeps.queue.protocol import SweepBackend
+from sweeps.queue.base import Queue
+from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.storage import ENVIRONMENT
 from sweeps.tracking.connection import for_children
 
@@ -20,7 +20,7 @@ class Crew:
     """How many agents a launch starts, and on what.
 
     Attributes:
-        agents: how many; None: as many as the devices have places.
+        agents: how many; None: as many as the devices have slots.
         per_device: runs that share a GPU.
         minutes: limit for one attempt; None: none.
         size: GPUs of each agent.
@@ -37,8 +37,8 @@ class Crew:
         count = self.agents or len(found) * self.per_device
         if found == [CPU]:
             return [Device()] * count
-        places = max(self.per_device, -(-count // len(found)))
-        return [Device(found[number % len(found)], places) for number in range(count)]
+        slots = max(self.per_device, -(-count // len(found)))
+        return [Device(found[number % len(found)], slots) for number in range(count)]
 
 
 class Agents:
@@ -48,7 +48,7 @@ class Agents:
         sweep: what they work on.
         crew: how many, and where.
         most: not more than these: there are no more cells.
-        left_over: of a W&B sweep, run what its server left over instead of asking it.
+        left_over: claim what a service left over, instead of running its own agents.
     """
 
     def __init__(self, sweep: LaunchedSweep, crew: Crew, most: int, *, left_over: bool = False) -> None:
@@ -65,7 +65,7 @@ class Agents:
         if self.sweep.storage:
             environment[ENVIRONMENT] = self.sweep.storage
         command = [sys.executable, "-P", "-m", "cli", "sweep", "agent", self.sweep.name, "--quiet"]
-        command += ["--device", device.name, "--places", str(device.places)]
+        command += ["--device", device.name, "--slots", str(device.slots)]
         if self.left_over:
             command += ["--left-over"]
         if self.crew.minutes is not None:
@@ -73,15 +73,15 @@ class Agents:
         # its own group, and gone when our end of its standard input closes
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
 
-    def tend(self, backend: SweepBackend) -> None:
+    def tend(self, queue: Queue) -> None:
         """Replace agents that died while cells wait, a few times; take back what they held."""
-        for place, process in enumerate(self.processes):
+        for number, process in enumerate(self.processes):
             if process.poll() in (None, 0) or self._deaths >= _DEATHS:
                 continue
-            backend.recover()
-            if backend.waiting() and not backend.stop_requested():
+            queue.recover()
+            if queue.waiting() and not queue.stop_requested():
                 self._deaths += 1
-                self.processes[place] = self._start(self.devices[place])
+                self.processes[number] = self._start(self.devices[number])
 
     def running(self) -> bool:
         """Whether any agent is still at work."""

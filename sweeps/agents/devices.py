@@ -1,6 +1,6 @@
 """GPUs of this machine, and how many runs share one.
 
-A place is a lock file: an agent holds as many as its cell weighs. A cell that ran out of memory weighs more when it is
+A slot is a lock file: an agent holds as many as its cell weighs. A cell that ran out of memory weighs more when it is
 repeated, so that fewer run beside it.
 """
 
@@ -40,11 +40,11 @@ class Device:
 
     Attributes:
         name: numbers of GPUs with commas, or "cpu".
-        places: cells that may run there at a time.
+        slots: cells that may run there at a time.
     """
 
     name: str = CPU
-    places: int = 1
+    slots: int = 1
 
     def environment(self) -> dict[str, str]:
         """What tells a worker to use it."""
@@ -52,37 +52,37 @@ class Device:
 
     @contextlib.contextmanager
     def hold(self, root: Path, weight: int, patience: Callable[[], bool]) -> Iterator[bool]:
-        """Hold `weight` of its places (at most all); False if `patience` ran out first.
+        """Hold `weight` of its slots (at most all); False if `patience` ran out first.
 
         Args:
             root: `MOE_HOME`.
-            weight: places needed.
+            weight: slots needed.
             patience: asked every half second; False gives up.
         """
-        if self.places == 1:  # an agent of its own
+        if self.slots == 1:  # an agent of its own
             yield True
             return
         folder = HomeFolder(root).devices(self.name)
-        places = [Lock(folder / f"place-{number}") for number in range(self.places)]
+        slots = [Lock(folder / f"slot-{number}") for number in range(self.slots)]
         door = Lock(folder / "door")
         try:
-            # Who waits keeps the door: places that become free are not snatched away from a heavy cell.
+            # Who waits keeps the door: slots that become free are not snatched away from a heavy cell.
             enough = _wait(door.acquire, patience) and _wait(
-                lambda: _gathered(places, min(weight, self.places)), patience
+                lambda: _gathered(slots, min(weight, self.slots)), patience
             )
             door.release()
             yield enough
         finally:
-            for lock in (door, *places):
+            for lock in (door, *slots):
                 lock.release()
 
 
-def _gathered(places: Sequence[Lock], count: int) -> bool:
+def _gathered(slots: Sequence[Lock], count: int) -> bool:
     """Hold as many of these as are free, `count` at most; whether it has that many."""
-    for place in places:
-        if sum(one.held for one in places) < count:
-            place.acquire()
-    return sum(one.held for one in places) >= count
+    for slot in slots:
+        if sum(one.held for one in slots) < count:
+            slot.acquire()
+    return sum(one.held for one in slots) >= count
 
 
 def _wait(done: Callable[[], bool], patience: Callable[[], bool]) -> bool:

@@ -1,1 +1,1 @@
-"""A launched sweep and who holds which cell: protocol, database, leases, steering, W&B's server."""
+"""A launched sweep and who holds which of its cells: queues by name, their database, leases, steering, W&B's server."""

@@ -1,4 +1,4 @@
-"""The local backend: a table of cells in SQLite or PostgreSQL.
+"""The local queue: a table of cells in SQLite or PostgreSQL.
 
 Every change of a cell is one UPDATE that names the state it starts from, so the database lets exactly one process
 make it: `waiting -> running` for a claim, `running by me -> ...` for its end, `running by the lost one -> waiting` for
@@ -8,16 +8,17 @@ a recovery. Who is lost, `sweeps/queue/leases.py` says.
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from sweeps.plan.spec import Sweep
+from sweeps.queue.base import CellState, Claim, LeaseLostError, Offer, SteerableQueue
+from sweeps.queue.launched import LaunchedSweep, QueuedCell
 from sweeps.queue.leases import Owner
-from sweeps.queue.protocol import Claim, Job, JobState, LeaseLostError
-from sweeps.queue.storage import open_engine, url_of
-from sweeps.runs.folders import SweepFolder
+from sweeps.queue.storage import open_engine, url_of, without_password
+from sweeps.runs.endings import Ending
 from sweeps.runs.state import State
 
 LOSSES = 10  # a cell that takes its agent down this often is given up
@@ -37,14 +38,14 @@ _CELLS = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),  # claims that were not handed back
     sa.Column("failures", sa.Integer, nullable=False),  # attempts that failed by themselves
     sa.Column("losses", sa.Integer, nullable=False),  # attempts whose agent was lost
-    sa.Column("weight", sa.Integer, nullable=False),  # places on a device that it needs
+    sa.Column("weight", sa.Integer, nullable=False),  # slots on a device that it needs
     sa.Column("owner", sa.String(300)),
     sa.Column("beat", sa.Integer, nullable=False),
     sa.Column("error", sa.Text),
-    sa.Column("value", sa.Float),
     sa.Column("finished_at", sa.Text),  # the MOE_HOME that has the results
     sa.Column("trial", sa.Integer),  # number of the attempt in the Optuna study
     sa.Column("note", sa.Text),
+    sa.Column("ending", sa.String(20)),  # of the newest trial
     sa.Index("moe_cells_waiting", "sweep", "present", "state", "number"),
 )
 _SUGGESTIONS = sa.Table(
@@ -63,62 +64,75 @@ _SWEEPS = sa.Table(
 )
 
 
-_FRESH = {"attempts": 0, "failures": 0, "losses": 0}
+_FRESH = {"attempts": 0, "failures": 0, "losses": 0, "ending": None}
+_DONE = {"state": "finished", "ending": Ending.FINISHED.value}
 
 
-class LocalBackend:
-    """SweepBackend in a database.
+class DatabaseQueue(SteerableQueue):
+    """A sweep's cells in a database that its agents share."""
 
-    Args:
-        sweep: the sweep's name.
-        root: `MOE_HOME`.
-        storage: the database's URL; None: `MOE_STORAGE`, else SQLite in `root`.
-    """
+    precedence = 0
 
-    def __init__(self, sweep: str, root: Path, storage: str | None = None) -> None:
-        self.sweep = sweep
-        self.home = f"{root.absolute()}"
-        self.url = url_of(root, storage)
-        self.engine = open_engine(self.url, _TABLES)
-        self.owner = Owner(SweepFolder(root, sweep).agents)
+    def __init__(self, sweep: LaunchedSweep) -> None:
+        super().__init__(sweep)
+        self.home = f"{sweep.root.absolute()}"
+        self.url = url_of(sweep.root, sweep.storage)
+        self.engine = open_engine(self.url, _TABLES, _upgrade)
+        self.owner = Owner(sweep.folder.agents)
+
+    @classmethod
+    def offer(cls, sweep: Sweep) -> Offer:  # noqa: ARG003
+        """It runs every sweep."""
+        return Offer(accepted=True, why="a database on this machine, or the one of --storage")
+
+    @property
+    def place(self) -> str:
+        """The database, without its password."""
+        return without_password(self.sweep.storage) if self.sweep.storage else "SQLite"
+
+    @property
+    def study(self) -> str:
+        """The same database."""
+        return self.url
 
     # --- cells ------------------------------------------------------------------------------------------------------
 
-    def publish(self, jobs: Sequence[Job]) -> None:
+    def publish(self, cells: Sequence[QueuedCell]) -> None:
         """Make these the sweep's cells, in this order; known ones keep their state, others are let be."""
         with self.engine.begin() as connection:
             known = {row.cell for row in connection.execute(sa.select(_CELLS.c.cell).where(self._mine()))}
             connection.execute(sa.update(_CELLS).where(self._mine()).values(present=False))
-            again = [{"key": job.run_id, "order": number} for number, job in enumerate(jobs) if job.run_id in known]
+            again = [{"key": cell.run_id, "order": number} for number, cell in enumerate(cells) if cell.run_id in known]
             if again:
                 back = sa.update(_CELLS).where(self._mine(), _CELLS.c.cell == sa.bindparam("key"))
                 connection.execute(back.values(present=True, number=sa.bindparam("order")), again)
-            new = [self._row(job, number) for number, job in enumerate(jobs) if job.run_id not in known]
+            new = [self._row(cell, number) for number, cell in enumerate(cells) if cell.run_id not in known]
             for start in range(0, len(new), _CHUNK):
                 connection.execute(sa.insert(_CELLS), new[start : start + _CHUNK])
 
-    def _row(self, job: Job, number: int) -> dict[str, Any]:
+    def _row(self, cell: QueuedCell, number: int) -> dict[str, Any]:
         return {
-            "sweep": self.sweep, "cell": job.run_id, "run_id": job.run_id, "number": number, "present": True,
-            "parameters": json.dumps(job.values), "state": "waiting", "attempts": 0, "failures": 0, "losses": 0,
+            "sweep": self.sweep.name, "cell": cell.run_id, "run_id": cell.run_id, "number": number, "present": True,
+            "parameters": json.dumps(cell.values), "state": "waiting", "attempts": 0, "failures": 0, "losses": 0,
             "weight": 1, "beat": 0,
         }  # fmt: skip
 
-    def publish_again(self, jobs: Sequence[Job]) -> None:
+    def publish_again(self, cells: Sequence[QueuedCell]) -> None:
         """Let finished cells wait again."""
-        for job in jobs:
-            self._change(job.run_id, {"state": "finished"}, state="waiting", **_FRESH, finished_at=None)
+        for cell in cells:
+            self._change(cell.run_id, {"state": "finished"}, state="waiting", **_FRESH, finished_at=None)
 
-    def mark_finished(self, jobs: Sequence[Job]) -> None:
+    def mark_finished(self, cells: Sequence[QueuedCell]) -> None:
         """Close waiting cells whose run is finished already."""
-        for job in jobs:
-            self._change(job.run_id, {"state": "waiting"}, state="finished", finished_at=self.home)
+        for cell in cells:
+            self._change(cell.run_id, {"state": "waiting"}, **_DONE, finished_at=self.home)
 
     def skip_waiting(self, note: str) -> int:
         """Close the cells that wait: they need not be run."""
         waiting = sa.update(_CELLS).where(self._present(), _CELLS.c.state == "waiting")
         with self.engine.begin() as connection:
-            return int(connection.execute(waiting.values(state="finished", note=note)).rowcount)
+            done = waiting.values(state="finished", ending=Ending.NOT_NEEDED.value, note=note)
+            return int(connection.execute(done).rowcount)
 
     def claim(self) -> Claim | None:
         """Take the first waiting cell, or None if none waits."""
@@ -134,14 +148,14 @@ class LocalBackend:
         take = (
             sa.update(_CELLS)
             .where(self._mine(), _CELLS.c.cell == first, _CELLS.c.state == "waiting")
-            .values(state="running", owner=self.owner.name, attempts=_CELLS.c.attempts + 1, beat=0)
+            .values(state="running", owner=self.owner.name, attempts=_CELLS.c.attempts + 1, ending=None, beat=0)
             .returning(_CELLS)
         )
         with self.engine.begin() as connection:
             row = connection.execute(take).first()
         if row is None:
             return None
-        return Claim(_job(row), row.attempts, row.failures, row.weight, row.cell, row.trial)
+        return Claim(_cell(row), row.attempts, row.failures, row.weight, row.cell, row.trial)
 
     # --- what the holder of a cell says -----------------------------------------------------------------------------
 
@@ -149,34 +163,33 @@ class LocalBackend:
         """Say that the cell's agent lives."""
         self._own(claim, beat=_CELLS.c.beat + 1)
 
-    def finish(self, claim: Claim, value: float | None, note: str | None = None) -> None:
+    def finish(self, claim: Claim, ending: Ending = Ending.FINISHED, note: str | None = None) -> None:
         """The cell is done."""
-        self._own(
-            claim, state="finished", value=value, error=None, owner=None, finished_at=self.home, note=note
-        )  # fmt: skip
+        done = {"state": "finished", "ending": ending.value, "note": note, "finished_at": self.home}
+        self._own(claim, error=None, owner=None, **done)
 
-    def fail(self, claim: Claim, reason: str, *, retry: bool, tail: str | None = None) -> None:
-        """The attempt failed; with `retry` the cell waits again."""
-        state = "waiting" if retry else "failed"
-        self._own(claim, state=state, error=reason, owner=None, failures=_CELLS.c.failures + 1, note=tail)
+    def fail(self, claim: Claim, ending: Ending, reason: str, *, retry: bool, tail: str | None = None) -> None:
+        """The trial failed; with `retry` the cell waits again."""
+        end = {"state": "waiting" if retry else "failed", "ending": ending.value, "error": reason, "note": tail}
+        self._own(claim, owner=None, failures=_CELLS.c.failures + 1, **end)
 
-    def release(self, claim: Claim, *, weight: int | None = None) -> None:
-        """Hand a cell back unfinished, not counted as an attempt; it may need more places on a device next time."""
-        changes = {} if weight is None else {"weight": weight}
-        self._own(claim, state="waiting", owner=None, attempts=_CELLS.c.attempts - 1, **changes)
+    def release(self, claim: Claim, ending: Ending = Ending.INTERRUPTED, *, weight: int | None = None) -> None:
+        """Hand a cell back unfinished, not counted as an attempt; it may need more slots on a device next time."""
+        changes: dict[str, Any] = {} if weight is None else {"weight": weight}
+        self._own(claim, state="waiting", ending=ending.value, owner=None, attempts=_CELLS.c.attempts - 1, **changes)
 
-    def fill(self, claim: Claim, job: Job) -> Claim:
+    def fill(self, claim: Claim, cell: QueuedCell) -> Claim:
         """Give a claimed cell the values that were found for it."""
-        self._own(claim, run_id=job.run_id, parameters=json.dumps(job.values))
-        return dataclasses.replace(claim, job=job)
+        self._own(claim, run_id=cell.run_id, parameters=json.dumps(cell.values))
+        return dataclasses.replace(claim, cell=cell)
 
     def record_trial(self, claim: Claim, trial: int) -> None:
         """Remember the number of the cell's trial in the Optuna study."""
         self._own(claim, trial=trial)
 
     def _own(self, claim: Claim, **changes: Any) -> None:
-        if not self._change(claim.cell, {"state": "running", "owner": self.owner.name}, **changes):
-            raise LeaseLostError(f"cell {claim.job.run_id} was given to another agent")
+        if not self._change(claim.key, {"state": "running", "owner": self.owner.name}, **changes):
+            raise LeaseLostError(f"cell {claim.cell.run_id} was given to another agent")
 
     def _change(self, cell: str, expected: Mapping[str, Any], **changes: Any) -> bool:
         """Change a cell if it is in the expected state; False if it is not."""
@@ -205,6 +218,7 @@ class LocalBackend:
             {"state": "running", "owner": row.owner, "beat": row.beat},
             state="failed" if final else "waiting",
             error=f"its agent was lost {row.losses + 1} times" if final else "interrupted: its agent was lost",
+            ending=Ending.LOST.value,
             losses=row.losses + 1,
             owner=None,
         )  # fmt: skip
@@ -220,17 +234,18 @@ class LocalBackend:
         with self.engine.connect() as connection:
             return connection.execute(query).scalar_one()
 
-    def states(self) -> dict[str, JobState]:
+    def states(self) -> dict[str, CellState]:
         """State of every cell; one whose agent is known to be gone counts as waiting."""
         result = {}
         for row in self._rows():
             state: State = row.state
+            ending = Ending(row.ending) if row.ending else None
             error = row.error if state != "finished" else None
             if state == "running" and row.owner and self.owner.known_dead(row.owner):
-                state, error = "waiting", "interrupted: its agent is gone"
+                state, ending, error = "waiting", Ending.LOST, "interrupted: its agent is gone"
             here = row.finished_at in (None, self.home)
             where = (row.owner or "").rsplit("/", 1)[0].split(":", 1)[0] or None
-            result[row.cell] = JobState(state, row.attempts, error, here, where, row.note, _job(row))
+            result[row.cell] = CellState(_cell(row), state, row.attempts, error, here, where, ending, row.note)
         return result
 
     # --- the sweep --------------------------------------------------------------------------------------------------
@@ -254,17 +269,17 @@ class LocalBackend:
 
     def _sweep_column(self, column: sa.Column[Any]) -> Any:
         with self.engine.connect() as connection:
-            return connection.execute(sa.select(column).where(_SWEEPS.c.sweep == self.sweep)).scalar()
+            return connection.execute(sa.select(column).where(_SWEEPS.c.sweep == self.sweep.name)).scalar()
 
     def suggestion(self, number: int, propose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The values of a suggestion: the first that any agent proposed, for all of them."""
         found = sa.select(_SUGGESTIONS.c.parameters).where(
-            _SUGGESTIONS.c.sweep == self.sweep, _SUGGESTIONS.c.number == number
+            _SUGGESTIONS.c.sweep == self.sweep.name, _SUGGESTIONS.c.number == number
         )
         with self.engine.connect() as connection:
             text = connection.execute(found).scalar()
         if text is None:
-            row = {"sweep": self.sweep, "number": number, "parameters": json.dumps(propose())}
+            row = {"sweep": self.sweep.name, "number": number, "parameters": json.dumps(propose())}
             try:
                 with self.engine.begin() as connection:
                     connection.execute(sa.insert(_SUGGESTIONS).values(**row))
@@ -276,9 +291,9 @@ class LocalBackend:
 
     def _upsert(self, **changes: Any) -> None:
         with self.engine.begin() as connection:
-            found = connection.execute(sa.update(_SWEEPS).where(_SWEEPS.c.sweep == self.sweep).values(**changes))
+            found = connection.execute(sa.update(_SWEEPS).where(_SWEEPS.c.sweep == self.sweep.name).values(**changes))
             if not found.rowcount:
-                row = {"sweep": self.sweep, "stop": False} | changes
+                row = {"sweep": self.sweep.name, "stop": False} | changes
                 connection.execute(sa.insert(_SWEEPS).values(**row))
 
     def close(self) -> None:
@@ -287,11 +302,31 @@ class LocalBackend:
         self.engine.dispose()
 
     def _mine(self) -> sa.ColumnElement[bool]:
-        return _CELLS.c.sweep == self.sweep
+        return _CELLS.c.sweep == self.sweep.name
 
     def _present(self) -> sa.ColumnElement[bool]:
         return sa.and_(self._mine(), _CELLS.c.present)
 
 
-def _job(row: Any) -> Job:
-    return Job(row.run_id, json.loads(row.parameters))
+def _cell(row: Any) -> QueuedCell:
+    return QueuedCell(row.run_id, json.loads(row.parameters))
+
+
+def _upgrade(engine: sa.Engine) -> None:
+    """Give a database of an earlier version the column that says how trials ended, filled in from its words."""
+    if "ending" in {column["name"] for column in sa.inspect(engine).get_columns(_CELLS.name)}:
+        return
+    state, note, error = _CELLS.c.state, _CELLS.c.note, _CELLS.c.error
+    known = sa.case(
+        (sa.and_(state == "finished", note.like("not run%")), Ending.NOT_NEEDED.value),
+        (sa.and_(state == "finished", note.is_not(None)), Ending.STOPPED_EARLY.value),
+        (state == "finished", Ending.FINISHED.value),
+        (error.like("%its agent was lost%"), Ending.LOST.value),
+        (error.like("killed by SIG%"), Ending.KILLED.value),
+        (error.like("not finished after % minutes"), Ending.TIMED_OUT.value),
+        (error.like("no sign of life%"), Ending.SILENT.value),
+        (error.is_not(None), Ending.FAILED.value),
+    )
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {_CELLS.name} ADD COLUMN ending VARCHAR(20)")
+        connection.execute(sa.update(_CELLS).values(ending=known))

@@ -12,19 +12,24 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from moe.config import check_paths, from_flat
 from moe.errors import UserError
-from sweeps.plan.spec import Sweep
-from sweeps.queue.protocol import Job, JobState
+from sweeps.plan.spec import Sweep, restore
+from sweeps.queue.base import CellState, Offer
+from sweeps.queue.database import DatabaseQueue
+from sweeps.queue.launched import LaunchedSweep, QueuedCell
+from sweeps.runs.endings import Ending
 from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
-from sweeps.tracking.connection import TrackerError, api, asking, for_children, project
+from sweeps.tracking.connection import TrackerError, api, asking, connection, for_children, project
 from sweeps.tracking.record import Record
 
 # what W&B calls a run, in our words; one whose process ended without a word is found out by the server's own clock
 _STATES: dict[str, State] = {"finished": "finished", "running": "running", "pending": "running", "preempted": "waiting"}
+_ENDINGS = {"finished": Ending.FINISHED, "preempted": Ending.INTERRUPTED, "killed": Ending.KILLED}
 _FRESH = 5.0  # seconds that an answer of the server counts as new
 
 
@@ -118,12 +123,6 @@ def runs(remote: Remote) -> list[RemoteRun]:
     return [RemoteRun(run.id, _cell(run.config), run.state) for run in _sweep(remote).runs]
 
 
-def trained_elsewhere(remote: Remote) -> list[tuple[str, str]]:
-    """Path and identity of every run of the sweep that was trained to its end."""
-    done = [run for run in runs(remote) if run.state == "finished" and run.cell]
-    return [(f"{remote.entity}/{remote.project}/{run.id}", run.cell) for run in done]
-
-
 def _cell(config: Mapping[str, Any]) -> str:
     """Run id of the cell with this configuration; a run that crashed at once has only the values it was handed."""
     if "identity" in config:
@@ -136,42 +135,130 @@ def _cell(config: Mapping[str, Any]) -> str:
         return ""
 
 
-class View:
-    """How the server says the cells stand; asked again when the last answer is a few seconds old."""
+class ServerQueue(DatabaseQueue):
+    """A sweep that a W&B server hands out to W&B's own agents; what they leave over goes through a table of ours."""
 
-    def __init__(self, remote: Remote) -> None:
-        self.remote = remote
+    precedence = 10
+
+    def __init__(self, sweep: LaunchedSweep) -> None:
+        super().__init__(sweep)
+        self.remote = Remote.of(str(sweep.address))
         self._asked = -_FRESH
         self._runs: list[RemoteRun] = []
 
-    def runs(self, *, afresh: bool = False) -> list[RemoteRun]:
-        """Every run of the sweep."""
+    @classmethod
+    def offer(cls, sweep: Sweep) -> Offer:
+        """It runs a whole grid, where a server answers."""
+        problem = refusal(sweep) or connection().problem()
+        return Offer(accepted=problem is None, why=problem or "a W&B server answers")
+
+    @classmethod
+    def create(cls, sweep: Sweep) -> str:
+        """Make the sweep on the server; its address is ENTITY/PROJECT/SWEEP."""
+        return str(create(sweep))
+
+    @classmethod
+    def find(cls, address: str) -> Sweep | None:
+        """The sweep at ENTITY/PROJECT/SWEEP."""
+        if "/" not in address:
+            return None
+        remote = Remote.of(address)
+        raw = definition(remote)
+        sweep = restore(str(raw.get("name") or remote.id), raw, "")
+        if problem := refusal(sweep):
+            raise UserError(f"sweep {address}: {problem}")
+        return sweep
+
+    @classmethod
+    def stored(cls, name: str, root: Path, storage: str) -> None:
+        """Nothing: the database that has the definitions of its sweeps is that of the local queue."""
+
+    @property
+    def place(self) -> str:
+        """Its address on the server."""
+        return f"W&B {self.remote}"
+
+    @property
+    def tracker_sweep(self) -> str:
+        """The server's sweep is the tracker's too."""
+        return self.remote.id
+
+    def update(self, finished: set[str], *, failed: bool) -> None:
+        """Nothing: the server decides which cells wait."""
+
+    def request_stop(self, *, stop: bool) -> None:
+        """Let the server hand out nothing for now, or go on."""
+        super().request_stop(stop=stop)
+        if stop:
+            pause(self.remote)
+        else:
+            resume(self.remote)
+
+    def agent_command(self) -> list[str]:
+        """W&B's own agent."""
+        return [sys.executable, "-P", "-m", "wandb", "agent", "--forward-signals", str(self.remote)]
+
+    def states(self) -> dict[str, CellState]:
+        """State of every cell: of several runs on the server a finished one counts most, then a running one."""
+        queued, there = super().states(), self._there()
+        return there | {cell: state for cell, state in queued.items() if there[cell].state != "finished"}
+
+    def left_over(self) -> list[QueuedCell]:
+        """Cells that the server calls done, or never handed out, without a finished or running run.
+
+        Each is written down with the W&B run that it goes on with.
+        """
+        from sweeps.tracking.mirror import show
+
+        store = self.sweep.store
+        found = self._known(afresh=True)
+        states, done = self._there(), store.finished_ids()
+        lacking = [cell for cell in self.sweep.cells if states[cell.run_id].state in ("waiting", "failed")]
+        for cell in lacking:
+            prepare(self.remote, cell, store, found)
+            if cell.run_id in done:  # trained here, but its end did not reach the server
+                show(store.run(cell.run_id), self.sweep.name)
+        left = [cell for cell in lacking if cell.run_id not in done]
+        self.publish(left)
+        self.recover(failed=True)
+        return left
+
+    def trained_elsewhere(self) -> list[tuple[str, str]]:
+        """Finished runs that the server knows; none where W&B is not online."""
+        if not connection().online:
+            return []
+        done = [run for run in self._known() if run.state == "finished" and run.cell]
+        return [(f"{self.remote.entity}/{self.remote.project}/{run.id}", run.cell) for run in done]
+
+    def _known(self, *, afresh: bool = False) -> list[RemoteRun]:
+        """Every run of the sweep; asked again when the last answer is a few seconds old."""
         if afresh or time.monotonic() - self._asked > _FRESH:
             self._runs, self._asked = runs(self.remote), time.monotonic()
         return self._runs
 
-    def states(self, jobs: Sequence[Job]) -> dict[str, JobState]:
-        """State of every cell: of several runs a finished one counts most, then a running one, then the newest."""
+    def _there(self) -> dict[str, CellState]:
+        """How the server says that the cells stand."""
         by_cell: dict[str, list[RemoteRun]] = {}
-        for run in self.runs():
+        for run in self._known():
             by_cell.setdefault(run.cell, []).append(run)
-        return {job.run_id: _state(job, by_cell.get(job.run_id, [])) for job in jobs}
+        return {cell.run_id: _state(cell, by_cell.get(cell.run_id, [])) for cell in self.sweep.cells}
 
 
-def _state(job: Job, tries: Sequence[RemoteRun]) -> JobState:
+def _state(cell: QueuedCell, tries: Sequence[RemoteRun]) -> CellState:
     if not tries:
-        return JobState("waiting", 0, job=job)
+        return CellState(cell, "waiting")
     wanted = ("finished", "running", "pending")
     best = next((run for state in wanted for run in tries if run.state == state), tries[-1])
     state = _STATES.get(best.state, "failed")
     error = f"W&B run {best.id} {best.state}" if state in ("failed", "waiting") else None
-    return JobState(state, len(tries), error, here=False, job=job)
+    ending = _ENDINGS.get(best.state, None if state == "running" else Ending.FAILED)
+    return CellState(cell, state, len(tries), error, here=False, ending=ending)
 
 
-def prepare(remote: Remote, job: Job, store: RunStore, known: Sequence[RemoteRun]) -> None:
+def prepare(remote: Remote, cell: QueuedCell, store: RunStore, known: Sequence[RemoteRun]) -> None:
     """Write down under which id a cell is run again: that of its crashed run, if it has one."""
-    run = store.create(from_flat(job.values))
-    crashed = [each.id for each in known if each.cell == job.run_id]
+    run = store.create(from_flat(cell.values))
+    crashed = [each.id for each in known if each.cell == cell.run_id]
     record = Record.of(run)
     name = crashed[-1] if crashed else record.id
     record.model_copy(

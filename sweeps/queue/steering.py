@@ -1,12 +1,13 @@
 """What Optuna decides while a sweep runs: the values of a bayes sweep's cells, and which runs end early."""
 
+import dataclasses
 import uuid
 from typing import Any
 
 from sweeps.plan.search import Search
-from sweeps.plan.spec import Sweep, cell, replicates
-from sweeps.queue.places import place_of
-from sweeps.queue.protocol import Claim, Job, SweepBackend
+from sweeps.plan.spec import cell, replicates
+from sweeps.queue.base import Claim, SteerableQueue
+from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number
 from sweeps.queue.storage import study_storage
 from sweeps.runs.run import Run
 
@@ -17,31 +18,29 @@ class Steering:
     """Steers the cells that one agent runs.
 
     Args:
-        sweep: the sweep's file.
-        name: the launched sweep's name.
-        backend: its queue.
-        url: of the database, which also holds the study.
+        sweep: the launched sweep.
+        queue: its queue, as the agent has opened it.
     """
 
-    def __init__(self, sweep: Sweep, name: str, backend: SweepBackend, url: str) -> None:
-        self.sweep, self.backend = sweep, backend
-        self.search = Search(sweep, study_storage(url), f"moe:{name}")
+    def __init__(self, sweep: LaunchedSweep, queue: SteerableQueue) -> None:
+        self.sweep, self.queue = sweep.file, queue
+        self.search = Search(self.sweep, study_storage(queue.study), f"moe:{sweep.name}")
         self._heard = 0
 
     def begin(self, claim: Claim) -> Claim:
         """The claim with its values and its trial."""
         trial = claim.trial
-        place = place_of(claim.job)
-        if place is not None:
-            values, trial = self._suggestion(place // len(replicates(self.sweep)))
-            found = cell(self.sweep, values | claim.job.values)
-            claim = self.backend.fill(claim, Job(found.run_id, found.values))
+        number = blank_number(claim.cell)
+        if number is not None:
+            values, trial = self._suggestion(number // len(replicates(self.sweep)))
+            found = cell(self.sweep, values | claim.cell.values)
+            claim = self.queue.fill(claim, QueuedCell(found.run_id, found.values))
         if trial is None:
-            trial = self.search.adopt(claim.job.values)
+            trial = self.search.adopt(claim.cell.values)
         if trial != claim.trial:
-            self.backend.record_trial(claim, trial)
+            self.queue.record_trial(claim, trial)
         self._heard = 0
-        return Claim(claim.job, claim.attempt, claim.failures, claim.weight, claim.cell, trial)
+        return dataclasses.replace(claim, trial=trial)
 
     def _suggestion(self, number: int) -> tuple[dict[str, Any], int | None]:
         """The suggestion's values, and its trial if it was made here and now."""
@@ -52,7 +51,7 @@ class Steering:
             made.append((suggestion.number, suggestion.values | {_MADE_BY: uuid.uuid4().hex}))
             return made[-1][1]
 
-        values = self.backend.suggestion(number, propose)
+        values = self.queue.suggestion(number, propose)
         maker = values.pop(_MADE_BY)
         mine = next((trial for trial, proposed in made if proposed[_MADE_BY] == maker), None)
         for trial, _ in made:
@@ -73,13 +72,13 @@ class Steering:
         return None
 
     def finish(self, claim: Claim, run: Run, *, stopped: bool = False) -> float | None:
-        """The run is done; returns its metric."""
+        """The run is done, or was stopped early; returns its metric."""
         rows = [row for row in run.history() if self.search.metric.name in row]
         value = rows[-1][self.search.metric.name] if rows else None
         if claim.trial is not None:
             self.search.finish(claim.trial, value, stopped=stopped)
         if self.search.reached_target():
-            self.backend.skip_waiting("not run: another run reached the metric's target")
+            self.queue.skip_waiting("not run: another run reached the metric's target")
         return value
 
     def fail(self, claim: Claim) -> None:

@@ -12,6 +12,7 @@ import lightning as L
 from callbacks.files import View
 from sweeps.runs.files import read_json
 from sweeps.runs.folders import RESULT, ProbedFolder
+from sweeps.runs.numbers import numbers, probe_key
 from sweeps.runs.run import Run
 from sweeps.tracking.artifacts import last_models, upload_folder, upload_model
 from sweeps.tracking.connection import connection
@@ -89,14 +90,12 @@ def publish(run: Run, session: TrackedRun, *, wait: bool = False) -> None:
 
 def summary(run: Run) -> dict[str, Value]:
     """The whole summary of a run: last, best and untrained values, what the last epoch showed, results of probes."""
-    values: dict[str, Value] = {}
+    values: dict[str, Value] = {**numbers(run)}
     if rows := run.history():
         epoch = int(rows[-1]["epoch"] or 0)
-        values |= _numbers(rows[-1]) | _pictures(run, epoch)
+        values |= _pictures(run, epoch)
         if (classes := run.routing_files.table(View.CLASSES, epoch)).exists():
             values[View.CLASSES.key] = Table(classes)
-    for which in ("best", "untrained"):
-        values |= {f"{which}/{key}": value for key, value in _numbers(run.summary.get(which, {})).items()}
     for images, probe, _ in run.probe_results():
         values |= results_of(run, images, probe)
     return values
@@ -114,7 +113,7 @@ def _pictures(run: Run, epoch: int) -> dict[str, Value]:
 
 def results_of(folder: ProbedFolder, images: str, probe: str) -> dict[str, Value]:
     """What a summary holds of a probe: numbers, pictures (.png) and tables (.csv), under `probe/<images>/<probe>/`."""
-    return values_of(f"probe/{images}/{probe}", folder.probe(images, probe))
+    return values_of(probe_key(images, probe), folder.probe(images, probe))
 
 
 def values_of(prefix: str, folder: Path) -> dict[str, Value]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sweeps.runs.folders import SweepFolder
+from sweeps.runs.numbers import probe_key
 from sweeps.runs.run import Run
 from sweeps.tracking.artifacts import ACTIVATIONS, last_models, prune, upload_folder
 from sweeps.tracking.connection import TrackerError, asking, connection
@@ -112,5 +113,5 @@ def publish_analysis(
     """
     with analysis(folder.analysis(images), sweep, images) as session:
         for probe, found in results.items():
-            session.summarise(values_of(f"probe/{images}/{probe}", found))
+            session.summarise(values_of(probe_key(images, probe), found))
             upload_folder(session, f"{session.id}-{probe}", found, last_models(runs))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeps.runs.exit_codes import INTERRUPTED, InterruptedRunError
+from sweeps.runs.endings import INTERRUPTED, InterruptedRunError
 from sweeps.runs.folders import TrackedFolder
 from sweeps.runs.run import Run
 from sweeps.tracking.connection import Mode, TrackerError, asking, connection, project

@@ -1,7 +1,5 @@
 """Runs of a sweep side by side: grouped by what was swept, mean and sd over seeds."""
 
-import csv
-import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +9,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from callbacks.keys import Keys
-from sweeps.launching import LaunchedSweep
+from callbacks.tables import csv_text, latex_text
 from sweeps.plan.spec import Sweep
+from sweeps.queue.launched import LaunchedSweep, QueuedCell
+from sweeps.queue.status import filled_cells, status
+from sweeps.runs.endings import Ending
+from sweeps.runs.numbers import UNTRAINED as BEFORE
+from sweeps.runs.numbers import numbers, probe_key
 from sweeps.runs.run import Run
 
+UNTRAINED = "untrained val loss"
 _METRICS = {
+    f"{BEFORE}/{Keys.VAL_LOSS}": UNTRAINED,
     Keys.VAL_LOSS: "val loss",
     Keys.AGREEMENT: "view agreement",
     Keys.CHANCE_OBSERVED: "chance (observed)",
@@ -29,7 +34,6 @@ _PROBES = {
     ("separability", "mean"): "separability",
     ("similarity", "mean_similarity"): "expert similarity",
 }
-UNTRAINED = "untrained val loss"
 
 
 @dataclass(frozen=True)
@@ -99,20 +103,20 @@ class Comparison:
 def compare(sweep: LaunchedSweep) -> Comparison:
     """Summarise a sweep over its seeds. Unfinished cells are counted, never averaged."""
     parameters = [path for path in sweep.swept if path != Sweep.replicate]
-    grouped: dict[tuple[str, ...], list[Any]] = {}
-    for job in sweep.cells():
-        grouped.setdefault(tuple(repr(job.values[path]) for path in parameters), []).append(job)
+    grouped: dict[tuple[str, ...], list[QueuedCell]] = {}
+    for cell in filled_cells(sweep):
+        grouped.setdefault(tuple(repr(cell.values[path]) for path in parameters), []).append(cell)
     members = []
-    for jobs in grouped.values():
-        runs = [run for run in (sweep.store.run(job.run_id) for job in jobs) if run.finished]
-        members.append(({path: jobs[0].values[path] for path in parameters}, runs, len(jobs)))
-    numbers = {run.id: run_numbers(run) for _, runs, _ in members for run in runs}
-    present = {column for values in numbers.values() for column in values}
-    columns = [UNTRAINED, *_METRICS.values()]
+    for cells in grouped.values():
+        runs = [run for run in (sweep.store.run(cell.run_id) for cell in cells) if run.finished]
+        members.append(({path: cells[0].values[path] for path in parameters}, runs, len(cells)))
+    found = {run.id: run_numbers(run) for _, runs, _ in members for run in runs}
+    present = {column for values in found.values() for column in values}
+    columns = list(_METRICS.values())
     columns += sorted(column for column in present if column not in columns)
     columns = [column for column in columns if column in present]
     groups = [
-        Group(values, runs, planned, {c: _cell([numbers[run.id].get(c) for run in runs]) for c in columns})
+        Group(values, runs, planned, {c: _cell([found[run.id].get(c) for run in runs]) for c in columns})
         for values, runs, planned in members
     ]
     return Comparison(sweep, parameters, columns, groups, _notes(sweep, groups))
@@ -120,13 +124,12 @@ def compare(sweep: LaunchedSweep) -> Comparison:
 
 def run_numbers(run: Run) -> dict[str, float]:
     """A finished run's numbers by column name."""
-    summary = run.summary
-    values = {label: summary["last"].get(key) for key, label in _METRICS.items()}
-    values[UNTRAINED] = summary["untrained"].get(Keys.VAL_LOSS)
-    for images, probe, result in run.probe_results():
+    known = numbers(run)
+    values = {label: known.get(key) for key, label in _METRICS.items()}
+    for images, probe, _ in run.probe_results():
         for (name, key), label in _PROBES.items():
             if name == probe:
-                values[f"{label} [{images}]"] = result.get(key)
+                values[f"{label} [{images}]"] = known.get(f"{probe_key(images, probe)}/{key}")
     return {column: float(value) for column, value in values.items() if value is not None}
 
 
@@ -139,9 +142,8 @@ def _cell(values: Sequence[float | None]) -> Cell | None:
 
 def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
     notes = []
-    backend = sweep.backend()
-    early = sum(1 for state in backend.states().values() if state.state == "finished" and state.note)
-    backend.close()
+    cells = status(sweep).cells if sweep.steered else ()
+    early = sum(1 for cell in cells if cell.ending in (Ending.STOPPED_EARLY, Ending.NOT_NEEDED))
     if early:
         notes.append(f"{early} runs were stopped early or not begun, as the sweep's file asks; they are not averaged")
     missing = sum(group.planned - len(group.runs) for group in groups) - early
@@ -193,28 +195,17 @@ def terminal_table(comparison: Comparison) -> Table:
 
 def to_csv(comparison: Comparison) -> str:
     """One row a group; three columns (mean, sd, n) a number."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = [f"{column} {what}" for column in comparison.columns for what in ("mean", "sd", "n")]
-    writer.writerow([*comparison.parameters, "runs", "planned", *names])
+    rows = []
     for group in comparison.groups:
         cells = [group.cells[column] for column in comparison.columns]
-        parts = [part for cell in cells for part in ((cell.mean, cell.sd, cell.n) if cell else ("", "", 0))]
-        writer.writerow([*group.values.values(), len(group.runs), group.planned, *parts])
-    return text.getvalue()
+        parts = [part for cell in cells for part in ((cell.mean, cell.sd, cell.n) if cell else (None, None, 0))]
+        rows.append([*group.values.values(), len(group.runs), group.planned, *parts])
+    return csv_text([*comparison.parameters, "runs", "planned", *names], rows)
 
 
 def to_latex(comparison: Comparison) -> str:
-    """A booktabs table, one column for each group of runs."""
+    """A booktabs table, one column for each group of runs, its parameters and number of runs above the rule."""
     rows = rows_of(comparison)
-    lines = [f"\\begin{{tabular}}{{l{'r' * len(rows)}}}", "\\toprule"]
-    for place, name in enumerate(header(comparison)):
-        cells = [_escape(row[place]).replace("±", "$\\pm$") for row in rows]
-        lines.append(" & ".join([_escape(name), *cells]) + " \\\\")
-        if place == len(comparison.parameters):
-            lines.append("\\midrule")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
-
-
-def _escape(text: str) -> str:
-    return "".join("\\" + character if character in "&%$#_{}" else character for character in text)
+    lines = ([name, *(row[place] for row in rows)] for place, name in enumerate(header(comparison)))
+    return latex_text(lines, align="l" + "r" * len(rows), rules=[len(comparison.parameters) + 1])

@@ -16,9 +16,12 @@ from wandb_workspaces import expr
 from callbacks.files import PICTURED
 from callbacks.keys import Keys
 from moe.errors import UserError
-from sweeps.launching import LaunchedSweep
 from sweeps.plan.spec import Sweep
+from sweeps.queue.launched import LaunchedSweep
+from sweeps.queue.opening import open_queue
+from sweeps.queue.status import filled_cells
 from sweeps.runs.files import write_json
+from sweeps.runs.numbers import probe_key
 from sweeps.runs.run import Run
 from sweeps.tracking.connection import connection
 from sweeps.tracking.record import Record
@@ -37,7 +40,7 @@ def save(sweep: LaunchedSweep) -> dict[str, str]:
     """
     if problem := connection().problem():
         raise UserError(f"the dashboard needs a W&B server: {problem}")
-    runs = [run for run in (sweep.store.run(job.run_id) for job in sweep.cells()) if run.tracker_file.exists()]
+    runs = [run for run in (sweep.store.run(cell.run_id) for cell in filled_cells(sweep)) if run.tracker_file.exists()]
     records = [Record.of(run) for run in runs]
     there = [record for record in records if record.entity is not None]
     if not there:
@@ -70,7 +73,8 @@ def _workspace(sweep: LaunchedSweep, entity: str, project: str, runs: Sequence[R
 def _report(sweep: LaunchedSweep, entity: str, project: str, runs: Sequence[Run]) -> wr.Report:
     chosen = wr.Runset(entity=entity, project=project, name=sweep.name, filters=[_of(sweep)])
     swept = ", ".join(sweep.swept) or "nothing"
-    intro = f"{len(sweep.cells())} runs; swept: {swept}. The seed is the replicate axis: lines and bars are over seeds."
+    count = len(filled_cells(sweep))
+    intro = f"{count} runs; swept: {swept}. The seed is the replicate axis: lines and bars are over seeds."
 
     def grid(panels: list[Any]) -> wr.PanelGrid:
         return wr.PanelGrid(runsets=[chosen], panels=panels)
@@ -96,7 +100,9 @@ def _report(sweep: LaunchedSweep, entity: str, project: str, runs: Sequence[Run]
 
 def _of(sweep: LaunchedSweep) -> Any:
     """The sweep's runs: those of its W&B sweep, else those of its group."""
-    return expr.Metric("Sweep") == sweep.remote.id if sweep.remote else expr.Metric("Group") == sweep.name
+    with contextlib.closing(open_queue(sweep)) as queue:
+        known = queue.tracker_sweep
+    return expr.Metric("Sweep") == known if known else expr.Metric("Group") == sweep.name
 
 
 def _by(sweep: LaunchedSweep) -> str | None:
@@ -133,7 +139,7 @@ def _probes(runs: Sequence[Run]) -> list[Any]:
     numbers: dict[str, None] = {}
     for run in runs:
         for images, probe, result in run.probe_results():
-            prefix = f"probe/{images}/{probe}"
+            prefix = probe_key(images, probe)
             found = sorted(file.stem for file in run.probe(images, probe).glob("*.png"))
             pictures.setdefault(prefix, [f"{prefix}/{name}" for name in found])
             numbers |= dict.fromkeys(f"{prefix}/{key}" for key, value in result.items() if isinstance(value, float))

@@ -1,14 +1,18 @@
 """What `moe runs` and `moe sweep ls` print."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from callbacks.keys import Keys
-from sweeps.launching import LaunchedSweep, names
-from sweeps.queue.storage import without_password
+from sweeps.queue.opening import names, open_queue, open_sweep
+from sweeps.queue.status import status
 from sweeps.runs.files import read_json
 from sweeps.runs.run import Run
+from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
+
+_STATES: tuple[State, ...] = ("waiting", "running", "finished", "failed")
 
 
 def listing(store: RunStore | None = None) -> list[dict[str, Any]]:
@@ -36,19 +40,12 @@ def sweeps(root: Path | None = None) -> list[dict[str, Any]]:
     """One row for each sweep launched on this machine."""
     rows = []
     for name in names(root):
-        sweep = LaunchedSweep(name, root)
-        backend = sweep.backend()
-        states = [trial.state for trial in sweep.trials(backend)]
-        backend.close()
-        counts = {state: states.count(state) for state in ("waiting", "running", "finished", "failed")}
-        rows.append({"sweep": name, "trials": len(states), **counts, "swept": sweep.swept, "queue": _queue(sweep)})
+        sweep = open_sweep(name, root=root)
+        with closing(open_queue(sweep)) as queue:
+            now, place = status(sweep, queue), queue.place
+        counts: dict[str, int] = {state: now.count(state) for state in _STATES}
+        rows.append({"sweep": name, "trials": len(now.cells), **counts, "swept": list(sweep.swept), "queue": place})
     return rows
-
-
-def _queue(sweep: LaunchedSweep) -> str:
-    if sweep.remote:
-        return f"W&B {sweep.remote}"
-    return without_password(sweep.storage) if sweep.storage else "SQLite"
 
 
 def details(run_id: str, store: RunStore | None = None) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,22 @@ def test_an_expert_idle_in_a_process_is_no_obstacle_without_exchange(two):
         assert torch.isfinite(result["z"]).all()
         assert all(torch.isfinite(gradient).all() for gradient in result["gradients"].values())
         assert all(torch.isfinite(value).all() for value in result["buffers"].values())
+
+
+def test_an_expert_idle_in_all_processes_keeps_all_its_bits_and_the_others_learn(one, two):
+    """Steps 2 and 3 leave experts 2 and 3 idle everywhere; in step 4 the first process has no image for them."""
+    for before, after in pairwise(range(5)):
+        for expert in range(4):
+            idle = expert > 1 and after in (1, 2)
+            for steps in (one["idle steps"], *(process["idle steps"] for process in two)):
+                old, new = steps[before][expert], steps[after][expert]
+                assert all(torch.equal(old[name], new[name]) for name in old) == idle
+    for process in two:
+        for ours, whole in zip(process["idle steps"], one["idle steps"], strict=True):
+            for mine, expected in zip(ours, whole, strict=True):
+                assert mine.keys() == expected.keys()
+                moments = [name for name in expected if name.endswith("exp_avg")]
+                close({n: mine[n] for n in moments}, {n: expected[n] for n in moments}, 1e-7)
 
 
 def test_losses_cover_the_rows_of_all_processes(one, two):

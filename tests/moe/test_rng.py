@@ -1,12 +1,15 @@
 """Random numbers from counters: the published mixer, uniform, independent, and a function of their counter alone."""
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from moe import rng
-from moe.rng import key, mix, normal, uniform
+from moe.rng import Stream, key, mix, normal, uniform
 
 MASK = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -140,6 +143,22 @@ class TestUniform:
         for a, b in ((u[:, 0], u[:, 1]), (u[:-1, 0], u[1:, 0])):
             cells = (a * 16).astype(int) * 16 + (b * 16).astype(int)
             assert stats.chisquare(np.bincount(cells, minlength=256)).pvalue > 1e-3
+
+
+def test_streams_keep_their_values():
+    """Every result ever computed depends on them; new ones may follow."""
+    kept = {"VIEW_A": 0, "VIEW_B": 1, "ORDER": 2, "WEIGHTS": 3, "NOISE": 4, "STEP": 5}
+    assert {name: stream.value for name, stream in Stream.__members__.items() if name in kept} == kept
+
+
+def test_keys_name_their_stream():
+    """No number written where a key is made says what it is for."""
+    bare = []
+    for file in Path(rng.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "key":
+                bare += [(file.name, node.lineno) for part in node.args if isinstance(part, ast.Constant)]
+    assert bare == []
 
 
 class TestKey:

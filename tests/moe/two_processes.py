@@ -14,6 +14,7 @@ from moe.config import ModelConfig, from_flat
 from moe.data.loading import Batch, Share
 from moe.distributed import gather
 from moe.experts import weighted_sum
+from moe.gates.base import keep_top_k
 from moe.lightning_module import MoEModule
 from moe.losses import importance_cv2, nt_xent
 from moe.model import build_model
@@ -42,11 +43,15 @@ class Step(nn.Module):
         self.module = module
 
     def forward(self, batch):
-        return self.module._two_view_step(batch, 0)[0]
+        values, record = self.module._two_view_step(batch, 0)
+        self.module._views_E = record.views_E
+        return values
 
 
 def parameters(module):
-    return {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
+    """Gradients by name; zeros for an idle expert's, which a single process has none of."""
+    named = module.named_parameters()
+    return {name: torch.zeros_like(each) if each.grad is None else each.grad.clone() for name, each in named}
 
 
 def buffers(module):
@@ -90,6 +95,66 @@ def experts(share, chosen, sync):
     return {"z": z.detach(), "gradients": gradients, "buffers": buffers(model.experts)}
 
 
+class Scripted(nn.Module):
+    """A gate with given choices and without noise; its weights are the logits' own.
+
+    Args:
+        gate: makes the logits.
+        chosen: experts of each image, over all processes; one list a step.
+        share: this process's part of each batch.
+    """
+
+    def __init__(self, gate, chosen, share=None):
+        super().__init__()
+        self.gate, self.chosen, self.share, self.step = gate, chosen, share or Share(), 0
+
+    def forward(self, h, noise=None):
+        logits = self.gate(h, noise).logits
+        if not self.training:
+            return Routing(logits, *keep_top_k(logits, 2))
+        rows = torch.tensor(self.chosen[self.step])
+        indices = self.share.cut(rows).repeat(len(logits) // len(self.share.cut(rows)), 1)
+        self.step += 1
+        return Routing(logits, indices, logits.gather(1, indices).softmax(dim=1))
+
+
+# experts of each image in five steps: all four, two idle, those two with images in one process alone, all again
+EVERYONE, FIRST_TWO = [[0, 1], [2, 3]] * (COUNT // 2), [[0, 1]] * COUNT
+IDLE_STEPS = [EVERYONE, FIRST_TWO, FIRST_TWO, [[0, 1]] * (COUNT // 2) + [[2, 3]] * (COUNT // 2), EVERYONE]
+
+
+def idle_steps(share):
+    """Weights and moments of the experts after every step of a run in which some are idle."""
+    module = MoEModule(from_flat(CONFIG | {"gate.noisy": False}), (0.5,) * 3, (0.25,) * 3).double().train()
+    single = module._normalised
+    module._normalised = lambda x: single(x).double()
+    module.model.gate = Scripted(module.model.gate, IDLE_STEPS, share)
+    step = Step(module)
+    if share.of > 1:
+        step = DistributedDataParallel(step)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2, weight_decay=0.1)
+    places, after = share.cut(torch.arange(COUNT)), []
+    for _ in IDLE_STEPS:
+        optimizer.zero_grad()
+        step(Batch(images()[places], torch.full((len(places),), -1), places))["loss"].backward()
+        module.on_after_backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        after.append(snapshot(module.model.experts, optimizer))
+    return after
+
+
+def snapshot(experts, optimizer):
+    """Everything that belongs to each expert: weights, statistics, the optimiser's state."""
+    kept = []
+    for expert in experts:
+        state = {name: value.clone() for name, value in expert.state_dict().items()}
+        for name, parameter in expert.named_parameters():
+            state |= {f"{name} {key}": value.clone() for key, value in optimizer.state.get(parameter, {}).items()}
+        kept.append(state)
+    return kept
+
+
 def losses(share):
     """Both losses and their gradients for processes with different numbers of rows."""
     generator = torch.Generator().manual_seed(4)
@@ -115,6 +180,7 @@ def everything(share):
         "experts": experts(share, CHOSEN, sync=True),
         "experts apart": experts(share, CHOSEN_APART, sync=True),
         "idle without exchange": experts(share, CHOSEN_APART, sync=False),
+        "idle steps": idle_steps(share),
         "losses": losses(share),
     }
 

@@ -17,7 +17,7 @@ from probes.failures import ProbesFailedError
 from probes.registry import PROBES
 from probes.statistics.tuning import fit_tuning
 from probes.subject import Subject
-from sweeps.launching import LaunchedSweep, plan
+from sweeps.launching import plan, register_planned
 from sweeps.runs.files import read_json
 from sweeps.runs.store import RunStore
 from tests.conftest import TINY, tiny_config
@@ -72,6 +72,9 @@ def test_every_probe_leaves_tables_figures_and_numbers_and_repeats_itself():
     assert set(folders) == set(PROBES)
     for name, label in LABELS.items():
         assert folders[name].name == label
+    # 32 views a step for four experts, two each
+    assert any("under 16 views in some training step" in line for line in lines)
+    assert any("under 16 views" in note for note in read_json(folders["tuning"] / "result.json")["notes"])
     for name, folder in folders.items():
         assert {".csv", ".png", ".json"} <= {file.suffix for file in folder.iterdir()}, name
         record = json.loads((folder / "result.json").read_text())
@@ -200,7 +203,7 @@ def sweep(tmp_path):
     }
     path = tmp_path / "probed.yaml"
     path.write_text(yaml.safe_dump(spec))
-    return LaunchedSweep.register(*plan(str(path), {}))
+    return register_planned(*plan(str(path), {}))
 
 
 def test_a_sweep_is_probed_run_by_run_and_then_together(sweep):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.launching import LaunchedSweep, plan
+from sweeps.launching import plan, register_planned
+from sweeps.queue.opening import open_queue
 
 # the system's own count of a child's peak memory begins with that of its parent, which has torch
 MEASURED = """
@@ -57,10 +58,10 @@ def test_ten_thousand_cells_are_planned_and_shown(spec):
     assert len({trial["run_id"] for trial in shown["trials"]}) == CELLS
     assert seconds < 5
     assert megabytes < 500
-    sweep = LaunchedSweep.register(*plan(str(spec), {}))
-    backend = sweep.backend()
-    backend.publish(sweep.jobs)
-    backend.close()
+    sweep = register_planned(*plan(str(spec), {}))
+    queue = open_queue(sweep)
+    queue.publish(sweep.cells)
+    queue.close()
     shown, seconds, megabytes = measured("sweep", "status", "large", "--json")
     assert len(shown["trials"]) == CELLS
     assert seconds < 2
@@ -69,11 +70,11 @@ def test_ten_thousand_cells_are_planned_and_shown(spec):
 
 def test_claims_and_ends_keep_up_with_any_sweep(spec):
     """A hundred trials a minute would be much; the queue does that in a second or so."""
-    sweep = LaunchedSweep.register(*plan(str(spec), {}))
-    backend = sweep.backend()
-    backend.publish(sweep.jobs)
+    sweep = register_planned(*plan(str(spec), {}))
+    queue = open_queue(sweep)
+    queue.publish(sweep.cells)
     started = time.process_time()
     for _ in range(200):
-        backend.finish(backend.claim(), 0.5)
+        queue.finish(queue.claim())
     assert time.process_time() - started < 20
-    backend.close()
+    queue.close()

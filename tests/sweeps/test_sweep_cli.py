@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.launching import LaunchedSweep, plan
+from sweeps.launching import plan, register_planned
+from sweeps.queue.opening import open_sweep
+from sweeps.queue.status import status
 from sweeps.runs.store import RunStore
 from tests.conftest import TINY, tiny_store
 
@@ -108,11 +110,9 @@ def test_an_agent_killed_in_mid_trial_loses_nothing(tmp_path):
     finally:
         launcher.kill()
         launcher.wait()
-    sweep = LaunchedSweep("little")
-    backend = sweep.backend()
-    assert [trial.state for trial in sweep.trials(backend)] == ["finished", "waiting", "waiting"]
-    backend.close()
-    shutil.rmtree(RunStore().run(sweep.jobs[0].run_id).path)  # a deleted run is made again
+    sweep = open_sweep("little")
+    assert [cell.state for cell in status(sweep).cells] == ["finished", "waiting", "waiting"]
+    shutil.rmtree(RunStore().run(sweep.cells[0].run_id).path)  # a deleted run is made again
     done = json.loads(moe("sweep", "resume", "little", "--json").stdout)
     assert [trial["state"] for trial in done["trials"]] == ["finished"] * 3
     for run in RunStore().all():
@@ -121,7 +121,7 @@ def test_an_agent_killed_in_mid_trial_loses_nothing(tmp_path):
 
 def test_a_failing_cell_is_given_up_with_its_reason_and_resumes_once_mended(tmp_path):
     store = tiny_store()
-    LaunchedSweep.register(*plan(str(write_spec(tmp_path, epochs=2, seeds=1)), {}))
+    register_planned(*plan(str(write_spec(tmp_path, epochs=2, seeds=1)), {}))
     (store.path / "images.npy").rename(tmp_path / "kept.npy")
     broken = moe("sweep", "resume", "little", "--json", code=1)
     (trial,) = json.loads(broken.stdout)["trials"]

@@ -14,7 +14,9 @@ from torchvision.transforms.v2 import functional as tv
 
 from moe.config import AugmentConfig
 from moe.data import augment
-from moe.data.augment import ViewParameters, draw, two_views
+from moe.data.augment import two_views
+from moe.data.draw import ViewParameters, draw
+from moe.data.operations import blur, blur_taps
 from moe.rng import key
 
 SIZE = 32
@@ -106,15 +108,15 @@ class TestPixelsAgainstTorchvision:
     def test_blur_with_each_images_own_sigma(self, size: int) -> None:
         sigmas = (0.1, 0.5, 1.3, 2.0)
         x = pictures(len(sigmas), size)
-        taps = augment.blur_taps(size)
-        blurred = augment.blur(x, torch.tensor(sigmas))
+        taps = blur_taps(size)
+        blurred = blur(x, torch.tensor(sigmas))
         for number, sigma in enumerate(sigmas):
             expected = tv.gaussian_blur(x[number], [taps, taps], [sigma, sigma])
             torch.testing.assert_close(blurred[number], expected, atol=1e-5, rtol=0)
 
     @pytest.mark.parametrize(("size", "taps"), [(16, 3), (32, 3), (40, 5), (64, 7), (96, 9), (224, 23)])
     def test_kernel_is_odd_and_a_tenth_of_the_side(self, size: int, taps: int) -> None:
-        assert augment.blur_taps(size) == taps
+        assert blur_taps(size) == taps
 
     def test_jitter_in_each_of_the_24_orders(self) -> None:
         orders = list(itertools.permutations(range(4)))

@@ -12,6 +12,7 @@ from PIL import Image
 from moe.config import DataConfig
 from moe.data.datasets import (
     DATASETS,
+    Dataset,
     check_available,
     import_images,
     open_store,
@@ -24,6 +25,7 @@ from moe.data.stl10 import read_stl10
 from moe.data.store import Images, store_names, write_store
 from moe.data.things import EMBEDDING
 from moe.errors import UserError
+from moe.testing import DatasetContract
 
 NAMES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 
@@ -77,48 +79,27 @@ def things_folder(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", DATASETS)
-class TestContract:
-    """What every entry of DATASETS keeps to."""
+@pytest.mark.usefixtures("small_synthetic")
+class TestSyntheticContract(DatasetContract):
+    def dataset(self) -> Dataset:
+        return DATASETS["synthetic"]
 
-    def test_attributes(self, name: str) -> None:
-        dataset = DATASETS[name]
-        assert dataset.about
-        assert "\n" not in dataset.about
-        assert dataset.train
-        assert dataset.validation
-        assert dataset.probes
-        assert isinstance(dataset.probes, tuple)
-        assert isinstance(dataset.builtin, bool)
-        assert "+" not in name
 
-    def test_a_source_that_is_not_its_own_is_a_users_mistake(self, name: str, tmp_path: Path) -> None:
-        (tmp_path / "other").mkdir()
-        with pytest.raises(UserError):
-            DATASETS[name].prepare(tmp_path / "data", tmp_path / "other", no_progress)
-        assert store_names() == []
+class TestSTL10Contract(DatasetContract):
+    def dataset(self) -> Dataset:
+        return DATASETS["stl10"]
 
-    def test_prepare_makes_its_training_and_validation_stores(
-        self, name: str, tmp_path: Path, small_synthetic: None
-    ) -> None:
-        source: Path | None = tmp_path / "source"
-        if name == "stl10":
-            stl10_folder(tmp_path / "source")
-        elif name == "things":
-            things_folder(tmp_path / "source")
-        else:
-            source = None
-        seen: list[tuple[int, int]] = []
-        dataset = DATASETS[name]
-        stores = dataset.prepare(tmp_path / "data", source, lambda done, total: seen.append((done, total)))
-        assert sorted(names(stores)) == store_names()
-        assert {dataset.train, dataset.validation, *dataset.probes} <= set(store_names())
-        assert seen
-        assert seen[-1][0] == seen[-1][1]
-        for store in stores:
-            store.verify()
-        again = dataset.prepare(tmp_path / "data", source, no_progress)  # replaces, with the same result
-        assert [store.digest() for store in again] == [store.digest() for store in stores]
+    def source(self, folder: Path) -> Path:
+        stl10_folder(folder)
+        return folder
+
+
+class TestThingsContract(DatasetContract):
+    def dataset(self) -> Dataset:
+        return DATASETS["things"]
+
+    def source(self, folder: Path) -> Path:
+        return things_folder(folder)
 
 
 class TestSynthetic:

@@ -21,9 +21,12 @@ from sqlalchemy.exc import OperationalError
 from sweeps.agents import agent
 from sweeps.agents.agent import Agent, Limits
 from sweeps.agents.devices import Device
-from sweeps.launching import LaunchedSweep, plan
+from sweeps.launching import plan, register_planned
 from sweeps.queue import leases, storage
-from sweeps.queue.database import LocalBackend
+from sweeps.queue.database import DatabaseQueue
+from sweeps.queue.launched import LaunchedSweep
+from sweeps.queue.opening import open_queue
+from sweeps.runs.endings import Ending
 from tests.conftest import TINY
 
 SCRIPT = Path(__file__).parents[1] / "faults" / "worker.py"
@@ -125,18 +128,18 @@ class Situation:
 
     def __init__(self, sweep, folder):
         self.sweep, self.folder, self.said = sweep, folder, []
-        self.ids = [job.run_id for job in sweep.jobs]
-        self.backend = sweep.backend()
+        self.ids = [cell.run_id for cell in sweep.cells]
+        self.queue = open_queue(sweep)
 
     def run(self, device=None, limits=None):
         with overdue():
             return Agent(self.sweep, self.said.append, device, limits).run()
 
     def states(self):
-        return [(state.state, state.attempts) for state in self.backend.states().values()]
+        return [(state.state, state.attempts) for state in self.queue.states().values()]
 
     def row(self, number=0):
-        return self.backend._rows()[number]
+        return self.queue._rows()[number]
 
     def at_work(self):
         return (self.folder / "at work").exists()
@@ -151,16 +154,16 @@ def situation(tmp_path, folder, workers):
         lines = ["name: little", "method: grid", "parameters:", f"  seed: {{values: {list(range(len(actions)))}}}"]
         lines += [f"  {path}: {{value: {value!r}}}" for path, value in TINY.items()]
         (tmp_path / "little.yaml").write_text("\n".join(lines) + "\n")
-        sweep = LaunchedSweep.register(*plan(str(tmp_path / "little.yaml"), {}))
+        sweep = register_planned(*plan(str(tmp_path / "little.yaml"), {}))
         opened.append(Situation(sweep, folder))
-        opened[-1].backend.publish(sweep.jobs)
+        opened[-1].queue.publish(sweep.cells)
         planned = dict(zip(opened[-1].ids, actions, strict=True))
         (folder / "plan.json").write_text(json.dumps(planned))
         return opened[-1]
 
     yield situation
     for one in opened:
-        one.backend.close()
+        one.queue.close()
         assert not list(one.sweep.folder.agents.glob("*.lock"))
 
 
@@ -194,14 +197,13 @@ def test_every_cell_is_run_once(situation):
     here = situation(["finish"], ["finish"], ["finish"])
     assert here.run() == 3
     assert here.states() == [("finished", 1)] * 3
-    assert here.row().value == 0.5
 
 
 def test_failures_are_repeated_then_given_up_and_the_others_finish(situation):
     here = situation(["boom"], ["boom", "finish"], ["kill"], ["mistake in the values"], ["finish"])
     assert here.run() == 2
     assert here.states() == [("failed", 3), ("finished", 2), ("failed", 3), ("failed", 1), ("finished", 1)]
-    states = list(here.backend.states().values())
+    states = list(here.queue.states().values())
     assert [state.error for state in states] == ["boom", None, "killed by SIGKILL", "mistake in the values", None]
     assert states[0].note == "what it did before\nerror: boom"  # of the last attempt alone
     assert sum("trying again" in line for line in here.said) == 5
@@ -210,13 +212,13 @@ def test_failures_are_repeated_then_given_up_and_the_others_finish(situation):
 
 def test_failures_are_counted_over_all_agents_and_anew_after_resume(situation):
     here = situation(["boom"])
-    first = here.sweep.backend()
+    first = open_queue(here.sweep)
     for _ in range(2):
-        first.fail(first.claim(), "boom", retry=True)
+        first.fail(first.claim(), Ending.FAILED, "boom", retry=True)
     first.close()
     assert here.run() == 0
     assert here.states() == [("failed", 3)]
-    assert here.backend.recover(failed=True) == 1
+    assert here.queue.recover(failed=True) == 1
     assert here.run() == 0
     assert here.states() == [("failed", 3)]
 
@@ -282,10 +284,10 @@ def test_trouble_around_a_cell_is_not_that_of_the_others(situation, monkeypatch)
     here = situation(["finish"], ["finish"])
     real = LaunchedSweep.prepare
 
-    def prepare(self, job):
-        if job.run_id == here.ids[0]:
+    def prepare(self, cell):
+        if cell.run_id == here.ids[0]:
             raise OSError(28, "No space left on device")
-        return real(self, job)
+        return real(self, cell)
 
     monkeypatch.setattr(LaunchedSweep, "prepare", prepare)
     assert here.run() == 1
@@ -316,14 +318,14 @@ def test_sigterm_hands_the_cell_back_uncounted(situation, workers, kind):
 
 def test_sigterm_while_the_stop_mark_is_read_is_not_lost(situation, monkeypatch):
     here = situation(["polite"], ["finish"])
-    real = LocalBackend.stop_requested
+    real = DatabaseQueue.stop_requested
 
     def read(self):
         if here.at_work():
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self)
 
-    monkeypatch.setattr(LocalBackend, "stop_requested", read)
+    monkeypatch.setattr(DatabaseQueue, "stop_requested", read)
     assert here.run() == 0
     assert here.states() == [("waiting", 0), ("waiting", 0)]
 
@@ -333,14 +335,14 @@ def test_the_stop_mark_does_the_same(situation):
 
     def tell():
         wait_until(here.at_work)
-        backend = here.sweep.backend()
-        backend.request_stop(stop=True)
-        backend.close()
+        queue = open_queue(here.sweep)
+        queue.request_stop(stop=True)
+        queue.close()
 
     with meanwhile(tell):
         assert here.run() == 0
     assert here.states() == [("waiting", 0), ("waiting", 0)]
-    here.backend.request_stop(stop=False)
+    here.queue.request_stop(stop=False)
     assert here.run() == 2
     assert here.states() == [("finished", 1), ("finished", 1)]
 
@@ -394,7 +396,7 @@ def test_told_to_stop_while_waiting_for_a_place_the_cell_is_handed_back(situatio
 def test_a_cell_lost_while_it_is_trained_is_dropped_and_nothing_recorded(situation, workers):
     """Another agent took it: its worker is killed at once, and the agent goes on with the next cell."""
     here = situation(["stubborn"], ["finish"])
-    other = here.sweep.backend()
+    other = open_queue(here.sweep)
     other.owner.known_dead = lambda name: name != other.owner.name
     claims = []
 
@@ -409,15 +411,15 @@ def test_a_cell_lost_while_it_is_trained_is_dropped_and_nothing_recorded(situati
     assert any("given to another agent; dropped here" in line for line in here.said)
     assert here.states() == [("running", 2), ("finished", 1)]
     assert (here.row().owner, here.row().error) == (other.owner.name, "interrupted: its agent was lost")
-    other.finish(claims[0], 1.0)
+    other.finish(claims[0])
     other.close()
 
 
 CLAIM_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from sweeps.queue.database import LocalBackend
-assert LocalBackend("little", Path(sys.argv[1])).claim() is not None
+from sweeps.queue.opening import open_queue, open_sweep
+assert open_queue(open_sweep("little", root=Path(sys.argv[1]))).claim() is not None
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -435,7 +437,7 @@ def test_what_an_agent_of_a_machine_that_is_gone_held_is_taken_over_after_the_le
     """A power cut: after the restart its lock file says nothing, its beat stands still."""
     monkeypatch.setattr(leases, "time", clock)
     here = situation(["finish"], ["finish"])
-    lost = here.sweep.backend()
+    lost = open_queue(here.sweep)
     lost.owner.name = f"{lost.owner.machine}-before/1-a"
     assert lost.claim() is not None
     assert here.run() == 2
@@ -447,7 +449,7 @@ def test_what_an_agent_of_a_machine_that_is_gone_held_is_taken_over_after_the_le
 def test_an_agent_does_not_wait_for_ever_for_cells_of_others(situation, clock, monkeypatch):
     monkeypatch.setattr(leases, "time", clock)
     here = situation(["finish"], ["finish"])
-    other = here.sweep.backend()
+    other = open_queue(here.sweep)
     other.owner.name = "elsewhere:boot/1-a"
     claim = other.claim()
 
@@ -462,7 +464,7 @@ def test_an_agent_does_not_wait_for_ever_for_cells_of_others(situation, clock, m
     with meanwhile(live_on):
         assert here.run() == 1
     assert here.states() == [("running", 1), ("finished", 1)]
-    other.finish(claim, None)
+    other.finish(claim)
     other.close()
 
 
@@ -500,7 +502,7 @@ def test_a_database_that_does_not_answer_for_a_while_is_waited_for(situation, cl
 def test_any_call_may_fail_now_and_then(situation, clock, monkeypatch, call):
     clock.speed = 1
     here = situation(["wait", "finish"], ["finish"])
-    real, failed = getattr(LocalBackend, call), []
+    real, failed = getattr(DatabaseQueue, call), []
 
     def flaky(self, *arguments, **options):
         if len(failed) < 3:
@@ -517,7 +519,7 @@ def test_any_call_may_fail_now_and_then(situation, clock, monkeypatch, call):
             (here.folder / "go on").touch()
 
     with monkeypatch.context() as patch, meanwhile(proceed):
-        patch.setattr(LocalBackend, call, flaky)
+        patch.setattr(DatabaseQueue, call, flaky)
         finished = here.run()
     assert len(failed) == 3
     if call == "release":
@@ -534,7 +536,7 @@ import subprocess, sys
 from pathlib import Path
 from sweeps.agents import agent
 from sweeps.queue import storage
-from sweeps.launching import LaunchedSweep
+from sweeps.queue.opening import open_sweep
 
 class Planned(agent.Worker):
     def __init__(self, environment):
@@ -543,14 +545,14 @@ class Planned(agent.Worker):
 
 agent.Worker, agent.LEASE = Planned, 0.05
 agent._STOP_POLL = storage._SECONDS = 0.01
-agent.Agent(LaunchedSweep("little", Path(sys.argv[1])), print).run()
+agent.Agent(open_sweep("little", root=Path(sys.argv[1])), print).run()
 """
 
 
 def test_without_its_database_an_agent_ends_and_its_cell_is_free(situation, folder):
     """In a process of its own, which gives up sooner than it would; its worker ends with it."""
     here = situation(["silent", "finish"], ["finish"])
-    here.sweep.prepare(here.sweep.jobs[0])
+    here.sweep.prepare(here.sweep.cells[0])
     process = subprocess.Popen(
         [sys.executable, "-c", AGENT, here.sweep.root, SCRIPT], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )

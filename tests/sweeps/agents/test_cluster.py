@@ -17,7 +17,9 @@ from sweeps.agents import cluster
 from sweeps.agents.cluster import Resources
 from sweeps.agents.cluster_job import AgentJob
 from sweeps.agents.cluster_status import _local_state, cancel, status
-from sweeps.launching import LaunchedSweep, plan
+from sweeps.launching import plan, register_planned
+from sweeps.queue.opening import open_queue
+from sweeps.queue.status import status as how_it_stands
 from sweeps.runs.folders import home
 from tests.conftest import TINY, tiny_store
 from tests.sweeps.agents import fake_slurm, slurm_cluster
@@ -35,19 +37,15 @@ def queued(tmp_path, epochs, seeds, storage=None):
     lines = ["name: little", "method: grid", "parameters:", f"  seed: {{values: {list(range(seeds))}}}"]
     lines += [f"  {path}: {{value: {value!r}}}" for path, value in (TINY | {"train.epochs": epochs}).items()]
     spec.write_text("\n".join(lines) + "\n")
-    sweep = LaunchedSweep.register(*plan(str(spec), {}), storage=storage)
-    backend = sweep.backend()
-    backend.publish(sweep.jobs)
-    backend.close()
+    sweep = register_planned(*plan(str(spec), {}), storage=storage)
+    queue = open_queue(sweep)
+    queue.publish(sweep.cells)
+    queue.close()
     return sweep
 
 
 def states(sweep):
-    backend = sweep.backend()
-    try:
-        return [trial.state for trial in sweep.trials(backend)]
-    finally:
-        backend.close()
+    return [cell.state for cell in how_it_stands(sweep).cells]
 
 
 def epochs_of(run):
@@ -57,7 +55,7 @@ def epochs_of(run):
 
 
 def runs(sweep):
-    return [sweep.store.run(job.run_id) for job in sweep.jobs]
+    return [sweep.store.run(cell.run_id) for cell in sweep.cells]
 
 
 def wait_until(holds, pause=0.3):

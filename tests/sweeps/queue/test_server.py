@@ -11,7 +11,8 @@ import pytest
 
 from moe.errors import UserError
 from sweeps.commands import stop_command
-from sweeps.launching import choose_backend, open_sweep, plan
+from sweeps.launching import plan
+from sweeps.queue.opening import choose_queue, open_sweep
 from sweeps.queue.server import Remote, _cell
 from sweeps.runs.store import RunStore
 from tests.conftest import TINY, tiny_store
@@ -64,7 +65,7 @@ def complete(server, sweep, seeds, epochs):
     """Every cell has one finished run on the server, with its configuration and every epoch once."""
     finished = [run for run in server.sweep(sweep).runs if run.state == "finished"]
     assert sorted(run.config["seed"] for run in finished) == list(range(seeds))
-    assert {run.config["identity"] for run in finished} == {job.run_id for job in open_sweep("little").jobs}
+    assert {run.config["identity"] for run in finished} == {cell.run_id for cell in open_sweep("little").cells}
     for run in finished:
         assert run.series("epoch") == list(range(epochs + 1))
         assert run.config["model"]["width"] == TINY["model.width"]
@@ -167,23 +168,23 @@ def test_what_is_not_left_to_the_server_is_refused_by_name(machine):
     random.write_text("method: random\nrun_cap: 3\nparameters: {seed: {values: [0, 1]}}\n")
     sweep, _ = plan(str(random), {})
     with pytest.raises(UserError, match="method: random runs on the local backend"):
-        choose_backend("wandb", sweep)
-    assert choose_backend("auto", sweep)[0] == "local"
+        choose_queue("wandb", sweep)
+    assert choose_queue("auto", sweep)[0] == "local"
 
 
 def test_auto_is_local_without_a_server_and_says_why(machine):
     sweep, _ = plan(write_spec(machine, 1), {})
-    assert choose_backend("auto", sweep) == ("local", "WANDB_MODE=disabled")
+    assert choose_queue("auto", sweep) == ("local", "WANDB_MODE=disabled")
     with pytest.raises(UserError, match="--backend local"):
-        choose_backend("wandb", sweep)
+        choose_queue("wandb", sweep)
 
 
 def test_auto_takes_a_server_that_answers_and_no_other(wandb_server, machine, monkeypatch):
     sweep, _ = plan(write_spec(machine, 1), {})
-    assert choose_backend("auto", sweep) == ("wandb", "a W&B server answers")
+    assert choose_queue("auto", sweep) == ("wandb", "a W&B server answers")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("sweeps.tracking.connection._TIMEOUT", 2)
-    chosen, why = choose_backend("auto", sweep)
+    chosen, why = choose_queue("auto", sweep)
     assert chosen == "local"
     assert "does not answer" in why
 

@@ -4,7 +4,11 @@ import json
 
 import pytest
 
-from sweeps.launching import LaunchedSweep, plan, preview
+from sweeps.launching import plan, register_planned
+from sweeps.queue.opening import open_queue, steering
+from sweeps.queue.status import filled_cells, status
+from sweeps.runs.endings import Ending
+from sweeps.views.preview import preview
 from tests.conftest import TINY, tiny_store
 from tests.sweeps.test_sweep_cli import moe
 
@@ -26,27 +30,27 @@ def launch(tmp_path, cap=8, target=""):
     text += "".join(f"  {path}: {{value: {value!r}}}\n" for path, value in TINY.items() if path != "train.lr")
     path = tmp_path / "search.yaml"
     path.write_text(text)
-    return path, LaunchedSweep.register(*plan(str(path), {}))
+    return path, register_planned(*plan(str(path), {}))
 
 
 @pytest.fixture
 def agents(tmp_path):
     """Two agents' view of one sweep: queue and steering each."""
     _, sweep = launch(tmp_path)
-    backends = [sweep.backend(), sweep.backend()]
-    backends[0].publish(sweep.jobs)
-    yield [(sweep, backend, sweep.steering(backend)) for backend in backends]
-    for backend in backends:
-        backend.close()
+    queues = [open_queue(sweep), open_queue(sweep)]
+    queues[0].publish(sweep.cells)
+    yield [(sweep, queue, steering(sweep, queue)) for queue in queues]
+    for queue in queues:
+        queue.close()
 
 
 def begun(agent):
-    _, backend, steering = agent
-    return steering.begin(backend.claim())
+    _, queue, steered = agent
+    return steered.begin(queue.claim())
 
 
 def write_history(sweep, claim, losses):
-    run = sweep.prepare(claim.job)
+    run = sweep.prepare(claim.cell)
     rows = [{"epoch": epoch, "step": epoch, "val/loss": loss} for epoch, loss in enumerate(losses)]
     run.history_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return run
@@ -54,32 +58,32 @@ def write_history(sweep, claim, losses):
 
 def test_a_suggestion_is_run_with_every_seed_by_whichever_agent(agents):
     claims = [begun(agents[number % 2]) for number in range(8)]
-    values = [claim.job.values for claim in claims]
+    values = [claim.cell.values for claim in claims]
     assert [value["seed"] for value in values] == [0, 1] * 4
     for first, second in zip(values[::2], values[1::2], strict=True):
         assert first | {"seed": 1} == second
     assert len({value["train.lr"] for value in values}) == 4
     assert all(1e-4 <= value["train.lr"] <= 1e-2 for value in values)
-    assert len({claim.job.run_id for claim in claims}) == 8
+    assert len({claim.cell.run_id for claim in claims}) == 8
     assert len({claim.trial for claim in claims}) == 8
     sweep = agents[0][0]
-    assert {job.run_id for job in sweep.cells()} == {claim.job.run_id for claim in claims}
-    trials = sweep.trials(agents[1][1])
-    assert {trial.run.id for trial in trials} == {claim.job.run_id for claim in claims}
+    assert {cell.run_id for cell in filled_cells(sweep)} == {claim.cell.run_id for claim in claims}
+    cells = status(sweep, agents[1][1]).cells
+    assert {cell.run.id for cell in cells} == {claim.cell.run_id for claim in claims}
 
 
 def test_a_cell_that_comes_back_keeps_its_values_and_its_trial(agents):
     first = begun(agents[0])
-    agents[0][1].fail(first, "a fault", retry=True)
+    agents[0][1].fail(first, Ending.FAILED, "a fault", retry=True)
     again = begun(agents[1])
-    assert (again.job, again.trial, again.failures) == (first.job, first.trial, 1)
+    assert (again.cell, again.trial, again.failures) == (first.cell, first.trial, 1)
 
 
 def test_the_first_of_two_proposals_counts_for_both(agents):
     """Both ask at the same time: the slower one's trial is closed and it takes the other's values."""
-    _, backend, steering = agents[0]
-    slow_claim = backend.claim()
-    real = steering.search.ask
+    _, queue, steered = agents[0]
+    slow_claim = queue.claim()
+    real = steered.search.ask
     others = []
 
     def ask_while_another_does():
@@ -87,48 +91,50 @@ def test_the_first_of_two_proposals_counts_for_both(agents):
         others.append(begun(agents[1]))
         return mine
 
-    steering.search.ask = ask_while_another_does
-    slow = steering.begin(slow_claim)
-    assert slow.job.values["train.lr"] == others[0].job.values["train.lr"]
-    states = [trial.state.name for trial in steering.search.study.get_trials()]
+    steered.search.ask = ask_while_another_does
+    slow = steered.begin(slow_claim)
+    assert slow.cell.values["train.lr"] == others[0].cell.values["train.lr"]
+    states = [trial.state.name for trial in steered.search.study.get_trials()]
     assert sorted(states) == ["FAIL", "RUNNING", "RUNNING"]
 
 
 def test_a_run_that_is_not_among_the_best_is_stopped_early(agents):
-    sweep, backend, steering = agents[0]
+    sweep, queue, steered = agents[0]
     for losses in ([5.0, 1.0, 0.9], [5.0, 2.0]):
         good = begun(agents[0])
         run = write_history(sweep, good, losses)
-        assert steering.follow(good, run) is None
-        assert steering.follow(good, run) is None  # nothing new
+        assert steered.follow(good, run) is None
+        assert steered.follow(good, run) is None  # nothing new
     bad = begun(agents[0])
     run = write_history(sweep, bad, [5.0, 3.0])  # two of three are better, more than half
-    why = steering.follow(bad, run)
+    why = steered.follow(bad, run)
     assert why == "stopped early after epoch 1: val/loss was not among the best"
-    backend.finish(bad, None, why)
-    assert steering.finish(bad, run, stopped=True) == 3.0
-    trial = next(t for t in sweep.trials(backend) if t.run.id == bad.job.run_id)
-    assert (trial.state, trial.note) == ("finished", why)
-    sweep.requeue_missing(backend)  # it has no results, and shall have none
-    assert next(t for t in sweep.trials(backend) if t.run.id == bad.job.run_id).state == "finished"
+    queue.finish(bad, Ending.STOPPED_EARLY, why)
+    assert steered.finish(bad, run, stopped=True) == 3.0
+    cell = next(c for c in status(sweep, queue).cells if c.run.id == bad.cell.run_id)
+    assert (cell.state, cell.note) == ("finished", why)
+    queue.update(set(), failed=False)  # it has no results, and shall have none
+    assert next(c for c in status(sweep, queue).cells if c.run.id == bad.cell.run_id).state == "finished"
 
 
 def test_the_metrics_target_ends_the_sweep(tmp_path):
     _, sweep = launch(tmp_path, target=", target: 0.5")
-    backend = sweep.backend()
-    backend.publish(sweep.jobs)
-    steering = sweep.steering(backend)
-    claim = steering.begin(backend.claim())
+    queue = open_queue(sweep)
+    queue.publish(sweep.cells)
+    steered = steering(sweep, queue)
+    claim = steered.begin(queue.claim())
     run = write_history(sweep, claim, [5.0, 0.4])
-    steering.follow(claim, run)
-    backend.finish(claim, 0.4)
-    steering.finish(claim, run)
-    assert backend.waiting() == 0
-    assert {trial.note for trial in sweep.trials(backend)[1:]} == {"not run: another run reached the metric's target"}
-    backend.close()
+    steered.follow(claim, run)
+    queue.finish(claim)
+    steered.finish(claim, run)
+    assert queue.waiting() == 0
+    assert {cell.note for cell in status(sweep, queue).cells[1:]} == {
+        "not run: another run reached the metric's target"
+    }
+    queue.close()
 
 
-def test_a_dry_run_shows_places(tmp_path):
+def test_a_dry_run_shows_blank_cells(tmp_path):
     tiny_store()
     path, _ = launch(tmp_path, cap=5)
     rows = preview(*plan(str(path), {}))

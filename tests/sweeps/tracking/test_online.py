@@ -13,7 +13,7 @@ from moe.config import flat
 from moe.errors import UserError
 from probes.probing import probe_run, probe_sweep
 from probes.suite.routing_probe import RoutingProbe
-from sweeps.launching import LaunchedSweep, plan
+from sweeps.launching import plan, register_planned
 from sweeps.runs.store import RunStore
 from sweeps.tracking import session
 from sweeps.tracking.pulling import pull
@@ -243,7 +243,7 @@ def little(tmp_path):
     lines = ["method: grid", "parameters:", "  seed: {values: [0, 1]}"]
     lines += [f"  {path}: {{value: {value!r}}}" for path, value in TINY.items()]
     (tmp_path / "little.yaml").write_text("\n".join(lines) + "\n")
-    return LaunchedSweep.register(*plan(str(tmp_path / "little.yaml"), {}))
+    return register_planned(*plan(str(tmp_path / "little.yaml"), {}))
 
 
 def test_what_compares_all_runs_is_a_run_of_its_own_linked_to_their_models(wandb_server, images, tmp_path):

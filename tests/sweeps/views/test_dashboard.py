@@ -6,7 +6,7 @@ import pytest
 
 from moe.errors import UserError
 from probes.probing import probe_run
-from sweeps.launching import LaunchedSweep, plan
+from sweeps.launching import plan, register_planned
 from sweeps.training.trial import train
 from sweeps.views import dashboard
 from tests.conftest import TINY, tiny_config, tiny_store
@@ -24,7 +24,7 @@ def sweep(tmp_path):
     ]
     lines += [f"  {path}: {{value: {value!r}}}" for path, value in (TINY | {"train.epochs": 1}).items()]
     (tmp_path / "little.yaml").write_text("\n".join(lines) + "\n")
-    return LaunchedSweep.register(*plan(str(tmp_path / "little.yaml"), {}))
+    return register_planned(*plan(str(tmp_path / "little.yaml"), {}))
 
 
 @pytest.mark.slow

@@ -2,11 +2,11 @@
 
 import pytest
 
-from sweeps.launching import preview
 from sweeps.plan.spec import Cell, load_sweep
 from sweeps.runs.files import write_json
 from sweeps.runs.store import RunStore
 from sweeps.views.forecast import Forecast, epochs_behind, forecast
+from sweeps.views.preview import preview
 from tests.conftest import tiny_config
 
 SPEC = """

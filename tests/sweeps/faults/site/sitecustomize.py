@@ -52,10 +52,10 @@ def around(owner, name, seed_of, before=None, after=None):
 
 
 def local(module):
-    of_claim = lambda _arguments, claim: claim and claim.job.values["seed"]  # noqa: E731
-    around(module.LocalBackend, "claim", of_claim, after="agent:claimed")
-    of_end = lambda arguments, _: arguments[1].job.values["seed"]  # noqa: E731
-    around(module.LocalBackend, "finish", of_end, before="agent:finishing", after="agent:finished")
+    of_claim = lambda _arguments, claim: claim and claim.cell.values["seed"]  # noqa: E731
+    around(module.DatabaseQueue, "claim", of_claim, after="agent:claimed")
+    of_end = lambda arguments, _: arguments[1].cell.values["seed"]  # noqa: E731
+    around(module.DatabaseQueue, "finish", of_end, before="agent:finishing", after="agent:finished")
 
 
 def trial(module):

@@ -1,12 +1,13 @@
 """The gate against Equations 2 and 3."""
 
-import pytest
 import torch
 from torch.nn import functional as F
 
-from moe.config import GateConfig
-from moe.gate import GATES, NoisyTopKGate, keep_top_k
+from moe.gates.base import keep_top_k
+from moe.gates.noisy_top_k import NoisyTopKGate
+from moe.gates.options import NoisyTopKConfig
 from moe.routing import Routing
+from moe.testing import GateContract
 
 
 def latents(count=6, channels=5, seed=0):
@@ -32,7 +33,7 @@ def test_keep_top_k_by_hand():
 
 
 def test_evaluation_has_no_noise():
-    gate = NoisyTopKGate(5, 3, 4, 2, GateConfig()).eval()
+    gate = NoisyTopKGate(5, 3, 4, 2, NoisyTopKConfig()).eval()
     first, second = gate(latents()), gate(latents())
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a, b)
@@ -42,7 +43,7 @@ def test_evaluation_has_no_noise():
 
 
 def test_noise_has_the_scale_of_equation_3():
-    gate = NoisyTopKGate(5, 3, 4, 4, GateConfig()).train()
+    gate = NoisyTopKGate(5, 3, 4, 4, NoisyTopKConfig()).train()
     h = latents(4000)
     torch.manual_seed(0)
     routing = gate(h)
@@ -59,13 +60,13 @@ def test_noise_has_the_scale_of_equation_3():
 
 
 def test_without_noise_training_is_deterministic_and_has_no_noise_branch():
-    gate = NoisyTopKGate(5, 3, 4, 2, GateConfig(noisy=False)).train()
+    gate = NoisyTopKGate(5, 3, 4, 2, NoisyTopKConfig(noisy=False)).train()
     assert gate.noise is None
     assert torch.equal(gate(latents()).indices, gate(latents()).indices)
 
 
 def test_logits_equal_equation_2_written_out():
-    gate = NoisyTopKGate(5, 3, 4, 2, GateConfig()).eval()
+    gate = NoisyTopKGate(5, 3, 4, 2, NoisyTopKConfig()).eval()
     convolution, norm, _, _, _, linear = gate.logits
     h = latents()
     y = F.conv2d(h, convolution.weight, padding=1)
@@ -75,33 +76,19 @@ def test_logits_equal_equation_2_written_out():
     torch.testing.assert_close(gate(h).logits, expected)
 
 
-@pytest.mark.parametrize("name", GATES)
-class TestGateContract:
-    """Any gate in GATES keeps these promises."""
+class TestContract(GateContract):
+    def config(self):
+        return NoisyTopKConfig()
 
-    def test_shapes_and_sums(self, name):
-        gate = GATES[name](5, 3, 4, 2, GateConfig(kind=name))
-        routing = gate(latents())
-        assert routing.logits.shape == (6, 4)
-        assert routing.indices.shape == routing.weights.shape == (6, 2)
-        assert (routing.indices[:, 0] != routing.indices[:, 1]).all()
-        torch.testing.assert_close(routing.weights.sum(dim=1), torch.ones(6))
 
-    def test_decisions_are_float32_under_autocast(self, name):
-        gate = GATES[name](5, 3, 4, 2, GateConfig(kind=name))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            routing = gate(latents())
-        assert routing.logits.dtype == routing.weights.dtype == torch.float32
-
-    def test_gradients_reach_every_parameter_of_the_logits(self, name):
-        gate = GATES[name](5, 3, 4, 2, GateConfig(kind=name))
-        gate(latents()).weights[:, 0].sum().backward()
-        assert all(parameter.grad is not None for parameter in gate.parameters())
+class TestContractWithoutNoise(GateContract):
+    def config(self):
+        return NoisyTopKConfig(noisy=False)
 
 
 def test_given_noise_is_scaled_and_added_as_equation_3_says():
     torch.manual_seed(0)
-    gate = NoisyTopKGate(5, 3, 4, 4, GateConfig()).train()
+    gate = NoisyTopKGate(5, 3, 4, 4, NoisyTopKConfig()).train()
     h, noise = latents(), torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
     routing = gate(h, noise)
     scale = torch.log1p(torch.exp(gate.noise(h)))

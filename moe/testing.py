@@ -1,0 +1,211 @@
+"""The promises of gates, objectives and datasets as tests, for those here and those of other packages.
+
+class TestMyGate(GateContract):
+    def config(self) -> GateConfig:
+        return MyGateConfig(sharpness=2.0)
+"""
+
+import json
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from moe.config import RunConfig
+from moe.data.datasets import Dataset
+from moe.data.readers import no_progress
+from moe.errors import UserError
+from moe.gates.base import Gate
+from moe.gates.options import GateConfig
+from moe.objectives.base import Objective
+from moe.objectives.options import LossConfig
+from moe.section import Options
+
+_IMAGES, _CHANNELS, _HIDDEN, _EXPERTS, _TOP_K, _SIDE, _EMBEDDING, _CLASSES = 6, 5, 3, 4, 2, 4, 8, 3
+
+
+def _drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+class OptionsContract:
+    """The promises of the options of anything that is chosen by name."""
+
+    def config(self) -> Options:
+        """The options under test."""
+        raise NotImplementedError
+
+    def test_every_option_has_a_default_and_says_what_it_is(self) -> None:
+        """So that it can be listed and left out."""
+        for name, option in type(self.config()).offered().items():
+            assert not option.is_required(), name
+            assert option.description, name
+
+    def test_options_survive_json_and_other_processes(self) -> None:
+        """A run's config.json holds them; a run on several devices hands them over."""
+        config = self.config()
+        tree = {config.section: json.loads(json.dumps(config.model_dump(mode="json")))}
+        assert getattr(RunConfig.model_validate(tree), config.section) == config
+        assert pickle.loads(pickle.dumps(config)) == config
+
+
+class GateContract(OptionsContract):
+    """The promises that every gate keeps (`moe.gates.base.Gate`). Subclass it and return options from `config`."""
+
+    def config(self) -> GateConfig:
+        """The options of the gate under test."""
+        raise NotImplementedError
+
+    def gate(self, top_k: int = _TOP_K, seed: int = 0) -> Gate:
+        """The gate under test, with weights drawn from a seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            gate: Gate = self.config().load()(_CHANNELS, _HIDDEN, _EXPERTS, top_k, self.config())
+        return gate
+
+    def latents(self, count: int = _IMAGES, seed: int = 0) -> Tensor:
+        """Latents of so many images."""
+        return _drawn(count, _CHANNELS, _SIDE, _SIDE, seed=seed)
+
+    def test_it_is_a_gate(self) -> None:
+        """A subclass of `Gate`."""
+        assert isinstance(self.gate(), Gate)
+
+    def test_shapes_and_sums(self) -> None:
+        """K experts an image, all different, the largest first; weights that sum to 1."""
+        for training in (True, False):
+            for top_k in range(1, _EXPERTS + 1):
+                routing = self.gate(top_k).train(training)(self.latents())
+                slots = routing.indices.shape[1]
+                assert routing.logits.shape == (_IMAGES, _EXPERTS)
+                assert routing.indices.shape == routing.weights.shape == (_IMAGES, slots)
+                assert routing.indices.dtype == torch.int64
+                assert all(len(set(row)) == slots for row in routing.indices.tolist())
+                assert (routing.weights.diff(dim=1) <= 0).all()
+                torch.testing.assert_close(routing.weights.sum(dim=1), torch.ones(_IMAGES))
+
+    def test_decisions_are_float32_under_autocast(self) -> None:
+        """Bfloat16 has too few digits to tell two experts apart."""
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            routing = self.gate()(self.latents())
+        assert routing.logits.dtype == routing.weights.dtype == torch.float32
+
+    def test_an_image_is_routed_alike_in_any_company(self) -> None:
+        """In evaluation: a probe's batches are not those of training."""
+        gate, latents = self.gate().eval(), self.latents()
+        together = gate(latents)
+        for row in range(_IMAGES):
+            alone = gate(latents[row : row + 1])
+            assert torch.equal(alone.indices[0], together.indices[row])
+            torch.testing.assert_close(alone.weights[0], together.weights[row])
+
+    def test_the_same_noise_gives_the_same_routing(self) -> None:
+        """In training: a resumed run repeats its step."""
+        noise = _drawn(_IMAGES, _EXPERTS, seed=1)
+        first, second = (self.gate().train()(self.latents(), noise) for _ in range(2))
+        for one, other in zip(first, second, strict=True):
+            assert torch.equal(one, other)
+
+    def test_gradients_reach_every_parameter(self) -> None:
+        """While training; a parameter without one would break a run on several devices."""
+        gate = self.gate().train()
+        if any(True for _ in gate.parameters()):
+            gate(self.latents()).weights[:, 0].sum().backward()
+        assert all(parameter.grad is not None for parameter in gate.parameters())
+
+
+class ObjectiveContract(OptionsContract):
+    """The promises that every objective keeps (`moe.objectives.base.Objective`)."""
+
+    def config(self) -> LossConfig:
+        """The options of the objective under test."""
+        raise NotImplementedError
+
+    def objective(self) -> Objective:
+        """The objective under test, with weights drawn from a seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            objective: Objective = self.config().load()(_EMBEDDING, _CLASSES, self.config())
+        return objective
+
+    def views(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings of two views, which take gradients, and labels."""
+        a, b = _drawn(2, _IMAGES, _EMBEDDING)
+        return a.requires_grad_(), b.requires_grad_(), torch.arange(_IMAGES) % _CLASSES
+
+    def test_it_is_an_objective(self) -> None:
+        """A subclass of `Objective`, which says whether it needs labels."""
+        assert isinstance(self.objective(), Objective)
+        assert self.objective().needs_labels in (True, False)
+
+    def test_a_finite_float32_scalar_with_gradients(self) -> None:
+        """To both views; metrics have none."""
+        a, b, labels = self.views()
+        loss, metrics = self.objective()(a, b, labels)
+        assert loss.shape == ()
+        assert loss.dtype == torch.float32
+        loss.backward()
+        assert a.grad is not None
+        assert b.grad is not None
+        assert a.grad.abs().sum() > 0
+        assert b.grad.abs().sum() > 0
+        assert all(value.shape == () and not value.requires_grad for value in metrics.values())
+
+    def test_float32_whatever_the_autocast(self) -> None:
+        """Losses are sums of many terms."""
+        with torch.autocast("cpu", torch.bfloat16):
+            assert self.objective()(*self.views()).loss.dtype == torch.float32
+
+    def test_views_are_exchangeable(self) -> None:
+        """Neither is the first."""
+        a, b, labels = self.views()
+        objective = self.objective().eval()
+        torch.testing.assert_close(objective(a, b, labels).loss, objective(b, a, labels).loss)
+
+
+class DatasetContract:
+    """The promises that every dataset keeps (`moe.data.datasets.Dataset`)."""
+
+    def dataset(self) -> Dataset:
+        """The dataset under test."""
+        raise NotImplementedError
+
+    def source(self, folder: Path) -> Path | None:  # noqa: ARG002
+        """Original files for it, written into a folder; None for a dataset that is built in."""
+        return None
+
+    def test_it_describes_itself(self) -> None:
+        """One line for `moe data list`, and names for its stores that `+` does not join."""
+        dataset = self.dataset()
+        assert dataset.about.strip()
+        assert "\n" not in dataset.about
+        assert isinstance(dataset.probes, tuple)
+        assert isinstance(dataset.builtin, bool)
+        names = (dataset.train, dataset.validation, *dataset.probes)
+        assert all(name and "+" not in name and "/" not in name for name in names)
+
+    def test_a_source_that_is_not_its_own_is_a_mistake(self, tmp_path: Path) -> None:
+        """Named as such, and nothing is written."""
+        (tmp_path / "other").mkdir()
+        try:
+            self.dataset().prepare(tmp_path / "data", tmp_path / "other", no_progress)
+        except UserError:
+            assert list((tmp_path / "data").glob("*/manifest.json")) == []
+        else:
+            raise AssertionError("it took an empty folder for its source")
+
+    def test_it_makes_its_stores_and_again_the_same(self, tmp_path: Path) -> None:
+        """With progress that ends, intact, labelled where routing is watched."""
+        dataset, root = self.dataset(), tmp_path / "data"
+        source = self.source(tmp_path / "source")
+        seen: list[tuple[int, int]] = []
+        stores = dataset.prepare(root, source, lambda done, total: seen.append((done, total)))
+        by_name = {store.name: store for store in stores}
+        assert {dataset.train, dataset.validation, *dataset.probes} <= set(by_name)
+        assert {file.parent.name for file in root.glob("*/manifest.json")} == set(by_name)
+        assert seen[-1][0] == seen[-1][1]
+        for store in stores:
+            store.verify()
+        digests = [store.digest() for store in stores]
+        assert [store.digest() for store in dataset.prepare(root, source, no_progress)] == digests

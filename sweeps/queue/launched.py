@@ -1,0 +1,155 @@
+"""What a launched sweep is: its cells, what its file says, and which queue hands the cells out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moe.config import from_flat
+from sweeps.plan.spec import Cell, Sweep, budget, replicates, restore
+from sweeps.queue.storage import without_password
+from sweeps.runs.folders import SweepFolder
+from sweeps.runs.run import Run
+from sweeps.runs.store import RunStore
+
+LOCAL = "local"  # the queue of a sweep that names none
+_SERVER = "wandb"  # the queue of a sweep whose definition, written by an earlier version, names a W&B sweep
+_BLANK = "place-"
+
+
+@dataclass(frozen=True)
+class QueuedCell:
+    """One cell of a launched sweep, as its queue keeps it.
+
+    Attributes:
+        run_id: the cell's run. A blank cell, whose values are still to be found, has a number instead, such as
+            "place-00003".
+        values: the sweep's parameters for it, by dotted path; of a blank cell, its seed.
+    """
+
+    run_id: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LaunchedSweep:
+    """A sweep that was launched, here or on another machine that shares its storage.
+
+    Attributes:
+        name: what it is called by.
+        root: `MOE_HOME`.
+        cells: its cells, in order; those of a bayes sweep are blank.
+        swept: parameters that vary, in the order of its file.
+        raw: its file's contents.
+        digest: of its file.
+        steered: whether results decide how it goes on: a bayes sweep, or one with early termination.
+        queue: name of the queue that hands its cells out.
+        address: of the sweep in a service that the queue belongs to; None where there is no such service.
+        storage: URL of the queue's database; None: the one in `root`.
+    """
+
+    name: str
+    root: Path
+    cells: tuple[QueuedCell, ...] = ()
+    swept: tuple[str, ...] = ()
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+    steered: bool = False
+    queue: str = LOCAL
+    address: str | None = None
+    storage: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        sweep: Sweep,
+        cells: Sequence[Cell],
+        root: Path,
+        queue: str = LOCAL,
+        address: str | None = None,
+        storage: str | None = None,
+    ) -> "LaunchedSweep":
+        """A checked sweep file with the cells that it expands to (none for a bayes sweep), and where it is launched."""
+        queued = tuple(QueuedCell(cell.run_id, cell.values) for cell in cells) or blank_cells(sweep)
+        return cls(
+            sweep.name, root, queued, sweep.swept, sweep.raw, sweep.digest, steered(sweep), queue, address, storage
+        )
+
+    @classmethod
+    def read(cls, definition: Mapping[str, Any], root: Path, storage: str | None) -> "LaunchedSweep":
+        """From what `definition` gave, by this version or an earlier one."""
+        address = definition.get("address") or definition.get("remote")
+        return cls(
+            name=definition["name"],
+            root=root,
+            cells=tuple(QueuedCell(cell["run_id"], cell["values"]) for cell in definition["cells"]),
+            swept=tuple(definition["swept"]),
+            raw=definition["raw"],
+            digest=definition["digest"],
+            steered=definition["steered"],
+            queue=definition.get("queue") or (_SERVER if address else LOCAL),
+            address=address,
+            storage=storage or definition.get("storage"),
+        )
+
+    def definition(self) -> dict[str, Any]:
+        """What another process needs to know of it, as plain JSON types and without passwords."""
+        return {
+            "name": self.name,
+            "swept": list(self.swept),
+            "raw": dict(self.raw),
+            "digest": self.digest,
+            "steered": self.steered,
+            "cells": [{"run_id": cell.run_id, "values": cell.values} for cell in self.cells],
+            "storage": without_password(self.storage) if self.storage else None,
+            "queue": self.queue,
+            "address": self.address,
+        }
+
+    @property
+    def folder(self) -> SweepFolder:
+        """Where the sweep itself and what concerns all its runs lies."""
+        return SweepFolder(self.root, self.name)
+
+    @property
+    def store(self) -> RunStore:
+        """Where its runs lie."""
+        return RunStore(self.root)
+
+    @property
+    def file(self) -> Sweep:
+        """Its file again."""
+        return restore(self.name, self.raw, self.digest)
+
+    @property
+    def devices(self) -> int:
+        """GPUs that a run of it takes, at most."""
+        fixed = self.raw.get("parameters", {}).get("machine.devices", {}).get("value", 1)
+        return max((int(cell.values.get("machine.devices", fixed)) for cell in self.cells), default=int(fixed))
+
+    def prepare(self, cell: QueuedCell) -> Run:
+        """The cell's run; its folder and configuration are written if they are not there."""
+        run = self.store.run(cell.run_id)
+        if not run.config_file.exists():
+            self.store.create(from_flat(cell.values))
+        return run
+
+
+def steered(sweep: Sweep) -> bool:
+    """Whether results decide how a sweep goes on; not so for a plain grid or random one."""
+    return sweep.method == "bayes" or sweep.early_terminate is not None
+
+
+def blank_cells(sweep: Sweep) -> tuple[QueuedCell, ...]:
+    """One cell for every suggestion of a bayes sweep with every seed; its values are found while the sweep runs."""
+    seeds = replicates(sweep)
+    return tuple(
+        QueuedCell(f"{_BLANK}{number * len(seeds) + place:05d}", {sweep.replicate: seed})
+        for number in range(budget(sweep))
+        for place, seed in enumerate(seeds)
+    )
+
+
+def blank_number(cell: QueuedCell) -> int | None:
+    """The number of a blank cell in its sweep; None for one that has its values."""
+    return int(cell.run_id.removeprefix(_BLANK)) if cell.run_id.startswith(_BLANK) else None

@@ -1,0 +1,171 @@
+"""Queues by name, and launched sweeps by theirs.
+
+Other packages bring queues by an entry point:
+
+    [project.entry-points."moe.queues"]
+    shelf = "my_package.shelf:ShelfQueue"
+"""
+
+import dataclasses
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moe.errors import UserError, suggest, unknown
+from moe.registry import Registry
+from sweeps.plan.spec import Sweep, expand
+from sweeps.queue.base import Queue, SteerableQueue
+from sweeps.queue.launched import LaunchedSweep
+from sweeps.queue.storage import ENVIRONMENT, without_password
+from sweeps.runs.files import read_json, write_json
+from sweeps.runs.folders import HomeFolder, SweepFolder, home
+
+if TYPE_CHECKING:
+    from sweeps.queue.steering import Steering
+
+AUTO = "auto"
+
+
+def _checked(loaded: Any, _name: str) -> type[Queue]:
+    if not (isinstance(loaded, type) and issubclass(loaded, Queue)):
+        raise UserError("it is no subclass of sweeps.queue.base.Queue")
+    if missing := sorted(getattr(loaded, "__abstractmethods__", ())):
+        raise UserError(f"it has no {', '.join(missing)}")
+    return loaded
+
+
+QUEUES: Registry[type[Queue]] = Registry(
+    "backend",
+    "moe.queues",
+    {"local": "sweeps.queue.database:DatabaseQueue", "wandb": "sweeps.queue.server:ServerQueue"},
+    _checked,
+)
+
+
+def choose_queue(name: str, sweep: Sweep) -> tuple[str, str]:
+    """The queue meant by `auto` or by its name, and why.
+
+    Raises:
+        UserError: no such queue, or it cannot run this sweep.
+    """
+    if name == AUTO:
+        return _first_that_accepts(sweep)
+    if name not in QUEUES:
+        raise unknown("backend", name, [AUTO, *QUEUES])
+    offer = QUEUES[name].offer(sweep)
+    if not offer.accepted:
+        raise UserError(f"--backend {name}: {offer.why}; use --backend local, which logs to W&B all the same")
+    return name, "as asked"
+
+
+def _first_that_accepts(sweep: Sweep) -> tuple[str, str]:
+    """Of those that `auto` may take; the reason is why the others before it do not."""
+    refused: list[str] = []
+    asked = {name: queue for name, queue in QUEUES.usable().items() if queue.precedence >= 0}
+    for name in sorted(asked, key=lambda name: -asked[name].precedence):
+        offer = asked[name].offer(sweep)
+        if offer.accepted:
+            return name, "; ".join(refused) or offer.why
+        refused.append(offer.why)
+    raise UserError(f"no backend can run this sweep: {'; '.join(refused)}")
+
+
+def open_queue(sweep: LaunchedSweep) -> Queue:
+    """The queue that hands out a sweep's cells.
+
+    Raises:
+        UserError: its service does not answer, or the package that brought it is missing.
+    """
+    return QUEUES[sweep.queue](sweep)
+
+
+def steering(sweep: LaunchedSweep, queue: Queue) -> "Steering | None":
+    """What steers a bayes sweep or one with early termination; None for others.
+
+    Raises:
+        UserError: the queue is not made for such sweeps.
+    """
+    if not sweep.steered:
+        return None
+    if not isinstance(queue, SteerableQueue):
+        raise UserError(f"the backend {sweep.queue} runs no sweep whose results decide how it goes on; use local")
+    from sweeps.queue.steering import Steering  # Optuna takes a while to import
+
+    return Steering(sweep, queue)
+
+
+# --- launched sweeps ------------------------------------------------------------------------------------------------
+
+
+def names(root: Path | None = None) -> list[str]:
+    """Sweeps launched on this machine."""
+    return HomeFolder(root).sweeps()
+
+
+def open_sweep(name: str, storage: str | None = None, root: Path | None = None) -> LaunchedSweep:
+    """A launched sweep by its name or by its address in a queue's own service, which may be new to this machine.
+
+    Args:
+        name: as launched; or, of a sweep on a W&B server, ENTITY/PROJECT/SWEEP.
+        storage: database URL of its queue; None: `MOE_STORAGE`, or where it was launched.
+        root: `MOE_HOME`.
+
+    Raises:
+        UserError: there is no such sweep, or this version cannot run it.
+    """
+    root = root or home()
+    if name in names(root):
+        return _read(name, storage, root)
+    for kind, queue in QUEUES.usable().items():
+        if (found := queue.find(name)) is not None:
+            return _adopt(found, kind, name, storage, root)
+    return _fetch(name, storage, root)
+
+
+def write_down(sweep: LaunchedSweep) -> LaunchedSweep:
+    """Keep a sweep's definition here and in its queue, where other machines find it."""
+    definition = sweep.definition()
+    write_json(sweep.folder.definition, definition)
+    with closing(open_queue(sweep)) as queue:
+        queue.define(definition)
+    return sweep
+
+
+def storage_of(given: str | None) -> str | None:
+    """The URL of the queue's database, if one is named: as given, else by `MOE_STORAGE`."""
+    return given or os.environ.get(ENVIRONMENT)
+
+
+def _read(name: str, storage: str | None, root: Path) -> LaunchedSweep:
+    return LaunchedSweep.read(read_json(SweepFolder(root, name).definition), root, storage_of(storage))
+
+
+def _adopt(found: Sweep, queue: str, address: str, storage: str | None, root: Path) -> LaunchedSweep:
+    """Take in a sweep that another machine launched, under a name that no other sweep has here."""
+    known = {name: _read(name, storage, root) for name in names(root)}
+    for sweep in known.values():
+        if (sweep.queue, sweep.address) == (queue, address):
+            return sweep
+    name = found.name if found.name not in known else f"{found.name}-{address.rsplit('/', 1)[-1]}"
+    sweep = LaunchedSweep.of(found, expand(found), root, queue, address, storage_of(storage))
+    return write_down(dataclasses.replace(sweep, name=name))
+
+
+def _fetch(name: str, storage: str | None, root: Path) -> LaunchedSweep:
+    """The definition from the storage, for a machine that did not launch the sweep."""
+    url = storage_of(storage)
+    mistakes = []
+    for queue in QUEUES.usable().values() if url else ():
+        try:
+            definition = queue.stored(name, root, str(url))
+        except UserError as mistake:  # not a storage of this kind of queue
+            mistakes.append(mistake)
+            continue
+        if definition is not None:
+            write_json(SweepFolder(root, name).definition, definition)
+            return _read(name, url, root)
+    if mistakes:
+        raise mistakes[0]
+    where = without_password(url) if url else root
+    raise UserError(f'no sweep "{name}" in {where}: {suggest(name, names(root))}')
