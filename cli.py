@@ -75,7 +75,10 @@ def _train(config: Path | None, assignments: list[str]) -> None:
     from sweeps.plan.config_files import run_config
     from sweeps.training.trial import train
 
-    train(run_config(config, assignments), group=os.environ.get("MOE_SWEEP"), report=out.print)
+    run = run_config(config, assignments)
+    for path, why in run.unread([pair.partition("=")[0] for pair in assignments]).items():
+        err.print(f"{path} does not count with {why}", markup=False)
+    train(run, group=os.environ.get("MOE_SWEEP"), report=out.print)
 
 
 def _flags(arguments: "Sequence[str]") -> list[str]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, Self, Union, get_args, get_origin
 
@@ -129,6 +129,20 @@ class RunConfig(Section):
                 tree[section][name] = _defaults()[section][name]
         return tree
 
+    def unread(self, paths: Collection[str]) -> dict[str, str]:
+        """Which of these settings, by dotted path, this run does not read, and what was chosen instead.
+
+        They make no other run. For example ``{"gate.noisy": "gate.kind=soft"}``.
+        """
+        found = {}
+        for chosen in (self.gate, self.loss):
+            own = {f"{chosen.section}.{option}" for option in type(chosen).model_fields}
+            why = f"{chosen.section}.{chosen.choice}={chosen.named()}"
+            for path in paths:
+                if path in chosen.ignored or (path.startswith(f"{chosen.section}.") and path not in own):
+                    found[path] = why
+        return found
+
     def _hashed(self, name: str) -> Any:
         value = getattr(self, name)
         return value.hashed() if isinstance(value, Section) else value
@@ -186,22 +200,6 @@ def parameter_types() -> dict[str, Any]:
                 if known != annotation:
                     types[path] = Union[known, annotation]  # noqa: UP007 - of types known only now
     return types
-
-
-def unread(values: Mapping[str, Any]) -> dict[str, str]:
-    """Which of these settings, by dotted path, the run that they ask for would not read, and because of what.
-
-    Returns:
-        path -> ``gate.kind=top_k``; such a setting makes no other run.
-    """
-    found = {}
-    for section, choice in CHOICES.items():
-        kind = choice.registry[values.get(choice.path, _defaults()[section][choice.base.choice])]
-        own = {f"{section}.{option}" for option in kind.model_fields}
-        for given in values:
-            if given in kind.ignored or (given.startswith(f"{section}.") and given not in own):
-                found[given] = f"{choice.path}={kind.named()}"
-    return found
 
 
 def readers(path: str) -> list[dict[str, Any]]:

@@ -151,6 +151,7 @@ def _print_plan(
     """What a launch would do, and how long it would take."""
     from sweeps import launching
     from sweeps.agents.crew import Crew
+    from sweeps.plan.collapse import collapsed
     from sweeps.queue.launched import LOCAL
     from sweeps.queue.opening import AUTO, choose_queue
     from sweeps.runs.store import RunStore
@@ -159,6 +160,8 @@ def _print_plan(
 
     sweep, cells = launching.plan(spec, overrides)
     choose_queue(LOCAL if backend == AUTO else backend, sweep)  # a plan asks no server, unless it is named
+    if same := collapsed(sweep, cells):
+        err.print(same, markup=False)
     rows = preview(sweep, cells, storage)
     size = max((cell.config.machine.devices for cell in cells), default=1)
     missing = [(row["config"], row["epochs_left"]) for row in rows if row["state"] != "finished"]

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from moe.config import DataConfig, from_flat
 from sweeps.agents import cluster, cluster_status
 from sweeps.agents.crew import Agents, Crew
+from sweeps.plan.collapse import collapsed
 from sweeps.plan.spec import Cell, Sweep, expand, load_sweep, with_overrides
 from sweeps.queue.base import Queue
 from sweeps.queue.launched import LOCAL, LaunchedSweep, QueuedCell
@@ -175,6 +176,8 @@ def register(
         check_available(data)
     launched = register_planned(sweep, cells, chosen, storage)
     reporter.note(f"backend {chosen}: {why}")
+    if same := collapsed(sweep, cells):
+        reporter.note(same)
     return launched
 
 

@@ -1,12 +1,14 @@
 import json
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from moe.config import (
     RunConfig,
+    TrainConfig,
     flat,
     from_flat,
     is_number,
@@ -15,6 +17,7 @@ from moe.config import (
     parse_assignments,
 )
 from moe.errors import UserError
+from moe.section import Later
 
 
 def test_defaults_are_the_papers_recipe():
@@ -123,3 +126,36 @@ def test_assignments_take_small_numbers_as_shells_write_them():
 def test_bad_assignments_are_refused(pair):
     with pytest.raises(UserError, match=r"KEY=VALUE|unknown parameter"):
         parse_assignments([pair])
+
+
+class TestIdentityThatSurvivesGrowth:
+    """An option that a later version adds renames no run that does not use it."""
+
+    class Grown(TrainConfig):
+        warmup: Annotated[int, Later(0)] = Field(5, ge=0, description="a later version's, on by default")
+
+    def identity(self, train):
+        return RunConfig().model_copy(update={"train": train}).identity()
+
+    def test_with_the_value_that_means_as_before_the_id_is_that_of_before(self):
+        assert self.identity(self.Grown(warmup=0)) == RunConfig().identity()
+        assert self.identity(self.Grown(warmup=0, lr=1e-3)) == self.identity(TrainConfig(lr=1e-3))
+
+    def test_any_other_value_is_another_run_the_default_too(self):
+        ids = {self.identity(self.Grown(warmup=warmup)) for warmup in (0, 1, 5)}
+        assert len(ids) == 3
+        assert self.identity(self.Grown()) == self.identity(self.Grown(warmup=5))
+
+    def test_what_an_objective_does_not_read_makes_no_other_run(self):
+        supervised = from_flat({"loss.objective": "supervised"})
+        for path, value in {"loss.temperature": 0.07, "loss.projection": 7}.items():
+            other = from_flat({"loss.objective": "supervised", path: value})
+            assert other == supervised
+            assert other.unread([path]) == {path: "loss.objective=supervised"}
+        assert supervised.hashed()["loss"] == {
+            "objective": "supervised", "importance_weight": 0.1, "temperature": 0.5, "projection": 128
+        }  # fmt: skip
+
+    def test_an_option_that_no_gate_has_is_refused(self):
+        with pytest.raises(UserError, match=r'unknown parameter "gate\.nosy": did you mean "gate\.noisy"'):
+            from_flat({}, {"gate": {"nosy": True}})
