@@ -11,7 +11,7 @@ from rich.table import Table
 from moe.errors import UserError
 from sweeps.commands import app as sweep_app
 from sweeps.console import Json, Set, SweepName, err, out, print_json, progress_bar
-from sweeps.runs.exit_codes import FAILURE, INTERRUPTED, USER_MISTAKE, InterruptedRunError
+from sweeps.runs.endings import FAILURE, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -202,7 +202,7 @@ def _list_probes(as_json: bool) -> None:
 @app.command("compare")
 def compare_command(
     sweep: SweepName,
-    html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
+    html: Annotated[Path | None, typer.Option(hidden=True, help="As moe report.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write the table as LaTeX.")] = None,
     as_json: Json = False,
@@ -218,9 +218,28 @@ def compare_command(
         out.print(compare.terminal_table(comparison))
     for path, render in ((html, report.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(render(comparison), encoding="utf-8")
-            err.print(f"wrote {path}")
+            _write(path, render(comparison))
+
+
+@app.command("report")
+def report_command(
+    sweep: SweepName,
+    html: Annotated[Path, typer.Option(help="Where to write the page.")],
+) -> None:
+    """Write a sweep as one page that needs nothing else: findings, comparison, training, experts, figures."""
+    from sweeps.queue.opening import open_sweep
+    from sweeps.views import compare, report
+
+    _write(html, report.to_html(compare.compare(open_sweep(sweep))))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}; name another place") from None
+    err.print(f"wrote {path}")
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -343,7 +362,7 @@ def _fail(error: BaseException, code: int) -> NoReturn:
         traceback.print_exception(error)
     name = "" if code == USER_MISTAKE else f"{type(error).__name__}: "
     err.print(f"error: {name}{error}", markup=False)
-    if code == FAILURE and not os.environ.get("MOE_DEBUG"):
+    if code in (FAILURE, OUT_OF_MEMORY) and not os.environ.get("MOE_DEBUG"):
         err.print("(`moe --debug ...` shows where)", markup=False)
     raise SystemExit(code)
 
@@ -351,13 +370,15 @@ def _fail(error: BaseException, code: int) -> NoReturn:
 def main() -> None:
     """Run the command; mistakes end with one sentence and code 2, failures with code 1."""
     try:
-        app()
+        app(prog_name="moe")
     except UserError as error:
         _fail(error, USER_MISTAKE)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:  # noqa: BLE001 - the one place where a failure becomes a message
-        _fail(error, INTERRUPTED if isinstance(error, InterruptedRunError) else FAILURE)
+        code = exit_code_of(error)
+        in_sweep = "MOE_SWEEP" in os.environ  # an agent reads the code, and makes room after a lack of memory
+        _fail(error, code if in_sweep or code != OUT_OF_MEMORY else FAILURE)
 
 
 if __name__ == "__main__":

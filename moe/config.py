@@ -20,19 +20,23 @@ from moe.errors import UserError, suggest
 from moe.gates.options import GATES, AnyGate, GateConfig, NoisyTopKConfig
 from moe.objectives.options import OBJECTIVES, AnyLoss, ContrastiveConfig, LossConfig
 from moe.registry import Registry
-from moe.section import Fraction, Options, Positive, Range, Section, sentence
+from moe.section import Fraction, Options, Positive, Range, Section, sentence, shown
+
+_LONGEST = 10_000  # characters of a value
+_LARGEST = 2**63
+_NO_VALUE = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class ModelConfig(Section):
     """The network (Section 3, Figure 1)."""
 
-    experts: int = Field(4, ge=1, description="number of experts E")
+    experts: int = Field(4, ge=1, le=4096, description="number of experts E")
     top_k: int = Field(2, ge=1, description="experts that process each image, k")
     width: float = Field(1.0, gt=0, le=4, description="multiplies every channel count; 1 is the paper's")
     gate_after: int = Field(3, ge=1, le=4, description="shared blocks before the gate")
     constant_params: bool = Field(True, description="divide the experts' widths by sqrt(E)")
-    embedding: int = Field(256, ge=1, description="readout size before scaling by width / sqrt(E)")
-    gate_channels: int = Field(64, ge=1, description="channels of the gate's convolution, before width")
+    embedding: int = Field(256, ge=1, le=2**20, description="readout size before scaling by width / sqrt(E)")
+    gate_channels: int = Field(64, ge=1, le=2**20, description="channels of the gate's convolution, before width")
 
     @model_validator(mode="after")
     def _top_k_fits(self) -> Self:
@@ -302,9 +306,23 @@ def parse_assignments(pairs: list[str], where: str = "") -> dict[str, Any]:
         path, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f'{where}"{pair}" is not KEY=VALUE, for example model.experts=8')
-        try:  # W&B hands a null over as the text None
-            values[path] = None if text == "None" else yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
-            raise UserError(f'{where}"{pair}": {text} is not a value in YAML; check its brackets and quotes') from None
+        try:
+            values[path] = _value(text)
+        except _NO_VALUE:
+            written = shown.repr(text)[1:-1]
+            problem = f"{written} is not a value in YAML; check its brackets and quotes"
+            raise UserError(f'{where}"{path}={written}": {problem}') from None
     check_paths(values, where)
     return values
+
+
+def _value(text: str) -> Any:
+    """What a word stands for in YAML. W&B hands a null over as the text None."""
+    if text in ("", "None"):
+        return None if text else ""
+    if len(text) > _LONGEST or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise ValueError("a few aliases of aliases stand for more values than fit into memory")
+    value = yaml.safe_load(text)
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError("no program but Python takes such a number")
+    return value

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from moe.errors import UserError
 from sweeps.console import Json, Set, Storage, SweepName, err, out, print_json
-from sweeps.runs.exit_codes import FAILURE
+from sweeps.runs.endings import FAILURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moe.config import DataConfig
+from moe.data.files import is_folder
 from moe.data.readers import Progress, ReadOptions, no_progress, read_images
-from moe.data.staging import staged
+from moe.data.staging import check_name, staged
 from moe.data.stl10 import is_stl10
 from moe.data.store import Images, ImageStore, data_root, fill, store_names, write_store
 from moe.data.things import is_things, read_things
@@ -169,6 +170,8 @@ def import_images(
         UserError: the name is taken, or the images cannot be read; a store of that name stays as it was.
     """
     root = data_root()
+    check_name(name, root, replace=replace)
+    is_folder(path)  # or says that nothing is there
     things = labels is None and is_things(path)
     _check_own_name(name, path, things=things)
     if is_stl10(path):

@@ -1,5 +1,6 @@
 """Reading files that somebody else wrote: regular ones only, of a bounded size, as text in a known encoding."""
 
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,31 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def reason(error: Exception) -> str:
+    """The first line of an error as part of a sentence, or the error's kind where it says nothing."""
+    said = getattr(error, "strerror", None) or str(error)
+    line = next((line for line in str(said).splitlines() if line.strip()), type(error).__name__)
+    return line.strip().rstrip(":;").encode("utf-8", "backslashreplace").decode()[:200]
+
+
+def counted(count: int, what: str) -> str:
+    """A count and its noun: "1 image", "2,000 images"."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def first_few(names: Sequence[str]) -> str:
     """Up to five names, and how many more there are."""
     shown = ", ".join(names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5:,} more"  # noqa: PLR2004
+
+
+def is_folder(path: Path) -> bool:
+    """Whether what is there is a folder.
+
+    Raises:
+        UserError: nothing is there, or it cannot be reached.
+    """
+    return stat.S_ISDIR(_status(path).st_mode)
 
 
 def regular(path: Path) -> int:
@@ -27,18 +49,22 @@ def regular(path: Path) -> int:
     Raises:
         UserError: it does not exist, cannot be reached, or is a folder, device or pipe.
     """
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        raise UserError(f"{printable(str(path))} does not exist") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{printable(str(path))!r:.300} cannot be read ({reason})") from None
+    found = _status(path)
     if stat.S_ISDIR(found.st_mode):
         raise UserError(f"{printable(str(path))} is a folder, not a file")
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"{printable(str(path))} is a device or a pipe, not a file")
     return found.st_size
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise UserError(f"{printable(str(path))} does not exist") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{printable(str(path))!r:.300} cannot be read ({reason})") from None
 
 
 def read_text(path: Path) -> str:

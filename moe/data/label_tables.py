@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from moe.data.files import first_few, printable, read_text
+from moe.data.files import counted, first_few, printable, read_text
 from moe.data.names import Names, looks_like_a_file
 from moe.errors import UserError
 
@@ -274,9 +274,11 @@ def _notes(
     if not layout.header:
         notes.append(f"{file} has no header; its first row is data")
     if unmatched:
-        notes.append(f"{len(unmatched):,} of {len(rows):,} rows of {file} match no image: {first_few(unmatched)}")
+        notes.append(
+            f"{len(unmatched):,} of {counted(len(rows), 'row')} of {file} without image: {first_few(unmatched)}"
+        )
     if without:
-        notes.append(f"{len(without):,} images have no row in {file}: {first_few(without)}")
+        notes.append(f"{counted(len(without), 'image')} without a row in {file}: {first_few(without)}")
     if repeats:
-        notes.append(f"{repeats:,} rows of {file} repeat another")
+        notes.append(f"{counted(repeats, 'row')} of {file} said twice")
     return notes

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe.data.arrays import plain_array
-from moe.data.files import first_few, printable, read_lines, regular
+from moe.data.files import counted, first_few, printable, read_lines, regular
 from moe.data.label_tables import Labels, read_table, table_in_lines
 from moe.errors import UserError
 
@@ -110,7 +110,7 @@ def checked(read: Labels, count: int, name: str, found: str) -> Labels:
         )
     _check_minus_one(known, found)
     if unknown := sum(not value for value in read.values):
-        read.notes.append(f"{unknown:,} of {count:,} images have no label")
+        read.notes.append(f"{unknown:,} of {counted(count, 'image')} without a label")
     if not any(read.values):
         raise UserError(f"{found} has no label for any image")
     distinct = len({value for value in read.values if value})

@@ -12,15 +12,17 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
+from moe.data.files import reason
 from moe.data.sources import ZIP_DAMAGE, ImageFile
 from moe.errors import UserError
 
@@ -31,9 +33,11 @@ _DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticE
            MemoryError, RuntimeError, AssertionError, struct.error, zlib.error, *ZIP_DAMAGE)  # fmt: skip
 _LARGE = 25_000_000  # pixels from which a picture is shrunk piece by piece
 _MOST_BYTES = 850_000_000  # that one decoded picture may take
+_INFLATED, _MOST_INFLATED = 16_000_000, 500_000_000  # pixels of one such picture, and of all together; see Bombs
 _BAND = 4_000_000  # pixels that are handled at a time in a large picture
 # decoders that need more than the finished picture
-_OVERHEAD = {"TIFF": 1.5, "GIF": 2, "WEBP": 2, "AVIF": 2, "HEIF": 2, "JPEG2000": 5}
+_OVERHEAD = {"TIFF": 1.8, "GIF": 2, "WEBP": 2, "AVIF": 2, "HEIF": 2, "JPEG2000": 5}
+_ROWS_PER_STRIP = 278
 _ONE_BYTE_MODES = ("1", "L", "P")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
@@ -75,28 +79,45 @@ class Decoded(NamedTuple):
     frames: bool
 
 
-@dataclass
 class Bombs:
-    """Counts the pixels of large pictures that come from next to no bytes, and stops at 500 million of them."""
+    """Refuses sets of pictures that unpack from next to nothing to more than 500 million pixels.
 
-    pixels: int = 0
-    pictures: int = 0
+    One is a scan of an almost empty page; at the first of them all pictures are looked at, before it is decoded.
+    """
 
-    def check(self, path: str, size: tuple[int, int], encoded: int) -> None:
-        """Count one picture.
+    def __init__(self, files: Sequence[ImageFile]) -> None:
+        self._files, self._judged = files, False
+
+    def check(self, size: tuple[int, int], encoded: int) -> None:
+        """Look at one picture: its width and height, and the bytes of its file.
 
         Raises:
-            UserError: it is one too many.
+            UserError: the pictures together unpack beyond measure.
         """
-        pixels = size[0] * size[1]
-        if pixels < 16_000_000 or encoded * 200 > pixels:  # noqa: PLR2004 - a blank page has more than a byte for 200 pixels
-            return
-        self.pixels, self.pictures = self.pixels + pixels, self.pictures + 1
-        if self.pixels > 500_000_000:  # noqa: PLR2004
-            raise UserError(
-                f"{self.pictures} pictures up to {path} unpack from next to nothing to {self.pixels / 1e6:,.0f} "
-                "million pixels, as a decompression bomb does; if they are real, scale them down before the import"
-            )
+        if _is_inflated(size, encoded) and not self._judged:
+            self._judged = True
+            self._judge()
+
+    def _judge(self) -> None:
+        pixels, pictures = 0, 0
+        for file in self._files:
+            try:
+                (width, height), encoded = _size_and_bytes(file)
+            except BadPictureError:
+                continue
+            if _is_inflated((width, height), encoded):
+                pixels, pictures = pixels + width * height, pictures + 1
+            if pixels > _MOST_INFLATED:
+                raise UserError(
+                    f"{pictures} pictures up to {file.path} unpack from next to nothing to {pixels / 1e6:,.0f} million "
+                    "pixels, as a decompression bomb does; if they are real, scale them down before the import"
+                )
+
+
+def _is_inflated(size: tuple[int, int], encoded: int) -> bool:
+    """Whether a large picture has less than a byte for 200 pixels."""
+    pixels = size[0] * size[1]
+    return pixels >= _INFLATED and encoded * 200 < pixels
 
 
 @cache
@@ -128,13 +149,17 @@ def size_of(file: ImageFile, bombs: Bombs) -> tuple[int, int]:
 
     Raises:
         BadPictureError: it is none.
-        UserError: too many of these pictures look like decompression bombs.
+        UserError: the pictures unpack beyond measure.
     """
+    size, encoded = _size_and_bytes(file)
+    bombs.check(size, encoded)
+    return size
+
+
+def _size_and_bytes(file: ImageFile) -> tuple[tuple[int, int], int]:
     data = _bytes(file)
     with _pillow():
-        size = _twice(file.path, data, _size)
-    bombs.check(file.path, size, len(data))
-    return size
+        return _twice(file.path, data, _size), len(data)
 
 
 def decode(file: ImageFile, side: int, bombs: Bombs) -> Decoded:
@@ -142,13 +167,13 @@ def decode(file: ImageFile, side: int, bombs: Bombs) -> Decoded:
 
     Raises:
         BadPictureError: it is damaged, or too large for bounded memory.
-        UserError: too many of these pictures look like decompression bombs.
+        UserError: the pictures unpack beyond measure.
     """
     data = _bytes(file)
 
     def decoded(stream: io.BytesIO) -> Decoded:
         with Image.open(stream, formats=_formats()) as image:
-            bombs.check(file.path, image.size, len(data))
+            bombs.check(image.size, len(data))
             return _decoded(image, side)
 
     with _pillow():
@@ -159,7 +184,7 @@ def _bytes(file: ImageFile) -> bytes:
     try:
         data = file.read()
     except ZIP_DAMAGE as error:
-        raise BadPictureError(file.path, f"not readable ({_line(error)})") from None
+        raise BadPictureError(file.path, f"not readable ({reason(error)})") from None
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and "HEIF" not in _formats():
         raise NeedsHeifError(file.path, "a HEIC picture (`pip install 'moe-experts[heic]'` reads it)")
     return data
@@ -170,17 +195,12 @@ def _twice(path: str, data: bytes, read: Callable[[io.BytesIO], _Result]) -> _Re
     try:
         return read(io.BytesIO(data))
     except _DAMAGE as error:
-        reason = f"not a readable image ({_line(error)})"
+        said = reason(error)
+        said = "cannot identify it" if said.startswith("cannot identify image file") else said
     if data.startswith(_PNG):
         with contextlib.suppress(*_DAMAGE):
             return read(io.BytesIO(_without_texts(data)))
-    raise BadPictureError(path, reason)
-
-
-def _line(error: Exception) -> str:
-    text = (str(error).splitlines() or [""])[0]
-    text = "cannot identify it" if text.startswith("cannot identify image file") else text
-    return text.encode("utf-8", "backslashreplace").decode()[:200] or type(error).__name__
+    raise BadPictureError(path, f"not a readable image ({said})")
 
 
 def _size(stream: io.BytesIO) -> tuple[int, int]:
@@ -202,9 +222,8 @@ def _without_texts(data: bytes) -> bytes:
 
 def _decoded(image: Image.Image, side: int) -> Decoded:
     frames = _has_frames(image)
-    large = image.width * image.height > _LARGE
-    stored = image.width * image.height
-    if large:
+    stored = image.size
+    if image.width * image.height > _LARGE:
         image.draft("RGB" if image.mode == "RGB" else "L", (4 * side, 4 * side))  # a JPEG is decoded at a fraction
     _check_memory(image, stored)
     image.load()
@@ -228,13 +247,18 @@ def _has_frames(image: Image.Image) -> bool:
         return False
 
 
-def _check_memory(image: Image.Image, stored: int) -> None:
+def _check_memory(image: Image.Image, stored: tuple[int, int]) -> None:
+    """Refuse a picture that takes too much memory to decode; a JPEG may be decoded at a fraction of `stored`."""
     each = 1 if image.mode in _ONE_BYTE_MODES else 4
-    needed = image.width * image.height * each * _OVERHEAD.get(image.format or "", 1)
-    if image.info.get("progressive"):
-        needed += 6 * stored  # coefficients of the whole picture
+    overhead = _OVERHEAD.get(image.format or "", 1)
+    if isinstance(image, TiffImageFile) and int(image.tag_v2.get(_ROWS_PER_STRIP, 1)) * 2 < stored[1]:
+        overhead = 1.1
+    needed = image.width * image.height * each * overhead
+    if isinstance(image, JpegImageFile) and image.info.get("progressive"):
+        shares = [across * down for _, across, down, _ in image.layer]
+        needed += 2 * stored[0] * stored[1] * sum(shares) / max(shares)  # the coefficients of the whole picture
     if needed > _MOST_BYTES:
-        raise OSError(f"{image.width}x{image.height} pixels are too many to be read here; scale it down")
+        raise OSError(f"{stored[0]}x{stored[1]} pixels are too many to be read here; scale it down")
 
 
 def _orientation(image: Image.Image) -> int:

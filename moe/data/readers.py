@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from moe.data.arrays import npz_arrays, plain_array
-from moe.data.files import first_few, printable, regular
+from moe.data.files import counted, first_few, is_folder, printable, regular
 from moe.data.label_tables import Labels
 from moe.data.labels import array_labels, checked, classify, read_labels
-from moe.data.names import without_suffix
+from moe.data.names import natural, without_suffix
 from moe.data.pictures import BadPictureError, Bombs, NeedsHeifError, decode, fitted, size_of
 from moe.data.pixels import pixel_file
 from moe.data.sources import Found, ImageFile, folder_files, open_zip, zip_files
@@ -128,7 +128,7 @@ def read_images(
 
 def _read(path: Path, options: ReadOptions, listed: _Listed) -> _Read:
     shown = printable(str(path))
-    if path.is_dir():
+    if is_folder(path):
         return _read_files(folder_files(path, options.folders), shown, options, listed)
     regular(path)
     if path.suffix.lower() == ".npy":
@@ -151,8 +151,9 @@ def _read_files(found: Found, source: str, options: ReadOptions, listed: _Listed
     bad = _BadPictures(source, options.skip_bad)
     scratch, files = options.scratch or Path(), found.files
     listed([file.path for file in files])
-    side = options.size or _common_side(files, bad, found.notes)
-    transparent, frames, bombs = 0, 0, Bombs()
+    bombs = Bombs(files)
+    side = options.size or _common_side(files, bombs, bad, found.notes)
+    transparent, frames = 0, 0
     kept: list[int] = []
     with pixel_file(scratch / "images.npy", len(files), side) as pixels:
         for place, file in enumerate(files):
@@ -169,11 +170,11 @@ def _read_files(found: Found, source: str, options: ReadOptions, listed: _Listed
     notes = [*found.notes, *bad.notes()]
     paths = [files[place].path for place in kept]
     if empty := found.empty_folders(paths):
-        notes.append(f"{len(empty):,} folders have no picture that was read: {first_few(empty)}")
+        notes.append(f"{counted(len(empty), 'folder')} without a picture that was read: {first_few(empty)}")
     if transparent:
-        notes.append(f"{transparent:,} pictures are transparent in places and were laid on white")
+        notes.append(f"{counted(transparent, 'picture')} with transparency laid on white")
     if frames:
-        notes.append(f"{frames:,} pictures have several frames, of which the first was read")
+        notes.append(f"{counted(frames, 'picture')} with several frames, of which the first was read")
     return _Read(np.load(scratch / "images.npy", mmap_mode="r"), paths, kept, notes, bad.reasons)
 
 
@@ -182,15 +183,21 @@ class _BadPictures:
 
     def __init__(self, source: str, skip: bool) -> None:
         self._source, self._skip = source, skip
-        self.reasons: dict[str, str] = {}
-        self._needs: list[str] = []
-        self._other: list[str] = []
+        self._found: dict[str, BadPictureError] = {}
 
     def add(self, error: BadPictureError) -> None:
         """Note one picture."""
-        if error.path not in self.reasons:
-            self.reasons[error.path] = error.reason
-            (self._needs if isinstance(error, NeedsHeifError) else self._other).append(error.path)
+        self._found.setdefault(error.path, error)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """The reason of each, in natural order of their names."""
+        return {path: self._found[path].reason for path in sorted(self._found, key=natural)}
+
+    def _split(self) -> tuple[list[str], list[str]]:
+        """Those that lack only their decoder, and the others."""
+        needs = [path for path in self.reasons if isinstance(self._found[path], NeedsHeifError)]
+        return needs, [path for path in self.reasons if path not in set(needs)]
 
     def judge(self, kept: int) -> None:
         """End the import if there is reason to.
@@ -198,35 +205,32 @@ class _BadPictures:
         Raises:
             UserError: pictures are damaged and may not be skipped, or none is left.
         """
-        first = next(iter(self._other or self._needs), None)
-        if first is None or (kept and (self._skip or not self._other)):
+        needs, other = self._split()
+        named = other or needs
+        if not named or (kept and (self._skip or not other)):
             return
-        said, count = f"{first} is {self.reasons[first]}", len(self._other or self._needs)
-        more = f", and {count - 1:,} more: {first_few((self._other or self._needs)[1:])}" if count > 1 else ""
-        ways = (
-            "mend or remove it, or pass --skip-bad to leave out what is bad"
-            if kept
-            else "none of its pictures can be read"
-        )
-        raise UserError(f"{said}{more}; in {self._source}: {ways}" if not kept else f"{said}{more}; {ways}")
+        more = f", and {len(named) - 1:,} more: {first_few(named[1:])}" if len(named) > 1 else ""
+        them = "it" if len(named) == 1 else "them"
+        way = f"mend or remove {them}, or pass --skip-bad to leave {them} out"
+        if not kept:
+            way = f"none of the pictures in {self._source} can be read"
+        raise UserError(f"{named[0]} is {self.reasons[named[0]]}{more}; {way}")
 
     def notes(self) -> list[str]:
         """What was left out."""
+        needs, other = self._split()
         notes = []
-        if self._needs:
-            notes.append(
-                f"{len(self._needs):,} HEIC pictures left out (`pip install 'moe-experts[heic]'` reads them): "
-                + first_few(self._needs)
-            )
-        if self._other:
-            notes.append(f"{len(self._other):,} pictures that cannot be read left out: {first_few(self._other)}")
+        if needs:
+            count = counted(len(needs), "HEIC picture")
+            notes.append(f"{count} left out (`pip install 'moe-experts[heic]'` reads HEIC): {first_few(needs)}")
+        if other:
+            notes.append(f"{counted(len(other), 'picture')} left out, not readable: {first_few(other)}")
         return notes
 
 
-def _common_side(files: Sequence[ImageFile], bad: _BadPictures, notes: list[str]) -> int:
+def _common_side(files: Sequence[ImageFile], bombs: Bombs, bad: _BadPictures, notes: list[str]) -> int:
     """The side of all pictures, if they are squares of one size that is not too large to keep; else 96."""
     sizes: set[tuple[int, int]] = set()
-    bombs = Bombs()
     for file in files:
         try:
             sizes.add(size_of(file, bombs))
@@ -279,6 +283,6 @@ def _folder_labels(paths: Sequence[str]) -> Labels | None:
         if len(set(values) - {""}) > 1:
             notes = [f"the classes are the folders {level} above the images' own"] if level else []
             if without := [path for path, value in zip(paths, values, strict=True) if not value]:
-                notes.append(f"{len(without):,} images lie in no class folder: {first_few(without)}")
+                notes.append(f"{counted(len(without), 'image')} in no class folder: {first_few(without)}")
             return Labels(values, notes)
     return None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from moe.data.files import first_few, printable, regular
+from moe.data.files import counted, first_few, printable, reason, regular
 from moe.data.names import SUFFIXES, natural, without_suffix
 from moe.errors import UserError
 
@@ -87,7 +87,10 @@ class Found:
         Raises:
             UserError: there are no pictures, or two have the same id.
         """
-        held = ", ".join(f"{count} {suffix}" for suffix, count in self.others.most_common(5))
+        held = ", ".join(
+            f"{count} {suffix}"
+            for suffix, count in sorted(self.others.items(), key=lambda pair: (-pair[1], pair[0]))[:5]
+        )
         if not self.files:
             has = f"it has {held}" if held else "it is empty"
             raise UserError(f"no images in {source} (looked for {', '.join(SUFFIXES)}; {has})")
@@ -100,12 +103,12 @@ class Found:
                 )
             first[file.id] = file.path
         if self.by_content:
-            count = len(self.by_content)
-            self.notes.append(f"{count:,} pictures without a usual suffix: {first_few(self.by_content)}")
+            count = counted(len(self.by_content), "picture")
+            self.notes.append(f"{count} known by content, not by suffix: {first_few(self.by_content)}")
         if held:
-            self.notes.append(f"{self.others.total():,} other files left out: {held}")
+            self.notes.append(f"{counted(self.others.total(), 'other file')} left out: {held}")
         if self.hidden:
-            self.notes.append(f"{self.hidden:,} hidden pictures left out")
+            self.notes.append(f"{counted(self.hidden, 'hidden picture')} left out")
         return self
 
     def empty_folders(self, kept: Sequence[str]) -> list[str]:
@@ -187,7 +190,7 @@ def open_zip(path: Path, password: str | None) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except ZIP_DAMAGE as error:
         raise UserError(
-            f"{found} is a damaged zip ({_line(error)}), as after a download that broke off; fetch it again"
+            f"{found} is a damaged zip ({reason(error)}), as after a download that broke off; fetch it again"
         ) from None
     try:
         check_unpacked(archive.infolist(), found, regular(path))
@@ -227,11 +230,7 @@ def _check_readable(archive: zipfile.ZipFile, found: str, password: str | None) 
             with archive.open(locked[0]) as file:
                 file.read(1)
         except ZIP_DAMAGE as error:
-            raise UserError(f"{found} does not open with this --password ({_line(error)})") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(f"{found} does not open with this --password ({reason(error)})") from None
 
 
 def zip_files(archive: zipfile.ZipFile, source: str) -> Found:

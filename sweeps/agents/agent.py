@@ -3,9 +3,8 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
@@ -18,12 +17,12 @@ from sweeps.queue.base import Claim, LeaseLostError
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.leases import BEAT, LEASE
 from sweeps.queue.opening import open_queue, steering
-from sweeps.runs.exit_codes import INTERRUPTED, USER_MISTAKE
+from sweeps.runs.endings import Ending, ending_of_exit
 from sweeps.runs.run import Run
+from sweeps.runs.signals import handling
 
 FAILURES = 3
 _POLL, _STOP_POLL = 0.2, 2.0
-_MEMORY = ("out of memory", "OutOfMemoryError", "MemoryError")
 _TAIL = 20
 
 T = TypeVar("T")
@@ -76,10 +75,12 @@ def work(
     return finished
 
 
-class _Early(str):
-    """Why a run was ended early, which is no failure."""
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended, and why in one line."""
 
-    __slots__ = ()
+    ending: Ending
+    reason: str
 
 
 class Agent:
@@ -113,7 +114,7 @@ class Agent:
     def run(self) -> int:
         """Work until nothing waits; returns the number of cells that this agent finished."""
         finished, idle = 0, None
-        with _on_signal(self._stop):
+        with handling(self._stop):
             try:
                 while not self._should_stop():
                     claim = patiently(self.queue.claim)
@@ -146,7 +147,7 @@ class Agent:
             self._spare.kill()
             self._spare = None
 
-    def _stop(self) -> None:
+    def _stop(self, _number: int) -> None:
         self._stopping = True
 
     def _should_stop(self) -> bool:
@@ -172,7 +173,8 @@ class Agent:
         except (LeaseLostError, OperationalError):
             raise
         except Exception as error:  # noqa: BLE001 - one cell's trouble, such as a full disk, is not the others'
-            self._failed(claim, f"{type(error).__name__}: {error}", retry=not isinstance(error, UserError))
+            ending = Ending.REFUSED if isinstance(error, UserError) else Ending.FAILED
+            self._failed(claim, Ended(ending, f"{type(error).__name__}: {error}"))
         return False
 
     def _attempt(self, claim: Claim) -> bool:
@@ -183,67 +185,73 @@ class Agent:
             return self._finish(claim, run, "was finished already")
         self.report(f"{run.id} started (attempt {claim.attempt})")
         logged = run.log_file.stat().st_size if run.log_file.exists() else 0
-        code, problem = self._work(claim, run)
+        code, ended = self._work(claim, run)
         if code == 0 and self.sweep.store.run(run.id).finished:
             return self._finish(claim, run, "finished")
-        if isinstance(problem, _Early):
-            return self._finish(claim, run, problem, note=problem)
-        if problem is None and (code == INTERRUPTED or self._stopping):
+        if ended is not None and ended.ending is Ending.STOPPED_EARLY:
+            return self._finish(claim, run, ended.reason, ended.ending)
+        ending = ending_of_exit(code)
+        if ended is None and (ending is Ending.INTERRUPTED or self._stopping):
             self._hand_back(claim)
             return False
-        reason = problem or failure(run, code, logged)
-        if self._makes_room(claim, reason):
-            return False
-        self._failed(claim, reason, retry=code != USER_MISTAKE, tail=log_tail(run, logged))
+        if ended is None:
+            # no error, and no finished run either
+            ending = Ending.FAILED if ending is Ending.FINISHED else ending
+            ended = Ended(ending, failure(run, code, logged))
+        if not self._makes_room(claim, ended):
+            self._failed(claim, ended, log_tail(run, logged))
         return False
 
-    def _failed(self, claim: Claim, reason: str, *, retry: bool, tail: str | None = None) -> None:
-        again = retry and claim.failures + 1 < FAILURES
+    def _failed(self, claim: Claim, ended: Ended, tail: str | None = None) -> None:
+        again = ended.ending is not Ending.REFUSED and claim.failures + 1 < FAILURES
         if self.steering and not again:
             self.steering.fail(claim)
-        patiently(lambda: self.queue.fail(claim, reason, retry=again, tail=None if again else tail))
+        tail = None if again else tail
+        patiently(lambda: self.queue.fail(claim, ended.ending, ended.reason, retry=again, tail=tail))
         log = self.sweep.store.run(claim.cell.run_id).log_file
-        self.report(f"{claim.cell.run_id} failed ({reason}); {'trying again' if again else 'giving up'}; see {log}")
+        then = "trying again" if again else "giving up"
+        self.report(f"{claim.cell.run_id} failed ({ended.reason}); {then}; see {log}")
 
-    def _finish(self, claim: Claim, run: Run, what: str, note: str | None = None) -> bool:
-        patiently(lambda: self.queue.finish(claim, note))
+    def _finish(self, claim: Claim, run: Run, what: str, ending: Ending = Ending.FINISHED) -> bool:
+        note = None if ending.has_results else what
+        patiently(lambda: self.queue.finish(claim, ending, note))
         if self.steering:
-            self.steering.finish(claim, run, stopped=note is not None)
+            self.steering.finish(claim, run, stopped=ending is Ending.STOPPED_EARLY)
         self.report(f"{run.id} {what}")
         return True
 
     def _hand_back(self, claim: Claim) -> None:
-        patiently(lambda: self.queue.release(claim))
+        patiently(lambda: self.queue.release(claim, Ending.INTERRUPTED))
         self.report(f"{claim.cell.run_id} handed back")
 
-    def _makes_room(self, claim: Claim, reason: str) -> bool:
+    def _makes_room(self, claim: Claim, ended: Ended) -> bool:
         """After running out of memory beside others: hand the cell back to run with fewer beside it."""
-        if not any(word in reason for word in _MEMORY) or claim.weight >= self.device.slots:
+        if ended.ending is not Ending.OUT_OF_MEMORY or claim.weight >= self.device.slots:
             return False
         weight = min(2 * claim.weight, self.device.slots)
-        patiently(lambda: self.queue.release(claim, weight=weight))
+        patiently(lambda: self.queue.release(claim, ended.ending, weight=weight))
         self.report(f"{claim.cell.run_id} ran out of memory; again with fewer runs beside it")
         return True
 
     # --- the worker -------------------------------------------------------------------------------------------------
 
-    def _work(self, claim: Claim, run: Run) -> tuple[int, str | None]:
+    def _work(self, claim: Claim, run: Run) -> tuple[int, Ended | None]:
         """Train in a worker process; returns its exit code, and why we ended it if we did."""
         worker, self._spare = self._spare or Worker(self._environment), None
         try:
             worker.train(run)
             if patiently(self.queue.waiting):
                 self._spare = Worker(self._environment)
-            problem = self._watch(claim, run, worker)
+            ended = self._watch(claim, run, worker)
         except BaseException:
             worker.kill()
             raise
-        return worker.end(), problem
+        return worker.end(), ended
 
-    def _watch(self, claim: Claim, run: Run, worker: Worker) -> str | None:
+    def _watch(self, claim: Claim, run: Run, worker: Worker) -> Ended | None:
         """Wait for the worker's end; returns why we ended it, None if it ended by itself or was asked to stop."""
         started = heard = looked = time.monotonic()
-        sign, asked, problem = _sign_of_life(run), None, None
+        sign, asked, ended = _sign_of_life(run), None, None
         while worker.process.poll() is None:
             time.sleep(_POLL)
             now = time.monotonic()
@@ -255,17 +263,17 @@ class Agent:
                     worker.kill()
                 continue
             if self.limits.minutes is not None and now - started > 60 * self.limits.minutes:
-                problem = f"not finished after {self.limits.minutes:g} minutes"
+                ended = Ended(Ending.TIMED_OUT, f"not finished after {self.limits.minutes:g} minutes")
             elif now - heard > 60 * self.limits.silence:
-                problem = f"no sign of life for {self.limits.silence:g} minutes"
+                ended = Ended(Ending.SILENT, f"no sign of life for {self.limits.silence:g} minutes")
             elif self.steering and now - looked > _STOP_POLL:
                 looked = now
                 early = self.steering.follow(claim, run)
-                problem = _Early(early) if early else None
-            if problem or self._should_stop():
+                ended = Ended(Ending.STOPPED_EARLY, early) if early else None
+            if ended or self._should_stop():
                 asked = now
                 worker.ask_to_stop()
-        return problem
+        return ended
 
     def _alive(self, claim: Claim) -> bool:
         """While waiting for a slot: keep the cell, unless told to stop."""
@@ -329,18 +337,3 @@ def _log(run: Run, logged: int) -> list[str]:
     with run.log_file.open("rb") as file:
         file.seek(logged)
         return file.read().decode(errors="replace").splitlines()
-
-
-@contextlib.contextmanager
-def _on_signal(act: Callable[[], None]) -> Iterator[None]:
-    """Call `act` on SIGTERM and Ctrl-C instead of ending at once."""
-
-    def handler(_number: int, _frame: FrameType | None) -> None:
-        act()
-
-    previous = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)

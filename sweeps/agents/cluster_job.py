@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import TYPE_CHECKING
+
+from sweeps.runs.signals import noted
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -51,7 +52,7 @@ class AgentJob:
             AgentFailedError: the agent ended with an error of its own.
         """
         preempted = preemption_signal()
-        with _noted(preempted, signal.SIGTERM) as told:
+        with noted(preempted, signal.SIGTERM) as told:
             code = self._work(told)
         if preempted in told or (told and _runs_on()):
             _say(f"the agent ended with code {code}; queueing this job again")
@@ -130,22 +131,6 @@ def _runs_on() -> bool:
 def _say(line: str) -> None:
     sys.stderr.write(f"moe: {line}\n")
     sys.stderr.flush()
-
-
-@contextlib.contextmanager
-def _noted(*numbers: int) -> Iterator[list[int]]:
-    """The signals of these kinds that arrive meanwhile, in place of what they would do."""
-    arrived: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        arrived.append(number)
-
-    previous = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield arrived
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

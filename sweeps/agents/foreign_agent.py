@@ -1,17 +1,17 @@
 """Another program as an agent, such as W&B's own: it ends with us, is told to stop as we are, and uses our device."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from moe.data.store import data_root
 from sweeps.agents.devices import Device
 from sweeps.queue.launched import LaunchedSweep
+from sweeps.runs.signals import noted
 from sweeps.tracking.connection import for_children
 
 _POLL = 1.0
@@ -37,7 +37,7 @@ def look_after(command: Sequence[str], sweep: LaunchedSweep, device: Device, sto
     """
     log = sweep.folder.server_agent_log(os.getpid()).absolute()
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as out, _told() as told:
+    with log.open("ab") as out, noted() as told:
         # a folder of its own: wandb writes the values of every trial below it
         agent = subprocess.Popen(
             command,
@@ -70,16 +70,3 @@ def _environment(sweep: LaunchedSweep, device: Device) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     return result | device.environment()
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[list[int]]:
-    """The signals to stop that arrive meanwhile."""
-    arrived: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    previous = {number: signal.signal(number, lambda number, _frame: arrived.append(number)) for number in numbers}
-    try:
-        yield arrived
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sweeps.runs.exit_codes import INTERRUPTED
+from sweeps.runs.endings import INTERRUPTED
 from sweeps.runs.run import Run
 from sweeps.tracking.connection import for_children
 

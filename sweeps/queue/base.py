@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from sweeps.plan.spec import Sweep
 from sweeps.queue.launched import LaunchedSweep, QueuedCell
+from sweeps.runs.endings import Ending
 from sweeps.runs.state import State
 
 
@@ -56,7 +57,8 @@ class CellState:
         error: why the last one ended, unless the cell is finished.
         here: whether the results of a finished cell lie in this `MOE_HOME`.
         where: host that runs it.
-        note: of a finished cell, that it was stopped early; of a failed one, the end of its log.
+        ending: how the newest trial ended; None while none has.
+        note: more about it in words: why a finished cell has no results, the end of a failed one's log.
     """
 
     cell: QueuedCell
@@ -65,15 +67,17 @@ class CellState:
     error: str | None = None
     here: bool = True
     where: str | None = None
+    ending: Ending | None = None
     note: str | None = None
 
     def lacks_results(self, finished: set[str]) -> bool:
-        """Whether it is finished, its results should lie here, and they do not; some cells end without any.
+        """Whether it is finished, its results should lie here, and they do not.
 
         Args:
             finished: ids of the finished runs in this `MOE_HOME`.
         """
-        return self.state == "finished" and self.here and self.note is None and self.cell.run_id not in finished
+        expected = self.state == "finished" and self.here and self.ending is not None and self.ending.has_results
+        return expected and self.cell.run_id not in finished
 
 
 class LeaseLostError(Exception):
@@ -257,15 +261,15 @@ class Queue(ABC):
         """Say that the cell's agent lives; to be called every few seconds."""
 
     @abstractmethod
-    def finish(self, claim: Claim, note: str | None = None) -> None:
-        """The cell is done; with a note it has no results, and the note says why."""
+    def finish(self, claim: Claim, ending: Ending = Ending.FINISHED, note: str | None = None) -> None:
+        """The cell is done; `note` says why, where the ending leaves no results."""
 
     @abstractmethod
-    def fail(self, claim: Claim, reason: str, *, retry: bool, tail: str | None = None) -> None:
-        """The trial failed; with `retry` the cell waits again, else `tail` is the end of its log."""
+    def fail(self, claim: Claim, ending: Ending, reason: str, *, retry: bool, tail: str | None = None) -> None:
+        """The trial failed, for a reason in one line; with `retry` the cell waits again, else `tail` ends its log."""
 
     @abstractmethod
-    def release(self, claim: Claim, *, weight: int | None = None) -> None:
+    def release(self, claim: Claim, ending: Ending = Ending.INTERRUPTED, *, weight: int | None = None) -> None:
         """Hand a cell back unfinished, not counted as an attempt; `weight` changes the slots it needs."""
 
     @abstractmethod

@@ -18,6 +18,7 @@ from sweeps.queue.base import CellState, Claim, LeaseLostError, Offer, Steerable
 from sweeps.queue.launched import LaunchedSweep, QueuedCell
 from sweeps.queue.leases import Owner
 from sweeps.queue.storage import open_engine, url_of, without_password
+from sweeps.runs.endings import Ending
 from sweeps.runs.state import State
 
 LOSSES = 10  # a cell that takes its agent down this often is given up
@@ -44,6 +45,7 @@ _CELLS = sa.Table(
     sa.Column("finished_at", sa.Text),  # the MOE_HOME that has the results
     sa.Column("trial", sa.Integer),  # number of the attempt in the Optuna study
     sa.Column("note", sa.Text),
+    sa.Column("ending", sa.String(20)),  # of the newest trial
     sa.Index("moe_cells_waiting", "sweep", "present", "state", "number"),
 )
 _SUGGESTIONS = sa.Table(
@@ -62,7 +64,8 @@ _SWEEPS = sa.Table(
 )
 
 
-_FRESH = {"attempts": 0, "failures": 0, "losses": 0}
+_FRESH = {"attempts": 0, "failures": 0, "losses": 0, "ending": None}
+_DONE = {"state": "finished", "ending": Ending.FINISHED.value}
 
 
 class DatabaseQueue(SteerableQueue):
@@ -74,7 +77,7 @@ class DatabaseQueue(SteerableQueue):
         super().__init__(sweep)
         self.home = f"{sweep.root.absolute()}"
         self.url = url_of(sweep.root, sweep.storage)
-        self.engine = open_engine(self.url, _TABLES)
+        self.engine = open_engine(self.url, _TABLES, _upgrade)
         self.owner = Owner(sweep.folder.agents)
 
     @classmethod
@@ -122,13 +125,14 @@ class DatabaseQueue(SteerableQueue):
     def mark_finished(self, cells: Sequence[QueuedCell]) -> None:
         """Close waiting cells whose run is finished already."""
         for cell in cells:
-            self._change(cell.run_id, {"state": "waiting"}, state="finished", finished_at=self.home)
+            self._change(cell.run_id, {"state": "waiting"}, **_DONE, finished_at=self.home)
 
     def skip_waiting(self, note: str) -> int:
         """Close the cells that wait: they need not be run."""
         waiting = sa.update(_CELLS).where(self._present(), _CELLS.c.state == "waiting")
         with self.engine.begin() as connection:
-            return int(connection.execute(waiting.values(state="finished", note=note)).rowcount)
+            done = waiting.values(state="finished", ending=Ending.NOT_NEEDED.value, note=note)
+            return int(connection.execute(done).rowcount)
 
     def claim(self) -> Claim | None:
         """Take the first waiting cell, or None if none waits."""
@@ -144,7 +148,7 @@ class DatabaseQueue(SteerableQueue):
         take = (
             sa.update(_CELLS)
             .where(self._mine(), _CELLS.c.cell == first, _CELLS.c.state == "waiting")
-            .values(state="running", owner=self.owner.name, attempts=_CELLS.c.attempts + 1, beat=0)
+            .values(state="running", owner=self.owner.name, attempts=_CELLS.c.attempts + 1, ending=None, beat=0)
             .returning(_CELLS)
         )
         with self.engine.begin() as connection:
@@ -159,19 +163,20 @@ class DatabaseQueue(SteerableQueue):
         """Say that the cell's agent lives."""
         self._own(claim, beat=_CELLS.c.beat + 1)
 
-    def finish(self, claim: Claim, note: str | None = None) -> None:
+    def finish(self, claim: Claim, ending: Ending = Ending.FINISHED, note: str | None = None) -> None:
         """The cell is done."""
-        self._own(claim, state="finished", error=None, owner=None, finished_at=self.home, note=note)
+        done = {"state": "finished", "ending": ending.value, "note": note, "finished_at": self.home}
+        self._own(claim, error=None, owner=None, **done)
 
-    def fail(self, claim: Claim, reason: str, *, retry: bool, tail: str | None = None) -> None:
-        """The attempt failed; with `retry` the cell waits again."""
-        state = "waiting" if retry else "failed"
-        self._own(claim, state=state, error=reason, owner=None, failures=_CELLS.c.failures + 1, note=tail)
+    def fail(self, claim: Claim, ending: Ending, reason: str, *, retry: bool, tail: str | None = None) -> None:
+        """The trial failed; with `retry` the cell waits again."""
+        end = {"state": "waiting" if retry else "failed", "ending": ending.value, "error": reason, "note": tail}
+        self._own(claim, owner=None, failures=_CELLS.c.failures + 1, **end)
 
-    def release(self, claim: Claim, *, weight: int | None = None) -> None:
+    def release(self, claim: Claim, ending: Ending = Ending.INTERRUPTED, *, weight: int | None = None) -> None:
         """Hand a cell back unfinished, not counted as an attempt; it may need more slots on a device next time."""
-        changes = {} if weight is None else {"weight": weight}
-        self._own(claim, state="waiting", owner=None, attempts=_CELLS.c.attempts - 1, **changes)
+        changes: dict[str, Any] = {} if weight is None else {"weight": weight}
+        self._own(claim, state="waiting", ending=ending.value, owner=None, attempts=_CELLS.c.attempts - 1, **changes)
 
     def fill(self, claim: Claim, cell: QueuedCell) -> Claim:
         """Give a claimed cell the values that were found for it."""
@@ -213,6 +218,7 @@ class DatabaseQueue(SteerableQueue):
             {"state": "running", "owner": row.owner, "beat": row.beat},
             state="failed" if final else "waiting",
             error=f"its agent was lost {row.losses + 1} times" if final else "interrupted: its agent was lost",
+            ending=Ending.LOST.value,
             losses=row.losses + 1,
             owner=None,
         )  # fmt: skip
@@ -233,12 +239,13 @@ class DatabaseQueue(SteerableQueue):
         result = {}
         for row in self._rows():
             state: State = row.state
+            ending = Ending(row.ending) if row.ending else None
             error = row.error if state != "finished" else None
             if state == "running" and row.owner and self.owner.known_dead(row.owner):
-                state, error = "waiting", "interrupted: its agent is gone"
+                state, ending, error = "waiting", Ending.LOST, "interrupted: its agent is gone"
             here = row.finished_at in (None, self.home)
             where = (row.owner or "").rsplit("/", 1)[0].split(":", 1)[0] or None
-            result[row.cell] = CellState(_cell(row), state, row.attempts, error, here, where, row.note)
+            result[row.cell] = CellState(_cell(row), state, row.attempts, error, here, where, ending, row.note)
         return result
 
     # --- the sweep --------------------------------------------------------------------------------------------------
@@ -303,3 +310,23 @@ class DatabaseQueue(SteerableQueue):
 
 def _cell(row: Any) -> QueuedCell:
     return QueuedCell(row.run_id, json.loads(row.parameters))
+
+
+def _upgrade(engine: sa.Engine) -> None:
+    """Give a database of an earlier version the column that says how trials ended, filled in from its words."""
+    if "ending" in {column["name"] for column in sa.inspect(engine).get_columns(_CELLS.name)}:
+        return
+    state, note, error = _CELLS.c.state, _CELLS.c.note, _CELLS.c.error
+    known = sa.case(
+        (sa.and_(state == "finished", note.like("not run%")), Ending.NOT_NEEDED.value),
+        (sa.and_(state == "finished", note.is_not(None)), Ending.STOPPED_EARLY.value),
+        (state == "finished", Ending.FINISHED.value),
+        (error.like("%its agent was lost%"), Ending.LOST.value),
+        (error.like("killed by SIG%"), Ending.KILLED.value),
+        (error.like("not finished after % minutes"), Ending.TIMED_OUT.value),
+        (error.like("no sign of life%"), Ending.SILENT.value),
+        (error.is_not(None), Ending.FAILED.value),
+    )
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {_CELLS.name} ADD COLUMN ending VARCHAR(20)")
+        connection.execute(sa.update(_CELLS).values(ending=known))

@@ -1,17 +1,22 @@
-"""Queues by name, and launched sweeps by theirs."""
+"""Queues by name, and launched sweeps by theirs.
+
+Other packages bring queues by an entry point:
+
+    [project.entry-points."moe.queues"]
+    shelf = "my_package.shelf:ShelfQueue"
+"""
 
 import dataclasses
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moe.errors import UserError, suggest, unknown
+from moe.registry import Registry
 from sweeps.plan.spec import Sweep, expand
 from sweeps.queue.base import Queue, SteerableQueue
-from sweeps.queue.database import DatabaseQueue
 from sweeps.queue.launched import LaunchedSweep
-from sweeps.queue.server import ServerQueue
 from sweeps.queue.storage import ENVIRONMENT, without_password
 from sweeps.runs.files import read_json, write_json
 from sweeps.runs.folders import HomeFolder, SweepFolder, home
@@ -20,7 +25,22 @@ if TYPE_CHECKING:
     from sweeps.queue.steering import Steering
 
 AUTO = "auto"
-QUEUES: dict[str, type[Queue]] = {"local": DatabaseQueue, "wandb": ServerQueue}
+
+
+def _checked(loaded: Any, _name: str) -> type[Queue]:
+    if not (isinstance(loaded, type) and issubclass(loaded, Queue)):
+        raise UserError("it is no subclass of sweeps.queue.base.Queue")
+    if missing := sorted(getattr(loaded, "__abstractmethods__", ())):
+        raise UserError(f"it has no {', '.join(missing)}")
+    return loaded
+
+
+QUEUES: Registry[type[Queue]] = Registry(
+    "backend",
+    "moe.queues",
+    {"local": "sweeps.queue.database:DatabaseQueue", "wandb": "sweeps.queue.server:ServerQueue"},
+    _checked,
+)
 
 
 def choose_queue(name: str, sweep: Sweep) -> tuple[str, str]:
@@ -42,7 +62,7 @@ def choose_queue(name: str, sweep: Sweep) -> tuple[str, str]:
 def _first_that_accepts(sweep: Sweep) -> tuple[str, str]:
     """Of those that `auto` may take; the reason is why the others before it do not."""
     refused: list[str] = []
-    asked = {name: queue for name, queue in QUEUES.items() if queue.precedence >= 0}
+    asked = {name: queue for name, queue in QUEUES.usable().items() if queue.precedence >= 0}
     for name in sorted(asked, key=lambda name: -asked[name].precedence):
         offer = asked[name].offer(sweep)
         if offer.accepted:
@@ -57,8 +77,6 @@ def open_queue(sweep: LaunchedSweep) -> Queue:
     Raises:
         UserError: its service does not answer, or the package that brought it is missing.
     """
-    if sweep.queue not in QUEUES:
-        raise unknown("backend", sweep.queue, QUEUES)
     return QUEUES[sweep.queue](sweep)
 
 
@@ -99,7 +117,7 @@ def open_sweep(name: str, storage: str | None = None, root: Path | None = None) 
     root = root or home()
     if name in names(root):
         return _read(name, storage, root)
-    for kind, queue in QUEUES.items():
+    for kind, queue in QUEUES.usable().items():
         if (found := queue.find(name)) is not None:
             return _adopt(found, kind, name, storage, root)
     return _fetch(name, storage, root)
@@ -138,7 +156,7 @@ def _fetch(name: str, storage: str | None, root: Path) -> LaunchedSweep:
     """The definition from the storage, for a machine that did not launch the sweep."""
     url = storage_of(storage)
     mistakes = []
-    for queue in QUEUES.values() if url else ():
+    for queue in QUEUES.usable().values() if url else ():
         try:
             definition = queue.stored(name, root, str(url))
         except UserError as mistake:  # not a storage of this kind of queue

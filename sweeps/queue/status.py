@@ -7,6 +7,7 @@ from typing import Any
 from sweeps.queue.base import CellState, Queue
 from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number
 from sweeps.queue.opening import open_queue
+from sweeps.runs.endings import Ending
 from sweeps.runs.files import read_json
 from sweeps.runs.run import Run
 from sweeps.runs.state import State
@@ -22,6 +23,7 @@ class CellStatus:
         attempts: how many trials there were.
         error: why the last one ended.
         run: its run, which may lie on another machine.
+        ending: how the newest trial ended; None while none has.
         note: see CellState.
         where: host that runs it.
     """
@@ -31,6 +33,7 @@ class CellStatus:
     attempts: int
     error: str | None
     run: Run
+    ending: Ending | None = None
     note: str | None = None
     where: str | None = None
 
@@ -43,6 +46,7 @@ class CellStatus:
             "state": self.state,
             "attempts": self.attempts,
             "error": self.error,
+            "ending": self.ending.value if self.ending else None,
             "note": self.note,
             "where": self.where,
         }
@@ -102,7 +106,8 @@ def status(sweep: LaunchedSweep, queue: Queue | None = None) -> SweepStatus:
             state = "waiting"  # the queue says done, but its results were deleted
         error = known.error if state != "finished" else None
         run = store.run(known.cell.run_id)
-        cells.append(CellStatus(known.cell, state, known.attempts, error, run, known.note, known.where))
+        ending = Ending.FINISHED if known.cell.run_id in finished else known.ending
+        cells.append(CellStatus(known.cell, state, known.attempts, error, run, ending, known.note, known.where))
     return SweepStatus(sweep, tuple(cells))
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,15 @@ def listen(engine: sa.Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def open_engine(url: str, tables: sa.MetaData) -> sa.Engine:
+def open_engine(
+    url: str, tables: sa.MetaData, upgrade: Callable[[sa.Engine], None] = lambda _engine: None
+) -> sa.Engine:
     """An engine whose tables exist.
+
+    Args:
+        url: of the database.
+        tables: made where they are missing.
+        upgrade: brings tables of an earlier version up to date.
 
     Raises:
         UserError: the database does not answer, or its driver is not installed.
@@ -92,7 +99,7 @@ def open_engine(url: str, tables: sa.MetaData) -> sa.Engine:
         engine = sa.create_engine(url, **engine_options(url))
         listen(engine)
         with guarded(url):
-            _create(engine, tables)
+            _made(engine, tables, upgrade)
     except (ModuleNotFoundError, NoSuchModuleError):
         raise UserError('PostgreSQL needs its driver: pip install "moe-experts[postgres]"') from None
     except OperationalError as error:
@@ -101,11 +108,12 @@ def open_engine(url: str, tables: sa.MetaData) -> sa.Engine:
     return engine
 
 
-def _create(engine: sa.Engine, tables: sa.MetaData) -> None:
-    try:
-        tables.create_all(engine)
-    except (IntegrityError, ProgrammingError):  # another machine made them between our look and our CREATE
-        tables.create_all(engine)
+def _made(engine: sa.Engine, tables: sa.MetaData, upgrade: Callable[[sa.Engine], None]) -> None:
+    for step in (tables.create_all, upgrade):
+        try:
+            step(engine)
+        except (IntegrityError, ProgrammingError):  # another machine did it between our look and our change
+            step(engine)
 
 
 def study_storage(url: str) -> Any:

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from moe.distributed import all_sum, world
 from moe.lightning_module import epochs_done
-from sweeps.runs.exit_codes import InterruptedRunError
+from sweeps.runs.endings import InterruptedRunError
 from sweeps.runs.run import Run
 from sweeps.training.checkpoints import confirm, prune
 from sweeps.training.history import HistoryLogger

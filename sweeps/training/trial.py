@@ -14,7 +14,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-from callbacks.monitors import Coactivation, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
+from callbacks.monitors import Coactivation, FewestViews, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
 from moe.config import RunConfig
 from moe.data.datasets import check_available
 from moe.data.loading import RunData, Share, load_run_data
@@ -22,7 +22,7 @@ from moe.errors import UserError
 from moe.export import export_model
 from moe.hardware import device_type, precision_plugin
 from moe.lightning_module import MoEModule
-from sweeps.runs.exit_codes import InterruptedRunError
+from sweeps.runs.endings import InterruptedRunError
 from sweeps.runs.files import write_json
 from sweeps.runs.lock import LockedError, locked
 from sweeps.runs.run import Run, by_epoch
@@ -197,6 +197,7 @@ def _trainer(
         logger=[history] if history else [],
         callbacks=[
             LoadBalanceMonitor(),
+            FewestViews(),
             ViewAgreementMonitor(),
             Coactivation(run.routing),
             RoutingHeatmap(run.routing, data.validation.classes),

@@ -13,6 +13,7 @@ from callbacks.tables import csv_text, latex_text
 from sweeps.plan.spec import Sweep
 from sweeps.queue.launched import LaunchedSweep, QueuedCell
 from sweeps.queue.status import filled_cells, status
+from sweeps.runs.endings import Ending
 from sweeps.runs.numbers import UNTRAINED as BEFORE
 from sweeps.runs.numbers import numbers, probe_key
 from sweeps.runs.run import Run
@@ -142,7 +143,7 @@ def _cell(values: Sequence[float | None]) -> Cell | None:
 def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
     notes = []
     cells = status(sweep).cells if sweep.steered else ()
-    early = sum(1 for cell in cells if cell.state == "finished" and cell.note)
+    early = sum(1 for cell in cells if cell.ending in (Ending.STOPPED_EARLY, Ending.NOT_NEEDED))
     if early:
         notes.append(f"{early} runs were stopped early or not begun, as the sweep's file asks; they are not averaged")
     missing = sum(group.planned - len(group.runs) for group in groups) - early

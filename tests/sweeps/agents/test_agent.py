@@ -26,6 +26,7 @@ from sweeps.queue import leases, storage
 from sweeps.queue.database import DatabaseQueue
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.opening import open_queue
+from sweeps.runs.endings import Ending
 from tests.conftest import TINY
 
 SCRIPT = Path(__file__).parents[1] / "faults" / "worker.py"
@@ -213,7 +214,7 @@ def test_failures_are_counted_over_all_agents_and_anew_after_resume(situation):
     here = situation(["boom"])
     first = open_queue(here.sweep)
     for _ in range(2):
-        first.fail(first.claim(), "boom", retry=True)
+        first.fail(first.claim(), Ending.FAILED, "boom", retry=True)
     first.close()
     assert here.run() == 0
     assert here.states() == [("failed", 3)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moe.config import flat
-from sweeps.runs.exit_codes import INTERRUPTED
+from sweeps.runs.endings import INTERRUPTED
 from sweeps.runs.store import RunStore
 from sweeps.training.trial import train
 from tests.conftest import tiny_config, tiny_store

@@ -7,6 +7,7 @@ import pytest
 from sweeps.launching import plan, register_planned
 from sweeps.queue.opening import open_queue, steering
 from sweeps.queue.status import filled_cells, status
+from sweeps.runs.endings import Ending
 from sweeps.views.preview import preview
 from tests.conftest import TINY, tiny_store
 from tests.sweeps.test_sweep_cli import moe
@@ -73,7 +74,7 @@ def test_a_suggestion_is_run_with_every_seed_by_whichever_agent(agents):
 
 def test_a_cell_that_comes_back_keeps_its_values_and_its_trial(agents):
     first = begun(agents[0])
-    agents[0][1].fail(first, "a fault", retry=True)
+    agents[0][1].fail(first, Ending.FAILED, "a fault", retry=True)
     again = begun(agents[1])
     assert (again.cell, again.trial, again.failures) == (first.cell, first.trial, 1)
 
@@ -108,7 +109,7 @@ def test_a_run_that_is_not_among_the_best_is_stopped_early(agents):
     run = write_history(sweep, bad, [5.0, 3.0])  # two of three are better, more than half
     why = steered.follow(bad, run)
     assert why == "stopped early after epoch 1: val/loss was not among the best"
-    queue.finish(bad, why)
+    queue.finish(bad, Ending.STOPPED_EARLY, why)
     assert steered.finish(bad, run, stopped=True) == 3.0
     cell = next(c for c in status(sweep, queue).cells if c.run.id == bad.cell.run_id)
     assert (cell.state, cell.note) == ("finished", why)

@@ -1,0 +1,77 @@
+"""How a trial ended: one type, from the exit code of its worker to the queue and the status."""
+
+import sys
+from enum import Enum
+
+from moe.errors import UserError
+
+# exit codes of the `moe` command
+FAILURE = 1
+USER_MISTAKE = 2
+OUT_OF_MEMORY = 71  # of a worker alone, for its agent; people are told by FAILURE (EX_OSERR of sysexits.h)
+INTERRUPTED = 75  # told to stop; the last checkpoint resumes it (EX_TEMPFAIL of sysexits.h)
+
+_CUDA_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation, as torch.AcceleratorError gives it
+
+
+class InterruptedRunError(Exception):
+    """The run was told to stop; its last checkpoint resumes it. Ends with INTERRUPTED."""
+
+
+class Ending(Enum):
+    """How a trial of a cell ended. Values are what databases hold."""
+
+    FINISHED = "finished"  # trained to its end; its results lie in its run's folder
+    STOPPED_EARLY = "stopped early"  # its metric was not among the best: done, without results
+    NOT_NEEDED = "not needed"  # never begun, because another run reached the target: done, without results
+    FAILED = "failed"  # by an error of its own
+    REFUSED = "refused"  # a mistake that a person has to mend: of no use to repeat
+    OUT_OF_MEMORY = "out of memory"
+    KILLED = "killed"  # by a signal that came from elsewhere
+    TIMED_OUT = "timed out"  # it took longer than it may
+    SILENT = "silent"  # it showed no sign of life
+    INTERRUPTED = "interrupted"  # told to stop, and handed back
+    LOST = "lost"  # its agent died, or was cut off
+
+    @property
+    def has_results(self) -> bool:
+        """Whether the run's folder holds what was trained."""
+        return self is Ending.FINISHED
+
+
+def ending_of_exit(code: int) -> Ending:
+    """How a worker ended, by its exit code; negative ones are signals."""
+    if code < 0:
+        return Ending.KILLED
+    named = {
+        0: Ending.FINISHED,
+        USER_MISTAKE: Ending.REFUSED,
+        OUT_OF_MEMORY: Ending.OUT_OF_MEMORY,
+        INTERRUPTED: Ending.INTERRUPTED,
+    }
+    return named.get(code, Ending.FAILED)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code by which a process says which kind of error ended it."""
+    if isinstance(error, UserError):
+        return USER_MISTAKE
+    if isinstance(error, InterruptedRunError):
+        return INTERRUPTED
+    return OUT_OF_MEMORY if _is_out_of_memory(error) else FAILURE
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error, or what it was raised from, is a lack of memory, the processor's or a device's."""
+    torch = sys.modules.get("torch")  # without it nothing of torch's was raised
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError):
+            return True
+        if torch is not None and isinstance(cause, torch.OutOfMemoryError):
+            return True
+        accelerator = getattr(torch, "AcceleratorError", None)
+        if accelerator is not None and isinstance(cause, accelerator):
+            return bool(getattr(cause, "error_code", None) == _CUDA_MEMORY_ALLOCATION)
+        cause = cause.__cause__
+    return False
