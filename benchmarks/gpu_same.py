@@ -81,7 +81,8 @@ class Report:
 
 
 def _error(expected: Tensor, found: Tensor) -> float:
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
+    error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
+    return math.inf if math.isnan(error) else error
 
 
 def _drawn(config: RunConfig, setting: Setting, findings: Findings) -> None:
