@@ -67,12 +67,7 @@ class Report:
 
     def __call__(self, name: str, expected: dict[str, Tensor], found: dict[str, Tensor], limit: float) -> None:
         """Note the largest error; a tensor that one of them lacks counts as infinitely wrong."""
-        errors = {
-            key: float((found[key] - value).abs().max() / value.abs().max().clamp_min(1e-6))
-            if key in found
-            else math.inf
-            for key, value in expected.items()
-        }
+        errors = {key: _error(value, found[key]) if key in found else math.inf for key, value in expected.items()}
         worst = max(errors, key=lambda key: errors[key])
         note = {"loss": errors["loss"], "worst": errors[worst], "of": worst, "limit": limit}
         self.findings.note(name, note)
