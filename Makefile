@@ -24,7 +24,7 @@ $(ENV): requirements.lock
 quickstart: $(ENV)
 	$(BIN)/moe sweep launch quickstart.yaml
 	$(BIN)/moe probe --sweep quickstart
-	$(BIN)/moe compare quickstart --html $(REPORT)
+	$(BIN)/moe report quickstart --html $(REPORT)
 	@echo
 	@echo "Open $(REPORT) in a browser: the comparison, training curves and every probe's figures."
 	@echo "More: $(BIN)/moe runs list; $(BIN)/moe --help; docs/guide.md"

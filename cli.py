@@ -202,7 +202,7 @@ def _list_probes(as_json: bool) -> None:
 @app.command("compare")
 def compare_command(
     sweep: SweepName,
-    html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
+    html: Annotated[Path | None, typer.Option(hidden=True, help="As moe report.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write the table as LaTeX.")] = None,
     as_json: Json = False,
@@ -218,9 +218,28 @@ def compare_command(
         out.print(compare.terminal_table(comparison))
     for path, render in ((html, report.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(render(comparison), encoding="utf-8")
-            err.print(f"wrote {path}")
+            _write(path, render(comparison))
+
+
+@app.command("report")
+def report_command(
+    sweep: SweepName,
+    html: Annotated[Path, typer.Option(help="Where to write the page.")],
+) -> None:
+    """Write a sweep as one page that needs nothing else: findings, comparison, training, experts, figures."""
+    from sweeps.queue.opening import open_sweep
+    from sweeps.views import compare, report
+
+    _write(html, report.to_html(compare.compare(open_sweep(sweep))))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}; name another place") from None
+    err.print(f"wrote {path}")
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -351,7 +370,7 @@ def _fail(error: BaseException, code: int) -> NoReturn:
 def main() -> None:
     """Run the command; mistakes end with one sentence and code 2, failures with code 1."""
     try:
-        app()
+        app(prog_name="moe")
     except UserError as error:
         _fail(error, USER_MISTAKE)
     except KeyboardInterrupt:

@@ -18,6 +18,11 @@ def load(expert: int | str) -> str:
     return f"balance/load_{expert}"
 
 
+def fewest_views(expert: int | str) -> str:
+    """The key of the fewest views that an expert had in a training step of the epoch."""
+    return f"balance_train/fewest_views_{expert}"
+
+
 class Keys(ModelKeys):
     """Every key of a run's history that is the same for all numbers of experts."""
 
@@ -27,6 +32,7 @@ class Keys(ModelKeys):
     TRAIN_CV2: Final = "balance_train/cv2"
     TRAIN_ENTROPY: Final = "balance_train/entropy"
     TRAIN_DEAD: Final = "balance_train/dead"
+    TRAIN_FEWEST_VIEWS: Final = "balance_train/fewest_views"  # of any expert in any step
     GATE_ENTROPY: Final = "gate/entropy"  # 0 (decisive) to 1 (indifferent)
 
     AGREEMENT: Final = "agreement/top_k"  # fraction of images
@@ -41,4 +47,4 @@ class Keys(ModelKeys):
 def metrics() -> tuple[str, ...]:
     """Every metric that runs log, with ``<e>`` for the number of an expert."""
     named = [value for base in (ModelKeys, Keys) for name, value in vars(base).items() if name.isupper()]
-    return (*(key for key in named if "/" in key), importance("<e>"), load("<e>"))
+    return (*(key for key in named if "/" in key), importance("<e>"), load("<e>"), fewest_views("<e>"))

@@ -10,7 +10,7 @@ Axes: B images, E experts, K = top-k slots, C classes.
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from callbacks import heatmaps, metrics
 from callbacks.files import RoutingFolder, View
 from callbacks.gathering import RoutingMonitor, Stage, log, show_picture, show_table
 from callbacks.keys import Keys
+from callbacks.keys import fewest_views as fewest_views_key
 from callbacks.keys import importance as importance_key
 from callbacks.keys import load as load_key
 from callbacks.tables import write_csv
@@ -119,6 +120,56 @@ class LoadBalanceMonitor(RoutingMonitor):
         """With the experts announced."""
         super().load_state_dict(state_dict)
         self._announced = set(state_dict.get("announced", ()))
+
+
+class FewestViews(L.Callback):
+    """The fewest views that an expert had in one training step of the epoch, over all processes.
+
+    Its batch norm normalises by the statistics of a step's views. Few of them make statistics that change from step to
+    step, and running averages that describe none of them, so that in eval mode it answers otherwise than it learned.
+
+    Logged after training, from records that count views (`RoutingRecord.views_E`):
+
+    - ``balance_train/fewest_views_<e>``: of expert e, a count, 0 to the views of a batch.
+    - ``balance_train/fewest_views``: of the expert with the fewest.
+
+    Checkpoints within an epoch carry the counts so far.
+    """
+
+    def __init__(self) -> None:
+        self._fewest_E: list[int] = []
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Start afresh. Not called when a run resumes within an epoch."""
+        self._fewest_E = []
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,  # noqa: ARG002
+        pl_module: L.LightningModule,  # noqa: ARG002
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        """Keep the smaller counts; they are on the host already."""
+        record = outputs.get("routing") if isinstance(outputs, Mapping) else None
+        if isinstance(record, RoutingRecord) and record.views_E is not None:
+            pairs = zip(self._fewest_E or record.views_E, record.views_E, strict=True)
+            self._fewest_E = [min(pair) for pair in pairs]
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the counts of the epoch."""
+        if self._fewest_E:
+            values = {fewest_views_key(expert): float(fewest) for expert, fewest in enumerate(self._fewest_E)}
+            log(values | {Keys.TRAIN_FEWEST_VIEWS: float(min(self._fewest_E))}, trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts of the running epoch; all processes have the same."""
+        return {"fewest": self._fewest_E}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them up."""
+        self._fewest_E = list(state_dict["fewest"])
 
 
 def _scalars(keys: tuple[str, str, str], balance: metrics.LoadBalance) -> dict[str, float]:

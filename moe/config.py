@@ -20,7 +20,11 @@ from moe.errors import UserError, suggest
 from moe.gates.options import GATES, AnyGate, GateConfig, NoisyTopKConfig
 from moe.objectives.options import OBJECTIVES, AnyLoss, ContrastiveConfig, LossConfig
 from moe.registry import Registry
-from moe.section import Fraction, Options, Positive, Range, Section, sentence
+from moe.section import Fraction, Options, Positive, Range, Section, sentence, shown
+
+_LONGEST = 10_000  # characters of a value
+_LARGEST = 2**63
+_NO_VALUE = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class ModelConfig(Section):
@@ -302,9 +306,23 @@ def parse_assignments(pairs: list[str], where: str = "") -> dict[str, Any]:
         path, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f'{where}"{pair}" is not KEY=VALUE, for example model.experts=8')
-        try:  # W&B hands a null over as the text None
-            values[path] = None if text == "None" else yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
-            raise UserError(f'{where}"{pair}": {text} is not a value in YAML; check its brackets and quotes') from None
+        try:
+            values[path] = _value(text)
+        except _NO_VALUE:
+            written = shown.repr(text)[1:-1]
+            problem = f"{written} is not a value in YAML; check its brackets and quotes"
+            raise UserError(f'{where}"{path}={written}": {problem}') from None
     check_paths(values, where)
     return values
+
+
+def _value(text: str) -> Any:
+    """What a word stands for in YAML. W&B hands a null over as the text None."""
+    if text in ("", "None"):
+        return None if text else ""
+    if len(text) > _LONGEST or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise ValueError("a few aliases of aliases stand for more values than fit into memory")
+    value = yaml.safe_load(text)
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise ValueError("no program but Python takes such a number")
+    return value

@@ -4,6 +4,7 @@ Later versions add settings. `Later` marks one and says which value means "as be
 id that it had before the setting existed.
 """
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -12,6 +13,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from moe.errors import UserError
 from moe.registry import Registry, load
+
+shown = reprlib.Repr()  # a value in a message, which is one sentence
+shown.maxstring = shown.maxother = shown.maxlong = 200
+shown.maxlist = shown.maxtuple = shown.maxdict = 20
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -147,4 +152,4 @@ def sentence(error: ValidationError, section: str = "") -> str:
     message = message[:1].lower() + message[1:]
     if first["type"] == "value_error" and path.count(".") == 0 and path != "seed":
         return message  # raised by a section as a whole; it names its parameters itself
-    return f"{path}={first['input']!r}: {message}"
+    return f"{path}={shown.repr(first['input'])}: {message}"

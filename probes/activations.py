@@ -21,13 +21,14 @@ from moe.data.store import ImageStore
 from moe.errors import UserError
 from moe.export import ModelCard, load_model
 from moe.model import MoE
+from moe.precision import full_float32
 from probes.chunked import ChunkedArrays, Layout
 from sweeps.runs.lock import LockedError, locked
 from sweeps.runs.run import Run
 
 # Images of a chunk, and of a batch: at the paper's width the stem alone holds 0.3 GB for them at 96 px.
 _CHUNK = 128
-_FORMAT = 1  # raised when the same model and images would give other arrays
+_FORMAT = 2  # raised when the same model and images would give other arrays
 _PATIENCE = 3600.0  # seconds to wait for another process that computes the same
 
 
@@ -121,8 +122,9 @@ def digest(weights: str, card: ModelCard) -> str:
 def activations(snapshot: Snapshot, store: ImageStore, progress: Progress) -> tuple[Activations, bool]:
     """A model's activations for a store, and whether all of them came from the cache.
 
-    The cache is keyed by the checksums of the model and of the images. Computing goes on after an interruption, and
-    holds one chunk of images in memory.
+    The cache is keyed by what its numbers depend on: the checksums of the model and of the images, the kind of device
+    and torch's version. (Between devices they differ by the rounding of float32 alone; an interrupted computation is
+    not continued on another.) Computing goes on after an interruption, and holds one chunk of images in memory.
 
     Args:
         snapshot: the model.
@@ -133,15 +135,14 @@ def activations(snapshot: Snapshot, store: ImageStore, progress: Progress) -> tu
         UserError: an activation is not finite (names run, expert and image), or another process computes the same
             and does not come to an end.
     """
-    folder = snapshot.folder(store)
+    folder, device = snapshot.folder(store), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    key = f"{snapshot.digest}:{store.digest()}:{device.type}:torch {torch.__version__}"
     try:
         with locked(folder.with_name(f".{folder.name}.lock"), _PATIENCE):
-            arrays = ChunkedArrays.resume(
-                folder, f"{snapshot.digest}:{store.digest()}", _layouts(snapshot.model, len(store)), _CHUNK
-            )
+            arrays = ChunkedArrays.resume(folder, key, _layouts(snapshot.model, len(store)), _CHUNK)
             missing = list(arrays.missing())
             if missing:
-                _compute(snapshot, store, arrays, missing, progress)
+                _compute(snapshot, store, arrays, missing, progress, device)
     except LockedError:
         raise UserError(f"another process has been computing {folder} for an hour; end it or try again") from None
     found = arrays.open()
@@ -150,7 +151,7 @@ def activations(snapshot: Snapshot, store: ImageStore, progress: Progress) -> tu
 
 
 def _layouts(model: MoE, n: int) -> dict[str, Layout]:
-    experts, slots, size = model.config.experts, model.config.top_k, model.embedding
+    experts, slots, size = model.config.experts, model.gate.top_k, model.embedding
     return {
         "logits_nE": Layout((n, experts), "<f4"),
         "indices_nK": Layout((n, slots), "<i8"),
@@ -160,13 +161,17 @@ def _layouts(model: MoE, n: int) -> dict[str, Layout]:
 
 
 def _compute(
-    snapshot: Snapshot, store: ImageStore, arrays: ChunkedArrays, missing: list[tuple[int, int]], progress: Progress
+    snapshot: Snapshot,
+    store: ImageStore,
+    arrays: ChunkedArrays,
+    missing: list[tuple[int, int]],
+    progress: Progress,
+    device: torch.device,
 ) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, card = snapshot.model.to(device).to(memory_format=torch.channels_last), snapshot.card
     done = len(store) - sum(stop - start for start, stop in missing)
     progress(done, len(store))
-    with torch.inference_mode():
+    with torch.inference_mode(), full_float32(device.type):
         for start, stop in missing:
             # Every chunk has the same shape: kernels are chosen by it, and an image's result must not depend on
             # how many images come with it.

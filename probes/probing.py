@@ -19,7 +19,7 @@ from probes import epochs as over_training
 from probes.activations import Snapshot, activations, final_snapshot
 from probes.probe import SEPARATOR, Numbers, Probe, Result
 from probes.registry import PROBES, chosen
-from probes.subject import Subject
+from probes.subject import Subject, few_notes
 from sweeps.console import err, progress_bar
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.opening import open_queue, open_sweep
@@ -111,7 +111,10 @@ def subject_of(snapshot: Snapshot, store: ImageStore, report: Report) -> Subject
         found, reused = activations(snapshot, store, progress)
     how = "reused" if reused else f"computed in {time.monotonic() - started:.1f} s"
     report(f"run {snapshot.run.id} on {store.name} ({len(store):,} images): activations {how}")
-    return Subject(snapshot.run, store, found, snapshot.epoch)
+    subject = Subject(snapshot.run, store, found, snapshot.epoch)
+    for note in few_notes([subject]):
+        report(f"  {note}")
+    return subject
 
 
 @contextlib.contextmanager
@@ -124,7 +127,7 @@ def bar(what: str) -> Iterator[Progress]:
 def _one(subject: Subject, name: str, probe: Probe, found: Outbox, report: Report, snapshot: Snapshot) -> Numbers:
     folder = subject.run.probe(subject.store.name, probe.label(name))
     provenance = {"model": snapshot.digest, "image_sets": {subject.store.name: subject.store.digest()}}
-    result = write_result(folder, name, probe, report, provenance, partial(probe.run, subject))
+    result = write_result(folder, name, probe, report, provenance, [subject], partial(probe.run, subject))
     found.add(subject.store.name, folder.name)
     return result.numbers
 
@@ -135,6 +138,7 @@ def write_result(
     probe: Probe,
     report: Report,
     provenance: Mapping[str, Any],
+    subjects: Sequence[Subject],
     ask: Callable[[Path, Progress], Result | None],
 ) -> Result:
     """Let a probe write its files and put them in place of older ones, whole or not at all.
@@ -145,6 +149,7 @@ def write_result(
         probe: with its options.
         report: takes one line with the headline numbers, and one for each note.
         provenance: what else stands in `result.json`.
+        subjects: who is asked; experts that trained on few views a step are added to the notes.
         ask: writes into the folder it is given.
     """
     started = time.monotonic()
@@ -154,7 +159,8 @@ def write_result(
         # thousands of small fits: threads only wait for each other
         with threadpool_limits(1, user_api="blas"), bar(f"{name} on {folder.parent.name}") as progress:
             result = ask(partial, progress) or Result({})
-        record = {"options": probe.options(), "notes": result.notes, **provenance}
+        notes = [*result.notes, *few_notes(subjects)]
+        record = {"options": probe.options(), "notes": notes, **provenance}
         write_json(partial / RESULT, {**result.numbers, **record})
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +203,7 @@ def _across_images(
             continue
         folder = run.probe(images, probe.label(name))
         provenance = {"image_sets": {subject.store.name: subject.store.digest() for subject in able}}
-        result = write_result(folder, name, probe, report, provenance, partial(probe.across_images, able))
+        result = write_result(folder, name, probe, report, provenance, able, partial(probe.across_images, able))
         found.add(images, folder.name)
         results[name] = result.numbers
     return {images: results} if results else {}
@@ -271,6 +277,7 @@ def _across_runs(
                 probe,
                 report,
                 provenance,
+                subjects,
                 partial(probe.across_runs, subjects),
             ).numbers
         folders = {probe.label(name): sweep.folder.probe(store.name, probe.label(name)) for name, probe in able.items()}

@@ -1,17 +1,21 @@
 """What a probe is given: a run, a set of images, and what the one does with the other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from callbacks.keys import fewest_views
 from moe.data.store import ImageStore
 from probes.activations import Activations
 from probes.statistics.constancy import is_constant
 from sweeps.runs.run import Run
 
 MAX_IMAGES = 2000
+FEW_VIEWS = 16  # in a training step
+_FEW = f"under {FEW_VIEWS} views in some training step, statistics that batch norm's running averages describe badly"
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,17 @@ class Subject:
             if is_constant(np.asarray(readout_nD))
         ]
 
+    def few(self) -> dict[int, int]:
+        """Experts that had few views in a training step, with the fewest, in the last epoch of this model's training.
+
+        Empty where training did not count them. Their batch norm learned from statistics of a few images, which its
+        running averages describe badly.
+        """
+        trained = [row for row in self.run.history() if self.epoch is None or row["epoch"] == self.epoch]
+        last = trained[-1] if trained else {}
+        fewest = {expert: last.get(fewest_views(expert)) for expert in range(self.experts)}
+        return {expert: int(count) for expert, count in fewest.items() if count is not None and count < FEW_VIEWS}
+
 
 def dead_note(dead: list[int], run: Run | None = None) -> list[str]:
     """A note that names dead experts, if there are any."""
@@ -67,6 +82,19 @@ def dead_note(dead: list[int], run: Run | None = None) -> list[str]:
     where = f" of run {run.id}" if run is not None else ""
     many = "experts" if len(dead) > 1 else "expert"
     return [f"dead {many} {', '.join(map(str, dead))}{where}: the same readout for all images"]
+
+
+def few_notes(subjects: Sequence[Subject]) -> list[str]:
+    """A note for each run that has experts with few views in a training step; with its id where there are several."""
+    few = {subject.run.id: subject.few() for subject in subjects}
+    notes = []
+    for run, experts in few.items():
+        if experts:
+            many = "experts" if len(experts) > 1 else "expert"
+            where = f" of run {run}" if len(few) > 1 else ""
+            named = ", ".join(f"{expert} ({count})" for expert, count in experts.items())
+            notes.append(f"{many} {named}{where}: {_FEW}")
+    return notes
 
 
 def rated_rows(store: ImageStore) -> NDArray[np.intp]:

@@ -28,6 +28,9 @@ class Gate(nn.Module, ABC):
 
     Gradients. They reach every parameter that decides how much a chosen expert counts.
 
+    Attributes:
+        top_k: experts chosen for each image, K.
+
     Args:
         channels: channels C of the latent.
         hidden: channels of a branch's convolution.

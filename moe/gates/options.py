@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from moe.registry import Registry
-from moe.section import Options, chosen, registered
+from moe.section import Options, Positive, chosen, registered
 
 
 class GateConfig(Options):
@@ -40,12 +40,61 @@ class NoisyTopKConfig(GateConfig):
     noisy: bool = Field(True, description="add input-dependent noise to the logits while training")
 
 
+class TopKConfig(GateConfig):
+    """The paper's gate without its noise: the same thing as ``noisy_top_k`` with ``noisy: false``, and the same run."""
+
+    kind: Literal["top_k"] = "top_k"
+    implementation: ClassVar[str] = "moe.gates.top_k:TopKGate"
+
+    def hashed(self) -> dict[str, Any]:
+        """As that of the gate it equals."""
+        return NoisyTopKConfig(noisy=False).hashed()
+
+
+class CosineConfig(GateConfig):
+    """Directions compared with a learnt temperature (Chi et al. 2022)."""
+
+    kind: Literal["cosine"] = "cosine"
+    implementation: ClassVar[str] = "moe.gates.cosine:CosineGate"
+
+    directions: int = Field(32, ge=1, description="dimensions in which an image's direction meets the experts'")
+    start_temperature: Positive = Field(0.3, description="temperature before training, which learns it")
+
+
+class SigmoidBiasConfig(GateConfig):
+    """Balance by a bias that is nudged instead of by a loss (Wang et al. 2024)."""
+
+    kind: Literal["sigmoid_bias"] = "sigmoid_bias"
+    implementation: ClassVar[str] = "moe.gates.sigmoid_bias:SigmoidBiasGate"
+
+    bias_rate: float = Field(0.001, ge=0, description="by how much a step moves each expert's bias")
+
+
+class SoftConfig(GateConfig):
+    """All experts process every image: the upper bound of what routing can give."""
+
+    kind: Literal["soft"] = "soft"
+    implementation: ClassVar[str] = "moe.gates.soft:SoftGate"
+    ignored: ClassVar[frozenset[str]] = frozenset({"model.top_k"})
+
+
 def _checked(loaded: Any, name: str) -> type[GateConfig]:
     checked: type[GateConfig] = registered(GateConfig, loaded, name)
     return checked
 
 
-GATES = Registry("gate", "moe.gates", {"noisy_top_k": "moe.gates.options:NoisyTopKConfig"}, _checked)
+GATES = Registry(
+    "gate",
+    "moe.gates",
+    {
+        "noisy_top_k": "moe.gates.options:NoisyTopKConfig",
+        "top_k": "moe.gates.options:TopKConfig",
+        "cosine": "moe.gates.options:CosineConfig",
+        "sigmoid_bias": "moe.gates.options:SigmoidBiasConfig",
+        "soft": "moe.gates.options:SoftConfig",
+    },
+    _checked,
+)
 
 
 def _chosen(value: Any) -> Any:

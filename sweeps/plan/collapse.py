@@ -1,4 +1,4 @@
-"""Cells that are the same run: a grid over settings that the chosen gate or objective does not read.
+"""Cells that are the same run: a grid over settings that the chosen gate or objective does not read, repeated draws.
 
 W&B's format has no conditional parameters, and a grid tries all combinations. Those that differ only in what is not
 read are one run, whose id they share (`RunConfig.hashed`).
@@ -11,7 +11,7 @@ from sweeps.plan.spec import Cell, Sweep
 
 
 def collapsed(sweep: Sweep, cells: Sequence[Cell]) -> str | None:
-    """One sentence about combinations of a grid that are the same run as another, and about settings that do not count.
+    """One sentence about combinations or draws that are the same run as another, and about settings that do not count.
 
     Args:
         sweep: a checked sweep.
@@ -21,6 +21,13 @@ def collapsed(sweep: Sweep, cells: Sequence[Cell]) -> str | None:
         For example ``6 of 24 cells are the same run as another: gate.noisy does not count with gate.kind=soft``; None
         if every combination is a run of its own and everything set is read.
     """
+    if sweep.method == "random" and sweep.run_cap is not None and len(cells) < sweep.run_cap:
+        repeated = sweep.run_cap - len(cells)
+        which = "draw repeats an earlier one, which is" if repeated == 1 else "draws repeat earlier ones, which are"
+        return (
+            f"run_cap asks for {sweep.run_cap} runs, but {repeated} {which} not run again: {len(cells)} runs; "
+            "raise run_cap for more"
+        )
     reasons = dict.fromkeys(
         f"{path} does not count with {why}"
         for cell in cells

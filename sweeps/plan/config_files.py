@@ -1,28 +1,53 @@
 """A RunConfig from a file and from KEY=VALUE words."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from moe.config import RunConfig, from_flat, parse_assignments
+from moe.config import RunConfig, from_flat, parameter_types, parse_assignments
 from moe.errors import UserError
+from sweeps.plan.parameters import as_number, value_problem
+from sweeps.plan.source import Keys, read, text_of
 
 
 def run_config(file: Path | None, assignments: list[str]) -> RunConfig:
-    """The configuration of a file (YAML or JSON) with assignments laid over it.
+    """The configuration of a file (YAML or JSON) with assignments laid over it, checked like a sweep's values.
 
     Raises:
         UserError: the file is missing or no mapping, or a value does not fit.
     """
-    base: dict[str, Any] = {}
-    if file is not None:
-        try:
-            base = yaml.safe_load(file.read_text()) or {}
-        except FileNotFoundError:
-            raise UserError(f"the config file {file} does not exist") from None
-        except yaml.YAMLError as error:
-            raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(base, dict):
-            raise UserError(f"{file} must hold settings by section, like `model: {{experts: 8}}`")
-    return from_flat(parse_assignments(assignments), base, where=f"{file}: " if file and not assignments else "")
+    given = {path: as_number(path, value) for path, value in parse_assignments(assignments).items()}
+    for path, value in given.items():
+        if problem := value_problem(path, value):
+            raise UserError(problem)
+    if file is None:
+        return from_flat(given)
+    return from_flat(given, _read(file), where=f"{file}: " if not assignments else "")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        raise UserError(f"the config file {file} does not exist")
+    text = text_of(str(file))
+    if not text.strip():
+        return {}
+    tree, source = read(str(file), text)
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{file} must hold settings by section, like `model: {{experts: 8}}`")
+    known = parameter_types()
+    for at, value in _leaves(tree):
+        path = ".".join(at)
+        # JSON's 1e-06 is text in YAML
+        if path in known and (problem := value_problem(path, as_number(path, value))):
+            raise source.error(at, problem)
+    return tree
+
+
+def _leaves(tree: Mapping[str, Any], at: Keys = ()) -> Iterator[tuple[Keys, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*at, key))
+        else:
+            yield (*at, key), value

@@ -2,102 +2,19 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin
 
 from moe.config import check_paths, from_flat, is_number, parameter_types, readers
 from moe.errors import UserError, suggest
+from sweeps.plan.distributions import DISTRIBUTIONS, LARGEST_EXPONENT, RANGE, AxisKind, Parameter
 from sweeps.plan.source import Keys, Source
 
-_RANGE = ("min", "max")
-DISTRIBUTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # name: required keys, optional keys
-    "constant": (("value",), ()),
-    "categorical": (("values",), ()),
-    "categorical_w_probabilities": (("values", "probabilities"), ()),
-    "int_uniform": (_RANGE, ()),
-    "uniform": (_RANGE, ()),
-    "q_uniform": (_RANGE, ("q",)),
-    "log_uniform": (_RANGE, ()),
-    "q_log_uniform": (_RANGE, ("q",)),
-    "inv_log_uniform": (_RANGE, ()),
-    "log_uniform_values": (_RANGE, ()),
-    "q_log_uniform_values": (_RANGE, ("q",)),
-    "inv_log_uniform_values": (_RANGE, ()),
-    "normal": ((), ("mu", "sigma")),
-    "q_normal": ((), ("mu", "sigma", "q")),
-    "log_normal": ((), ("mu", "sigma")),
-    "q_log_normal": ((), ("mu", "sigma", "q")),
-    "beta": ((), ("a", "b")),
-    "q_beta": ((), ("a", "b", "q")),
-}
-_KEYS = ("value", "values", "probabilities", "distribution", *_RANGE, "q", "mu", "sigma", "a", "b")
-_EXPONENTS = ("log_uniform", "inv_log_uniform", "q_log_uniform")  # their min and max are no values
-_ROUNDING = 1e-9  # 0.3 / 0.1 is a little less than 3
-_LARGEST_EXPONENT = 700.0  # e to this power is still a float
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """What a sweep does with one setting: the values it takes, or the distribution it is drawn from."""
-
-    distribution: str
-    values: tuple[Any, ...] = ()
-    probabilities: tuple[float, ...] | None = None
-    min: float | None = None
-    max: float | None = None
-    mu: float = 0.0
-    sigma: float = 1.0
-    q: float = 1
-    a: float = 1.0
-    b: float = 1.0
-    at: Keys = ()  # its keys in the file; empty if it came from --set
-
-    @property
-    def fixed(self) -> bool:
-        """Whether there is only one value."""
-        return len(self.values) == 1 or (self.min is not None and self.min == self.max)
-
-    @property
-    def quantised(self) -> bool:
-        """Whether it takes multiples of `q` only."""
-        return self.distribution.startswith("q_")
-
-    @property
-    def logarithmic(self) -> bool:
-        """Whether it is uniform in the logarithm."""
-        return "log_uniform" in self.distribution
-
-    @property
-    def support(self) -> tuple[float, float]:
-        """The numbers between which all values lie, for a distribution of numbers; infinite where it has no end."""
-        if self.min is not None and self.max is not None:
-            if self.distribution == "inv_log_uniform":  # log(1/x) is uniform
-                return math.exp(-self.max), math.exp(-self.min)
-            if self.distribution in _EXPONENTS:
-                return math.exp(self.min), math.exp(self.max)
-            return self.min, self.max
-        if self.distribution.endswith("beta"):
-            return 0.0, 1.0
-        return (0.0 if self.distribution.endswith("log_normal") else -math.inf), math.inf
-
-    @property
-    def steps(self) -> tuple[float, float]:
-        """The first and last multiple of `q` within the support, as numbers of steps from 0."""
-        low, high = self.support
-        first = math.ceil(low / self.q - _ROUNDING) if math.isfinite(low) else low
-        last = math.floor(high / self.q + _ROUNDING) if math.isfinite(high) else high
-        return first, last
-
-    def on_grid(self, x: float) -> float:
-        """The multiple of `q` nearest to x within the support; x itself where there is no `q`."""
-        if not self.quantised:
-            return x
-        first, last = self.steps
-        steps = int(min(max(round(x / self.q), first), last))  # W&B may step outside; a bound is a bound
-        value = steps * self.q
-        return value if isinstance(self.q, int) else float(f"{value:.12g}")  # 0.3, not 0.30000000000000004
+_KEYS = ("value", "values", "probabilities", "distribution", *RANGE, "q", "mu", "sigma", "a", "b")
+_SHOWN = 200  # characters of a value in a message
+_MOST_VALUES = 10_000  # of a list: more than a sweep may have runs
 
 
 def value_problem(path: str, value: Any) -> str | None:
@@ -191,7 +108,7 @@ def read_parameter(path: str, at: Keys, entry: Any, method: str, source: Source)
     if distribution == "constant":
         _check_value(path, entry["value"], (*at, "value"), source)
         return Parameter(distribution, (entry["value"],), at=at)
-    if "values" in DISTRIBUTIONS[distribution][0]:
+    if DISTRIBUTIONS[distribution].axis is AxisKind.LIST:
         return _categorical(path, at, entry, distribution, source)
     return _continuous(path, at, entry, distribution, source)
 
@@ -209,7 +126,7 @@ def _distribution(path: str, at: Keys, entry: dict[str, Any], source: Source) ->
         if key in entry:
             return name
     if "min" in entry or "max" in entry:
-        whole = all(isinstance(entry.get(key), int) for key in _RANGE)
+        whole = all(isinstance(entry.get(key), int) for key in RANGE)
         return "int_uniform" if whole else "uniform"
     raise source.error(at, f"{path} has no values; write {path}: {{values: [..]}}")
 
@@ -223,7 +140,8 @@ def _check_grid(path: str, at: Keys, entry: dict[str, Any], distribution: str, s
 
 
 def _check_keys(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> None:
-    required, optional = DISTRIBUTIONS[distribution]
+    kind = DISTRIBUTIONS[distribution]
+    required, optional = kind.required, kind.optional
     for key in entry:
         if key not in (*required, *optional, "distribution"):
             other = f"distribution: {distribution}" if "distribution" in entry else " and ".join(required)
@@ -239,11 +157,11 @@ def _categorical(path: str, at: Keys, entry: dict[str, Any], distribution: str, 
         raise source.error((*at, "values"), f"{path}: values needs a list; write values: [{as_yaml(values)}]")
     if not values:
         raise source.error((*at, "values"), f"{path}: values is empty; list at least one")
+    if len(values) > _MOST_VALUES:
+        problem = f"{path}: {len(values):,} values are listed; list {_MOST_VALUES:,} at most, or give min and max"
+        raise source.error((*at, "values"), problem)
     for index, value in enumerate(values):
-        here = (*at, "values", str(index))
-        _check_value(path, value, here, source)
-        if value in values[:index]:
-            raise source.error(here, f"{path}: {as_yaml(value)} is listed twice; keep one")
+        _check_value(path, value, (*at, "values", str(index)), source)
     if "probabilities" not in entry:
         return Parameter(distribution, tuple(values), at=at)
     probabilities = _check_probabilities(path, (*at, "probabilities"), entry["probabilities"], len(values), source)
@@ -270,8 +188,8 @@ def _continuous(path: str, at: Keys, entry: dict[str, Any], distribution: str, s
     annotation = parameter_types()[path]
     if not is_number(annotation):
         raise source.error(at, f"{path} takes no numbers, so no {distribution}; write values: [..]")
-    for key in _RANGE:
-        if key in numbers and distribution not in _EXPONENTS:
+    for key in RANGE:
+        if key in numbers and not DISTRIBUTIONS[distribution].exponents:
             _check_value(path, numbers[key], (*at, key), source)
     _check_shape(path, at, numbers, distribution, source)
     _check_wholeness(path, at, entry, distribution, source)
@@ -281,13 +199,14 @@ def _continuous(path: str, at: Keys, entry: dict[str, Any], distribution: str, s
 
 
 def _check_shape(path: str, at: Keys, numbers: dict[str, float], distribution: str, source: Source) -> None:
-    low, high = (numbers.get(key, 0) for key in _RANGE)
+    low, high = (numbers.get(key, 0) for key in RANGE)
     if low > high:
         raise source.error((*at, "min"), f"{path}: min {low} is above max {high}; swap them")
-    if distribution.endswith("_values") and low <= 0:
+    kind = DISTRIBUTIONS[distribution]
+    if kind.logarithmic and not kind.exponents and low <= 0:
         raise source.error((*at, "min"), f"{path}: {distribution} needs min above 0, not {low}; write min: 1.0e-6, say")
-    for key in _RANGE:
-        if distribution in _EXPONENTS and abs(numbers[key]) > _LARGEST_EXPONENT:
+    for key in RANGE:
+        if kind.exponents and abs(numbers[key]) > LARGEST_EXPONENT:
             problem = f"{path}: {key} {numbers[key]} is no exponent of e that a number can have"
             raise source.error((*at, key), f"{problem}; {_other_kind(distribution)}")
     if numbers.get("sigma", 0) < 0:
@@ -305,13 +224,12 @@ def _other_kind(distribution: str) -> str:
 
 def _check_support(path: str, parameter: Parameter, source: Source) -> None:
     """What only the finished parameter shows: that it has values, and that they fit where min and max are exponents."""
-    low, high = parameter.support
-    first, last = parameter.steps
-    if parameter.quantised and first > last:
+    kind, (low, high), (first, last) = parameter.kind, parameter.support, parameter.steps
+    if kind.quantised and first > last:
         problem = f"{path}: no multiple of q {parameter.q} lies between {low:g} and {high:g}; make q smaller"
         raise source.error((*parameter.at, "q"), problem)
-    if parameter.distribution in _EXPONENTS:
-        ends = ("max", "min") if parameter.distribution.startswith("inv_") else _RANGE
+    if kind.exponents:
+        ends = ("max", "min") if kind.inverse else RANGE
         for key, value in zip(ends, (low, high), strict=True):
             wrong = value_problem(path, parameter.on_grid(value))
             if wrong:
@@ -320,16 +238,17 @@ def _check_support(path: str, parameter: Parameter, source: Source) -> None:
 
 def _check_wholeness(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> None:
     """Whole-number settings need whole draws; fractional ones must not get them by accident."""
-    whole = distribution == "int_uniform" or (distribution.startswith("q_") and isinstance(entry.get("q", 1), int))
+    kind = DISTRIBUTIONS[distribution]
+    whole = kind.whole or (kind.quantised and isinstance(entry.get("q", 1), int))
     if _takes_whole(parameter_types()[path]):
         if not whole:
             fix = "write whole min and max with distribution: int_uniform"
             raise source.error(at, f"{path} takes whole numbers, which {distribution} does not give; {fix}")
-    elif distribution == "int_uniform":
-        if not all(isinstance(entry[key], int) for key in _RANGE):
+    elif kind.whole:
+        if not all(isinstance(entry[key], int) for key in RANGE):
             raise source.error(at, f"{path}: int_uniform needs whole min and max; write distribution: uniform")
         if "distribution" not in entry:
-            low, high = (f"{key}: {float(entry[key])}" for key in _RANGE)
+            low, high = (f"{key}: {float(entry[key])}" for key in RANGE)
             raise source.error(at, f"{path}: whole min and max would give whole numbers only; write {{{low}, {high}}}")
 
 
@@ -342,7 +261,9 @@ def _check_value(path: str, value: Any, at: Keys, source: Source) -> None:
 
 def is_finite(value: Any) -> bool:
     """Whether a value is a number that one can calculate with."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # neither nan nor inf, nor a whole number that is too large for a float
 
 
 def _takes_whole(annotation: Any) -> bool:
@@ -351,7 +272,8 @@ def _takes_whole(annotation: Any) -> bool:
 
 def as_yaml(value: Any) -> str:
     """A value as one would write it in a sweep file, on one line."""
-    return json.dumps(value, default=str, ensure_ascii=False)
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 2]}.."
 
 
 def _text_problem(path: str, text: str) -> str:

@@ -21,8 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from callbacks.keys import Keys
 from sweeps.plan.distributions import draw
-from sweeps.plan.hyperband import Hyperband
-from sweeps.plan.metric import Metric
+from sweeps.plan.goal import Hyperband, Metric
 from sweeps.plan.space import axes, compatible
 from sweeps.plan.spec import Sweep, budget, replicates
 

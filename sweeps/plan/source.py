@@ -1,6 +1,7 @@
 """The text of a sweep file, and the line in which everything in it stands."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePath
@@ -11,6 +12,11 @@ import yaml
 from moe.errors import UserError, suggest
 
 Keys = tuple[str, ...]
+_LONGEST = 250_000  # characters; PyYAML reads about that many in a second
+_MOST_VALUES = 100_000
+_LARGEST = 2**63  # whole numbers that other programs take, too
+_SHOWN = 60
+_NO_VALUE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # PyYAML's answers to odd scalars
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,8 @@ def shipped() -> list[str]:
 
 def find(spec: str) -> tuple[str, str]:
     """The label and the text of a sweep file."""
-    if Path(spec).is_file():
-        try:
-            return spec, Path(spec).read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise UserError(f"{spec}:1: not a text file in UTF-8; save it as UTF-8") from None
-        except OSError as error:
-            raise UserError(f"{spec}: cannot be read: {error.strerror}") from None
+    if is_file(spec):
+        return spec, text_of(spec)
     names = shipped()
     name = spec.removesuffix(".yaml") + ".yaml"
     if name in names:
@@ -55,15 +56,51 @@ def find(spec: str) -> tuple[str, str]:
     raise UserError(f'no sweep file "{spec}" (shipped are {", ".join(names)}); {fix}')
 
 
+def as_text(value: str) -> str:
+    """Text of a file in a message: not longer than a line, and printable."""
+    short = value if len(value) <= _SHOWN else value[: _SHOWN - 2] + ".."
+    return short.encode("utf-8", "backslashreplace").decode()
+
+
+def is_file(path: str) -> bool:
+    """Whether there is such a file; a name that no file can have names none."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def text_of(path: str) -> str:
+    """The text of a file, with or without a byte order mark.
+
+    Raises:
+        UserError: it is no text, too large, or cannot be read.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            return file.read(_LONGEST + 1)
+    except UnicodeDecodeError:
+        raise UserError(f"{path}:1: not a text file in UTF-8; save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
 def read(file: str, text: str) -> tuple[Any, Source]:
-    """The content of a YAML file and the lines of its keys and items."""
+    """The content of a YAML file and the lines of its keys and items.
+
+    Raises:
+        UserError: it is empty, no YAML, too large, or holds something that is no plain value.
+    """
     lines: dict[Keys, int] = {}
     source = Source(file, lines)
+    if len(text) > _LONGEST:
+        problem = f"more than {_LONGEST:,} characters; list fewer values, or give min and max"
+        raise source.error((), problem)
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
-            raise source.error((), "the file is empty; start with method: and parameters:")
+            return None, source
         return _Reader(loader, source, lines).convert(root, ()), source
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -72,6 +109,10 @@ def read(file: str, text: str) -> tuple[Any, Source]:
     except yaml.reader.ReaderError as error:
         lines[()] = text.count("\n", 0, error.position) + 1
         raise source.error((), "not valid YAML: an unprintable character; remove it") from None
+    except RecursionError:
+        raise source.error((), "lists or mappings stand too deep in each other; write fewer brackets") from None
+    except _NO_VALUE:  # the scanner itself, at an escape that is no character
+        raise source.error((), "not valid YAML: a character that does not exist; remove it") from None
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:
@@ -87,47 +128,85 @@ def _syntax(error: yaml.MarkedYAMLError) -> str:
 
 
 class _Reader:
-    """Turns YAML nodes into Python values: keys stay as written, lines are kept, duplicates refused."""
+    """Turns YAML nodes into Python values: keys stay as written, lines are kept, duplicates refused.
+
+    Aliases are written out, up to a bound: a few lines of them can stand for more values than fit into memory.
+    """
 
     def __init__(self, loader: yaml.SafeLoader, source: Source, lines: dict[Keys, int]) -> None:
         self.loader, self.source, self.lines = loader, source, lines
         self.open: set[int] = set()
-        self.merged: set[int] = set()
+        self.pairs: dict[int, dict[str, tuple[int, yaml.Node]]] = {}
+        self.count = 0
 
     def convert(self, node: yaml.Node, at: Keys) -> Any:
         self.lines.setdefault(at, node.start_mark.line + 1)
+        self.count += 1
+        if self.count > _MOST_VALUES:
+            fix = "list fewer, or give min and max"
+            raise self.source.error(at, f"more than {_MOST_VALUES:,} values, aliases written out; {fix}")
         if isinstance(node, yaml.ScalarNode):
-            try:
-                return self.loader.construct_object(node)
-            except ValueError:  # a date that does not exist
-                problem = f"{node.value} is no valid value; put it in quotes if text is meant"
-                raise self.source.error(at, problem) from None
+            return self._scalar(node, at)
+        with self._opened(node, at):
+            if isinstance(node, yaml.MappingNode):
+                pairs = self._pairs(node, at)
+                self.lines.update({(*at, key): line for key, (line, _) in pairs.items()})
+                return {key: self.convert(value, (*at, key)) for key, (_, value) in pairs.items()}
+            return [self.convert(item, (*at, str(index))) for index, item in enumerate(node.value)]
+
+    def _scalar(self, node: yaml.ScalarNode, at: Keys) -> Any:
+        try:
+            value = self.loader.construct_object(node)
+        except _NO_VALUE:  # a date that does not exist, a word with a tag that it does not suit
+            problem = f"{as_text(node.value)} is no valid value; put it in quotes if text is meant"
+            raise self.source.error(at, problem) from None
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise self.source.error(at, f"{as_text(node.value)} is too large for a whole number; write a smaller one")
+        return value
+
+    @contextlib.contextmanager
+    def _opened(self, node: yaml.Node, at: Keys) -> Iterator[None]:
         if id(node) in self.open:
             raise self.source.error(at, "an alias refers to the mapping or list it stands in; write the values out")
         self.open.add(id(node))
         try:
-            if isinstance(node, yaml.MappingNode):
-                return {key: self.convert(value, (*at, key)) for key, value in self._pairs(node, at)}
-            return [self.convert(item, (*at, str(index))) for index, item in enumerate(node.value)]
+            yield
         finally:
             self.open.discard(id(node))
 
-    def _pairs(self, node: yaml.MappingNode, at: Keys) -> list[tuple[str, yaml.Node]]:
-        if id(node) not in self.merged:  # an alias brings the same node again, its merges already made
-            self.merged.add(id(node))
-            self._refuse_duplicates(node)
-            self.loader.flatten_mapping(node)
-        for key, _ in node.value:
-            self.lines[*at, key.value] = key.start_mark.line + 1
-        return [(key.value, value) for key, value in node.value]
+    def _pairs(self, node: yaml.MappingNode, at: Keys) -> dict[str, tuple[int, yaml.Node]]:
+        """Every key of a mapping with its line and node, those that `<<` brings first; read once an alias or not."""
+        if id(node) in self.pairs:
+            return self.pairs[id(node)]
+        found: dict[str, tuple[int, yaml.Node]] = {}
+        own = self._own(node)
+        for key, (_, value) in own.items():
+            if key == "<<":
+                for merged in reversed(self._merged(value)):
+                    with self._opened(merged, at):
+                        found |= self._pairs(merged, at)
+        found |= {key: pair for key, pair in own.items() if key != "<<"}
+        self.pairs[id(node)] = found
+        return found
 
-    def _refuse_duplicates(self, node: yaml.MappingNode) -> None:
-        first: dict[str, int] = {}
-        for key, _ in node.value:
+    def _merged(self, value: yaml.Node) -> list[yaml.MappingNode]:
+        """The mappings that `<<` names, one or a list of them."""
+        found: dict[int, yaml.MappingNode] = {}
+        for node in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if not isinstance(node, yaml.MappingNode):
+                where = f"{self.source.file}:{value.start_mark.line + 1}: "
+                raise UserError(f"{where}<< needs a mapping or a list of mappings; name one by its alias")
+            found.setdefault(id(node), node)
+        return list(found.values())
+
+    def _own(self, node: yaml.MappingNode) -> dict[str, tuple[int, yaml.Node]]:
+        found: dict[str, tuple[int, yaml.Node]] = {}
+        for key, value in node.value:
             line = key.start_mark.line + 1
             where = f"{self.source.file}:{line}: "
             if not isinstance(key, yaml.ScalarNode):
                 raise UserError(f"{where}a key must be plain text; check the brackets and the indentation")
-            if key.value in first:
-                raise UserError(f'{where}"{key.value}" is given twice, first in line {first[key.value]}; keep one')
-            first[key.value] = line
+            if key.value in found:
+                raise UserError(f'{where}"{key.value}" is given twice, first in line {found[key.value][0]}; keep one')
+            found[key.value] = (line, value)
+        return found

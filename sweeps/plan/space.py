@@ -1,12 +1,13 @@
 """A sweep's parameters as Optuna knows them: an axis for each that has several values, `seed` left out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sweeps.plan.distributions import TAIL, draw, quantile, shaped
-from sweeps.plan.parameters import Parameter, as_yaml
+from sweeps.plan.distributions import TAIL, AxisKind, Parameter, draw, quantile
+from sweeps.plan.parameters import as_yaml
 from sweeps.plan.spec import Sweep
 
 _PLAIN = (bool, int, float, str, type(None))  # what Optuna takes as a choice
@@ -42,15 +43,15 @@ class ListAxis:
     @property
     def distribution(self) -> CategoricalDistribution:
         """Optuna's."""
-        return CategoricalDistribution([v if isinstance(v, _PLAIN) else as_yaml(v) for v in self.parameter.values])
+        return CategoricalDistribution([v if isinstance(v, _PLAIN) else as_yaml(v) for v in self.parameter.choices])
 
     def value(self, position: Any) -> Any:
         """The value itself."""
-        return self.parameter.values[self.distribution.choices.index(position)]
+        return self.parameter.choices[self.distribution.choices.index(position)]
 
     def position(self, value: Any) -> Any:
         """Its choice."""
-        return self.distribution.choices[self.parameter.values.index(value)]
+        return self.distribution.choices[self.parameter.choices.index(value)]
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,13 @@ class RangeAxis:
     def distribution(self) -> FloatDistribution | IntDistribution:
         """Optuna's."""
         parameter, (low, high) = self.parameter, self.parameter.support
-        if parameter.distribution == "int_uniform":
+        kind = parameter.kind
+        if kind.whole:
             return IntDistribution(int(low), int(high))
-        if parameter.distribution == "q_uniform" and isinstance(parameter.q, int):
+        if kind.quantised and not kind.logarithmic and isinstance(parameter.q, int):
             first, last = (int(step) for step in parameter.steps)
             return IntDistribution(first * parameter.q, last * parameter.q, step=parameter.q)
-        return FloatDistribution(low, high, log=parameter.logarithmic)
+        return FloatDistribution(low, high, log=kind.logarithmic)
 
     def value(self, position: Any) -> Any:
         """The multiple of q next to it."""
@@ -107,11 +109,16 @@ class QuantileAxis:
         return min(max(quantile(self.parameter, value), TAIL), 1 - TAIL)
 
 
+_AXES: dict[AxisKind, Callable[[Parameter], Axis]] = {
+    AxisKind.LIST: ListAxis,
+    AxisKind.RANGE: RangeAxis,
+    AxisKind.QUANTILE: QuantileAxis,
+}
+
+
 def axis(parameter: Parameter) -> Axis:
     """The axis of a parameter with several values."""
-    if parameter.values:
-        return ListAxis(parameter)
-    return QuantileAxis(parameter) if shaped(parameter) else RangeAxis(parameter)
+    return _AXES[parameter.kind.axis](parameter)
 
 
 def axes(sweep: Sweep) -> dict[str, Axis]:

@@ -21,10 +21,9 @@ import numpy as np
 
 from moe.config import RunConfig, check_paths, from_flat, parameter_types
 from moe.errors import UserError, suggest
-from sweeps.plan.distributions import draw, extremes, reach
-from sweeps.plan.hyperband import check_stopping
-from sweeps.plan.metric import Metric, check_metric
-from sweeps.plan.parameters import Parameter, as_number, as_yaml, flatten, read_parameter, value_problem
+from sweeps.plan.distributions import AxisKind, Parameter, draw, extremes, reach
+from sweeps.plan.goal import Metric, check_metric, check_stopping
+from sweeps.plan.parameters import as_number, as_yaml, flatten, read_parameter, value_problem
 from sweeps.plan.source import Source, find, read
 
 COMMAND = ("${env}", "moe", "train", "${args}")
@@ -33,6 +32,7 @@ TEXT_KEYS = ("name", "description", "program", "project", "entity", "job", "imag
 KEYS = (*TEXT_KEYS, "method", "metric", "parameters", "command", "run_cap", "early_terminate", "controller")
 CUSTOM_KEYS = ("metrics", "scheduler")  # valid for W&B, but only with its method: custom
 MAX_RUNS = 10_000  # more than anyone trains: a slip in the file, and it would fill the memory
+_LONGEST_NAME = 150  # bytes; a file name may have 255, and some have more than the name in theirs
 _CHECKED_PAIRS, _CHECKED_DRAWS = 5_000, 50  # combinations of a bayes sweep that are tried before it starts
 
 
@@ -159,17 +159,22 @@ def expand(sweep: Sweep, overrides: Mapping[str, Any] = MappingProxyType({})) ->
         return []
     combinations = _draws(sweep) if sweep.method == "random" else _product(sweep)
     cells: dict[str, Cell] = {}
-    for values in combinations:
+    for tried, values in enumerate(combinations, start=1):
         one = cell(sweep, values)
         cells.setdefault(one.run_id, one)
         if len(cells) == sweep.run_cap:
             break
+        if tried - len(cells) > MAX_RUNS:
+            problem = f"more than {MAX_RUNS:,} combinations come to a run that another one has come to"
+            raise sweep.source.error(("parameters",), f"{problem}; remove parameters that change nothing")
     return list(cells.values())
 
 
 def _product(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    _check_size(sweep, math.prod(len(parameter.values) for parameter in sweep.parameters.values()))
-    for values in itertools.product(*(parameter.values for parameter in sweep.parameters.values())):
+    # settings of the machine make no run of their own: the first of them stands for all
+    choices = [one.choices[: 1 if path.startswith("machine.") else None] for path, one in sweep.parameters.items()]
+    _check_size(sweep, math.prod(len(values) for values in choices))
+    for values in itertools.product(*choices):
         yield dict(zip(sweep.parameters, values, strict=True))
 
 
@@ -242,8 +247,8 @@ def replicates(sweep: Sweep) -> list[int]:
     parameter = sweep.parameters.get(sweep.replicate)
     if parameter is None:
         return [RunConfig().seed]
-    if parameter.distribution in ("constant", "categorical"):
-        return list(parameter.values)
+    if parameter.kind.axis is AxisKind.LIST and parameter.probabilities is None:
+        return list(parameter.choices)
     problem = f"{sweep.replicate}: {parameter.distribution} does not go with method: bayes, which runs every suggestion"
     raise sweep.source.error(parameter.at, f"{problem} with every seed; write values: [0, 1]")
 
@@ -300,6 +305,8 @@ def _samples(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 
 def _check_top(tree: Any, source: Source) -> None:
+    if tree is None:
+        raise source.error((), "the file is empty; start with method: and parameters:")
     if not isinstance(tree, dict):
         raise source.error((), "the file is not a mapping; start with method: and parameters:")
     for key, value in tree.items():
@@ -316,13 +323,20 @@ def _check_top(tree: Any, source: Source) -> None:
     cap = tree.get("run_cap", 1)
     if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
         raise source.error(("run_cap",), f"run_cap={as_yaml(cap)} is no number of runs; write a whole number from 1")
-    if not re.fullmatch(r"\w[\w .+-]*", tree.get("name", "x")):
-        problem = f"name {as_yaml(tree['name'])} cannot name a folder; use letters, digits, dots and hyphens"
-        raise source.error(("name",), problem)
+    _check_name(tree.get("name", PurePath(source.file).stem), source)
     if "early_terminate" in tree:
         check_stopping(tree["early_terminate"], source)
     _check_metric(tree, source)
     _check_command(tree.get("command", list(COMMAND)), source)
+
+
+def _check_name(name: str, source: Source) -> None:
+    if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
+        problem = f"the name has {len(name)} characters, more than a folder's may have"
+        raise source.error(("name",), f"{problem}; write a shorter name:")
+    if not re.fullmatch(r"\w[\w .+-]*", name):
+        problem = f"name {as_yaml(name)} cannot name a folder; use letters, digits, dots and hyphens"
+        raise source.error(("name",), problem)
 
 
 def _check_key(key: str, value: Any, source: Source) -> None:

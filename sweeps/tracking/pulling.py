@@ -149,7 +149,8 @@ def _place(pulled: Run, run: Run) -> None:
     for name in (WEIGHTS, CARD):
         (pulled.path / name).rename(pulled.model / name)
     _, card = load_model(pulled.model)
-    if not config.identity() == card.run_id == run.id or (card.model, card.gate) != (config.model, config.gate):
+    same = (card.model, card.gate.hashed()) == (config.model, config.gate.hashed())
+    if not (same and config.identity() == card.run_id == run.id):
         raise UserError(f"the pulled model calls itself run {card.run_id}, but run {run.id} was asked for")
     run.path.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(run.model, ignore_errors=True)

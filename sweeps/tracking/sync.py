@@ -10,7 +10,7 @@ from typing import Any
 from moe.errors import UserError
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
-from sweeps.tracking.artifacts import LAST, model_name
+from sweeps.tracking.artifacts import has_model, model_name
 from sweeps.tracking.connection import TrackerError, api, asking, connection, for_children
 from sweeps.tracking.mirror import publish, send
 from sweeps.tracking.record import Record, set_unconfirmed
@@ -140,15 +140,15 @@ def _confirm(run: Run, until: int) -> str | None:
 def _complete(run: Run) -> str | None:
     """A finished run has a model on the server too, which a piece that was cut off may have lost."""
     record, epochs = Record.of(run), _epochs(run)
-    model = f"{record.entity}/{record.project}/{model_name(run.id)}:{LAST}"
     try:
-        if run.finished and epochs and (record.unconfirmed or not _exists(model)):
+        where = str(record.entity), record.project, run.id
+        if run.finished and epochs and (record.unconfirmed or not has_model(*where)):
             set_unconfirmed(run, unconfirmed=False)
             with reopened(run) as session:
                 publish(run, session)
-            if not _exists(model):
+            if not has_model(*where):
                 set_unconfirmed(run, unconfirmed=True)
-                return f"the server did not take {model}"
+                return f"the server did not take {model_name(run.id)}"
     except TrackerError as error:
         set_unconfirmed(run, unconfirmed=True)
         return f"the server did not confirm it: {error}"
@@ -159,11 +159,6 @@ def _complete(run: Run) -> str | None:
         return reason
     set_unconfirmed(run, unconfirmed=False)
     return None
-
-
-def _exists(artifact: str) -> bool:
-    with asking():
-        return bool(api().artifact_exists(artifact))
 
 
 def _epochs(run: Run) -> list[int]:

@@ -14,7 +14,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-from callbacks.monitors import Coactivation, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
+from callbacks.monitors import Coactivation, FewestViews, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
 from moe.config import RunConfig
 from moe.data.datasets import check_available
 from moe.data.loading import RunData, Share, load_run_data
@@ -197,6 +197,7 @@ def _trainer(
         logger=[history] if history else [],
         callbacks=[
             LoadBalanceMonitor(),
+            FewestViews(),
             ViewAgreementMonitor(),
             Coactivation(run.routing),
             RoutingHeatmap(run.routing, data.validation.classes),

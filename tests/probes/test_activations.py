@@ -143,3 +143,39 @@ def test_what_is_not_finite_is_named_and_the_rest_is_kept(snapshot):
     ledger = (snapshot.folder(store) / "ledger.jsonl").read_text().splitlines()
     assert len(ledger) == 1
     assert json.loads(ledger[0])["chunk"] == 32
+
+
+def test_they_are_computed_in_full_float32_whatever_the_process_has_chosen(snapshot, monkeypatch):
+    """TF32 or bfloat16 within float32, as a user's script may have switched on, and the autocast around a call."""
+    store = open_store("tiny")
+    expected = [np.array(part) for part in vars(activations(snapshot, store, no_progress)[0]).values()]
+    (snapshot.folder(store) / "ledger.jsonl").write_text("")  # as new
+    seen, real = [], type(snapshot.model).route_and_readouts
+
+    def watched(self, x):
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return real(self, x)
+
+    monkeypatch.setattr(type(snapshot.model), "route_and_readouts", watched)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            found, cached = activations(snapshot, store, no_progress)
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("medium", True)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert not cached
+    assert set(seen) == {("highest", False)}
+    assert all(np.array_equal(a, b) for a, b in zip(vars(found).values(), expected, strict=True))
+
+
+@pytest.mark.parametrize("changed", ["device", "torch"])
+def test_numbers_made_under_other_conditions_are_not_taken_from_the_cache(snapshot, monkeypatch, changed):
+    store = open_store("tiny")
+    activations(snapshot, store, no_progress)
+    assert activations(snapshot, store, no_progress)[1]
+    ledger = snapshot.folder(store) / "ledger.jsonl"
+    known = {"device": ":cpu:", "torch": torch.__version__}[changed]
+    assert known in ledger.read_text()
+    ledger.write_text(ledger.read_text().replace(known, {"device": ":cuda:", "torch": "2.0.0"}[changed]))
+    assert not activations(snapshot, store, no_progress)[1]

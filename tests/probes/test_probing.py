@@ -71,6 +71,9 @@ def test_every_probe_leaves_tables_figures_and_numbers_and_repeats_itself():
     assert set(folders) == set(PROBES)
     for name, label in LABELS.items():
         assert folders[name].name == label
+    # 32 views a step for four experts, two each
+    assert any("under 16 views in some training step" in line for line in lines)
+    assert any("under 16 views" in note for note in read_json(folders["tuning"] / "result.json")["notes"])
     for name, folder in folders.items():
         assert {".csv", ".png", ".json"} <= {file.suffix for file in folder.iterdir()}, name
         record = json.loads((folder / "result.json").read_text())

@@ -4,14 +4,43 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sweeps.plan.distributions import BELOW_ONE, QUANTILES, draw, extremes, quantile, reach
-from sweeps.plan.parameters import DISTRIBUTIONS, Parameter
+from sweeps.plan.distributions import BELOW_ONE, DISTRIBUTIONS, AxisKind, Parameter, draw, extremes, quantile, reach
+from sweeps.plan.space import axis
 
 LEVELS = [0.0, 1e-6, 0.01, 0.1, 0.25, 0.5, 0.6, 0.9, 0.999, BELOW_ONE]
 
 
-def test_every_distribution_of_the_file_format_can_be_drawn_from():
-    assert QUANTILES.keys() == DISTRIBUTIONS.keys()
+def some(kind):
+    """A parameter of a distribution of the table."""
+    given = {"value": (), "values": (), "min": 1, "max": 3, "mu": 1, "sigma": 2, "q": 0.5, "a": 2, "b": 3}
+    chosen = {key: given[key] for key in (*kind.required, *kind.optional) if key in given and not key.startswith("val")}
+    listed = {"values": (3, 1, 2), "min": None, "max": None} if kind.axis is AxisKind.LIST else {}
+    return Parameter(kind.name, **chosen | listed)
+
+
+@pytest.mark.parametrize("kind", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+def test_every_entry_of_the_table_is_whole(kind):
+    """Draws keep to the support, rise with u, and a search's axis leads from a value back to it."""
+    parameter = some(kind)
+    drawn = [draw(parameter, u) for u in LEVELS]
+    assert parameter.kind is kind
+    if kind.axis is AxisKind.LIST:
+        assert set(drawn) == {1, 2, 3}
+        return
+    low, high = parameter.support
+    assert drawn == sorted(drawn)
+    assert all(low <= value <= high for value in drawn)
+    seen = axis(parameter)
+    for value in drawn[2:-2]:
+        assert seen.value(seen.position(value)) == pytest.approx(value)
+
+
+def test_a_value_listed_twice_is_drawn_twice_as_often_and_searched_once():
+    parameter = Parameter("categorical", (8, 4, 8, 2))
+    assert [draw(parameter, u) for u in (0.1, 0.3, 0.6, 0.9)] == [8, 4, 8, 2]
+    assert parameter.choices == (8, 4, 2)
+    assert axis(parameter).distribution.choices == (8, 4, 2)
+    assert Parameter("categorical", (8, 8)).fixed
 
 
 @pytest.mark.parametrize(
@@ -33,7 +62,7 @@ def test_every_distribution_of_the_file_format_can_be_drawn_from():
 )
 def test_quantiles(parameter, quantiles):
     for u, expected in quantiles.items():
-        value = QUANTILES[parameter.distribution](parameter, u)
+        value = draw(parameter, u)
         assert value == (pytest.approx(expected) if isinstance(expected, float) else expected)
         assert type(value) is type(expected)
 

@@ -12,7 +12,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from moe.errors import UserError
-from sweeps.plan.parameters import DISTRIBUTIONS
+from sweeps.plan.distributions import DISTRIBUTIONS
 from sweeps.plan.search import Search
 from sweeps.plan.space import axes
 from sweeps.plan.spec import cell, expand, load_sweep, replicates, with_overrides

@@ -12,7 +12,7 @@ from moe.config import RunConfig, flat
 from moe.errors import UserError
 from moe.lightning_module import MoEModule
 from sweeps.plan import spec
-from sweeps.plan.metric import METRICS
+from sweeps.plan.goal import METRICS
 from sweeps.plan.source import shipped
 from sweeps.plan.spec import MAX_RUNS, budget, expand, load_sweep, replicates, restore, with_overrides
 
@@ -339,8 +339,6 @@ MISTAKES = {
     "stop twice": (
         seeds("early_terminate:\n  type: hyperband\n  min_iter: 1\n  max_iter: 9\n  s: 1"), 4,
         ("max_iter does not go with min_iter", "keep")),
-    "stop s alone": (
-        seeds("early_terminate:\n  type: hyperband\n  min_iter: 1\n  s: 1"), 4, ("s does not go with min_iter",)),
     "stop before the first epoch": (
         seeds("early_terminate:\n  type: hyperband\n  max_iter: 2\n  s: 1"), 3, ("before the first epoch", "raise")),
     "stop unfinished": (seeds("early_terminate: {type: hyperband}"), 1, ("min_iter",)),
@@ -402,7 +400,6 @@ MISTAKES = {
     "values empty": (grid("seed:", "  values: []"), 4, ("values is empty",)),
     "values no list": (grid("seed: {values: 3}"), 3, ("needs a list", "values: [3]")),
     "value empty": (grid("seed: {value: }"), 3, ("seed has an empty value",)),
-    "listed twice": (grid("seed:", "  values:", "    - 0", "    - 1", "    - 0"), 7, ("0 is listed twice",)),
     "wrong type": (grid("model.experts: {values: [4, 1.5]}"), 3, ("model.experts=1.5", "valid integer")),
     "out of range": (
         grid("seed:", "  values:", "  - 0", "  - -1"), 6,

@@ -5,7 +5,7 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from sweeps.plan.hyperband import Hyperband
+from sweeps.plan.goal import Hyperband
 from sweeps.plan.search import Search
 from sweeps.plan.spec import load_sweep
 

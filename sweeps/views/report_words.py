@@ -1,0 +1,168 @@
+"""What a sweep found, in sentences with numbers, and what is missing with the command that fills it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from callbacks.keys import Keys
+from sweeps.runs.run import Run
+from sweeps.views.compare import Comparison, Group
+from sweeps.views.report_data import label
+
+_SIGNIFICANT = 0.05
+
+
+class Sentence(NamedTuple):
+    """One finding.
+
+    Attributes:
+        text: the sentence.
+        section: id of the part of the page that shows it.
+    """
+
+    text: str
+    section: str
+
+
+class Gap(NamedTuple):
+    """Something that the page would show and cannot.
+
+    Attributes:
+        text: what is missing.
+        command: what to run for it.
+    """
+
+    text: str
+    command: str
+
+
+class Findings(NamedTuple):
+    """What a cell found.
+
+    Attributes:
+        cell: its swept parameters, in words.
+        sentences: routing first, then what the probes say of each image set.
+    """
+
+    cell: str
+    sentences: list[Sentence]
+
+
+Numbers = Mapping[str, Any]  # a probe's result
+Says = Callable[[Sequence[Numbers]], str | None]
+
+
+def found(comparison: Comparison) -> list[Findings]:
+    """What each cell with finished runs found."""
+    return [Findings(label(group.values), _of_group(group)) for group in comparison.groups if group.runs]
+
+
+def missing(comparison: Comparison) -> list[Gap]:
+    """Cells without runs and runs without the probes that others of the sweep have."""
+    name = comparison.sweep.name
+    unfinished = sum(group.planned - len(group.runs) for group in comparison.groups)
+    gaps = []
+    if unfinished:
+        gaps.append(Gap(f"{unfinished} runs are not finished", f"moe sweep resume {name}"))
+    runs = [run for group in comparison.groups for run in group.runs]
+    done = {run.id: {(images, probe) for images, probe, _ in run.probe_results()} for run in runs}
+    if runs and not any(done.values()):
+        gaps.append(Gap("no run has been probed: nothing is known of what experts encode", f"moe probe --sweep {name}"))
+    for images, probe in sorted(set().union(*done.values())) if done else ():
+        without = [run for run, probes in done.items() if (images, probe) not in probes]
+        if without:
+            text = f"{probe} on {images} is missing for {len(without)} of {len(runs)} runs"
+            gaps.append(Gap(text, f"moe probe --sweep {name} --images {images} --probe {probe}"))
+    return gaps
+
+
+def _of_group(group: Group) -> list[Sentence]:
+    said = [Sentence(text, "training") for text in _routing_words([run.summary.get("last", {}) for run in group.runs])]
+    for images in _image_sets(group.runs):
+        for probe, (words, section) in _SAYS.items():
+            results = [numbers for run in group.runs if (numbers := _result(run, images, probe))]
+            if results and (text := words(results)):
+                said.append(Sentence(f"{images}: {text}", section))
+    return said
+
+
+def _image_sets(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(images for run in runs for images, _, _ in run.probe_results()))
+
+
+def _result(run: Run, images: str, probe: str) -> Numbers | None:
+    return next((numbers for i, p, numbers in run.probe_results() if (i, p) == (images, probe)), None)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and, of several, sample standard deviation: ``.46 ± .03``."""
+    mean = f"{fmean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {stdev(values):.2f}"
+
+
+def _range(counts: Sequence[float]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _known(results: Sequence[Numbers], key: str) -> list[float]:
+    return [float(result[key]) for result in results if isinstance(result.get(key), int | float)]
+
+
+def _routing_words(rows: Sequence[Numbers]) -> list[str]:
+    agreement, chance = _known(rows, Keys.AGREEMENT), _known(rows, Keys.CHANCE_OBSERVED)
+    dead = _known(rows, Keys.DEAD)
+    words = []
+    if agreement and chance:
+        words.append(
+            f"two views of an image go to the same experts in {spread(agreement)} of cases ({spread(chance)} by chance)"
+        )
+    if dead:
+        words.append(
+            "every expert is in use" if not sum(dead) else f"{fmean(dead):.3g} experts a run get no validation image"
+        )
+    return words
+
+
+def _tuning_words(results: Sequence[Numbers]) -> str | None:
+    gate, readout = _known(results, "gate_r2"), _known(results, "readout_r2")
+    if not gate or not readout:
+        return None
+    p = _known(results, "gate_r2_p") + _known(results, "readout_r2_p")
+    explained = f"{spread(gate)} of the variance of gate logits and {spread(readout)} of that of readouts"
+    if not p:
+        return f"rated dimensions explain {explained}"
+    certain = "more than by chance" if max(p) <= _SIGNIFICANT else "not everywhere more than by chance"
+    return f"rated dimensions explain {explained}, {certain}"
+
+
+def _separability_words(results: Sequence[Numbers]) -> str | None:
+    mean = _known(results, "mean")
+    return f"an expert's readout tells two classes apart with accuracy {spread(mean)} (chance 0.5)" if mean else None
+
+
+def _similarity_words(results: Sequence[Numbers]) -> str | None:
+    mean, clusters = _known(results, "mean_similarity"), _known(results, "clusters")
+    if not mean:
+        return None
+    groups = f", in {_range(clusters)} clusters" if clusters else ""
+    return f"experts of a run represent images alike: rank correlation {spread(mean)}{groups}"
+
+
+def _animacy_words(results: Sequence[Numbers]) -> str | None:
+    share = _known(results, "readout_clear")
+    return f"{spread(share)} of readouts prefer animate or inanimate things clearly" if share else None
+
+
+def _coupling_words(results: Sequence[Numbers]) -> str | None:
+    mean = _known(results, "mean_pearson")
+    return f"gate logit and readout norm of an expert correlate at {spread(mean)}" if mean else None
+
+
+_SAYS: dict[str, tuple[Says, str]] = {
+    "tuning": (_tuning_words, "experts"),
+    "separability": (_separability_words, "comparison"),
+    "similarity": (_similarity_words, "map"),
+    "animacy": (_animacy_words, "experts"),
+    "coupling": (_coupling_words, "comparison"),
+}
