@@ -30,13 +30,13 @@ _NO_VALUE = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, Recur
 class ModelConfig(Section):
     """The network (Section 3, Figure 1)."""
 
-    experts: int = Field(4, ge=1, description="number of experts E")
+    experts: int = Field(4, ge=1, le=4096, description="number of experts E")
     top_k: int = Field(2, ge=1, description="experts that process each image, k")
     width: float = Field(1.0, gt=0, le=4, description="multiplies every channel count; 1 is the paper's")
     gate_after: int = Field(3, ge=1, le=4, description="shared blocks before the gate")
     constant_params: bool = Field(True, description="divide the experts' widths by sqrt(E)")
-    embedding: int = Field(256, ge=1, description="readout size before scaling by width / sqrt(E)")
-    gate_channels: int = Field(64, ge=1, description="channels of the gate's convolution, before width")
+    embedding: int = Field(256, ge=1, le=2**20, description="readout size before scaling by width / sqrt(E)")
+    gate_channels: int = Field(64, ge=1, le=2**20, description="channels of the gate's convolution, before width")
 
     @model_validator(mode="after")
     def _top_k_fits(self) -> Self:
