@@ -2,6 +2,7 @@
 # make test         install, lint, type check, all tests
 # make test-fast    the checks for daily work, under 90 seconds
 # make fuzz         10,000 odd inputs for every reader of files (the suite tries 200); FUZZ=tests/fuzz/test_X.py for one
+# make calibrate    how often the probes' p-values and intervals are wrong, by simulation: some minutes
 # The environment is kept in .venv while requirements.lock is unchanged.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ ENV := .venv/installed
 REPORT := runs/quickstart.html
 FUZZ ?= tests/fuzz
 
-.PHONY: quickstart test test-fast fuzz check format lock clean
+.PHONY: quickstart test test-fast fuzz calibrate check format lock clean
 
 $(ENV): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -43,6 +44,9 @@ test-fast: $(ENV)
 
 fuzz: $(ENV)
 	MOE_FUZZ=long $(BIN)/pytest -n auto -rf $(FUZZ)
+
+calibrate: $(ENV)
+	PYTHONPATH=. $(BIN)/python benchmarks/calibrate.py
 
 format: $(ENV)
 	$(BIN)/ruff check --fix .

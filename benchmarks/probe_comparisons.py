@@ -25,7 +25,7 @@ from moe.config import ModelConfig
 from moe.model import build_model
 from probes.statistics.separability import pair_folds, pairwise_separability
 from probes.statistics.similarity import second_order
-from probes.statistics.tuning import ALPHAS, cross_validated_r2, fit_tuning
+from probes.statistics.tuning import ALPHAS, cross_validated, fit_tuning
 
 STL10, THINGS = "STL-10 size", "THINGS size"
 FULL: dict[str, Any] = {
@@ -115,7 +115,7 @@ def tuning_rows(size: dict[str, Any]) -> None:
             row.difference = max(row.difference, *map(float, errors))
     row.show()
     permuted_nt = rng.permuted(np.tile(Y_nt, (1, -(-size["permuted"] // targets))), axis=0)
-    seconds, r2_tf = timed(lambda: cross_validated_r2(X_np, permuted_nt))
+    seconds, r2_tf = timed(lambda: cross_validated(X_np, permuted_nt).r2)
     print(f"  r2 of permuted targets: {1000 * seconds / len(r2_tf):.1f} ms a target, mean r2 {r2_tf.mean():.4f}")
 
 

@@ -5,7 +5,8 @@ A run keeps its three best epochs and the last (Appendix A.1), so this is a few 
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from moe.data.readers import no_progress
@@ -16,6 +17,7 @@ from moe.model import MoE
 from probes.activations import Snapshot, activations, digest
 from probes.drawing.base import save
 from probes.drawing.curves import over_epochs
+from probes.failures import Failures
 from probes.probe import Numbers, Probe
 from probes.subject import Subject
 from probes.tables import write_table
@@ -59,9 +61,12 @@ def _model(run: Run, file: Path) -> tuple[int, MoE, ModelCard]:
 
 
 def probe_epochs(
-    final: Snapshot, store: ImageStore, probes: Mapping[str, Probe], report: Callable[[str], None]
-) -> None:
+    final: Snapshot, store: ImageStore, probes: Mapping[str, Probe], failures: Failures, report: Callable[[str], None]
+) -> list[str]:
     """Headline numbers of every probe after the epochs that are kept, as a table and a figure in its folder.
+
+    Returns:
+        The probes that did not fail.
 
     Raises:
         UserError: the run has fewer than two checkpoints.
@@ -75,22 +80,25 @@ def probe_epochs(
     names = ", ".join(str(snapshot.epoch) for snapshot in snapshots)
     report(f"  over training on {store.name}: checkpoints after epochs {names}")
     subjects = [Subject(run, store, activations(s, store, no_progress)[0], s.epoch) for s in snapshots]
+    epochs = [s.epoch for s in snapshots if s.epoch is not None]
+    done = []
     for name, probe in probes.items():
-        numbers = [_numbers(probe, subject) for subject in subjects]
-        folder = run.probe(store.name, probe.label(name))
-        _write(
-            folder,
-            [s.epoch for s in snapshots if s.epoch is not None],
-            numbers,
-            f"{name} on {store.name}, run {run.id}",
-        )
+        what = f"{name} on {store.name}, run {run.id}"
+        numbers = failures.attempt(f"{what}, over training", partial(_all_numbers, probe, subjects))
+        if numbers is not None:
+            _write(run.probe(store.name, probe.label(name)), epochs, numbers, what)
+            done.append(name)
     for snapshot in snapshots:  # large, and of little use once their numbers are known
         shutil.rmtree(snapshot.folder(store), ignore_errors=True)
+    return done
 
 
-def _numbers(probe: Probe, subject: Subject) -> Numbers:
-    with tempfile.TemporaryDirectory() as folder:
-        return probe.run(subject, Path(folder), no_progress).numbers
+def _all_numbers(probe: Probe, subjects: Sequence[Subject]) -> list[Numbers]:
+    found = []
+    for subject in subjects:
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(probe.run(subject, Path(folder), no_progress).numbers)
+    return found
 
 
 def _write(folder: Path, epochs: list[int], numbers: list[Numbers], title: str) -> None:

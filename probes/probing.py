@@ -17,6 +17,7 @@ from moe.data.store import ImageStore
 from moe.errors import UserError
 from probes import epochs as over_training
 from probes.activations import Snapshot, activations, final_snapshot
+from probes.failures import Failures
 from probes.probe import SEPARATOR, Numbers, Probe, Result
 from probes.registry import PROBES, chosen
 from probes.subject import Subject, few_notes
@@ -59,10 +60,14 @@ def probe_run(
 
     Raises:
         UserError: no such run, it is not finished, or images, probes or options are unknown.
+        ProbesFailedError: some probes failed, after all others.
     """
     probes = chosen(names, options)
     _name_broken(names, report)
-    return _probe(find(run_id, RunStore(), report), probes, images, report, epochs=epochs)
+    failures = Failures(report)
+    results = _probe(find(run_id, RunStore(), report), probes, images, failures, report, epochs=epochs)
+    failures.end()
+    return results
 
 
 def _name_broken(names: Sequence[str] | None, report: Report) -> None:
@@ -71,7 +76,13 @@ def _name_broken(names: Sequence[str] | None, report: Report) -> None:
 
 
 def _probe(
-    run: Run, probes: Mapping[str, Probe], images: Sequence[str] | None, report: Report, *, epochs: bool = False
+    run: Run,
+    probes: Mapping[str, Probe],
+    images: Sequence[str] | None,
+    failures: Failures,
+    report: Report,
+    *,
+    epochs: bool = False,
 ) -> dict[str, Any]:
     if not run.finished:
         raise UserError(f"run {run.id} is {run.state.state}, not finished; finish it with `moe sweep resume SWEEP`")
@@ -84,16 +95,18 @@ def _probe(
             subject = subject_of(snapshot, store, report)
             subjects.append(subject)
             found.add_activations(store.name)
-            able = {name: probe for name, probe in probes.items() if _can(name, probe, store, report)}
-            results[store.name] = {
-                name: _one(subject, name, probe, found, report, snapshot) for name, probe in able.items()
-            }
+            results[store.name] = {}
+            for name, probe in probes.items():
+                ask = partial(_one, subject, name, probe, found, report, snapshot)
+                numbers = failures.attempt(f"{name} on {store.name}, run {run.id}", ask)
+                if numbers is not None:
+                    results[store.name][name] = numbers
             if epochs:
-                over_training.probe_epochs(snapshot, store, able, report)
-                for name, probe in able.items():
-                    found.add(store.name, probe.label(name))
+                able = {name: probes[name] for name in results[store.name]}
+                for name in over_training.probe_epochs(snapshot, store, able, failures, report):
+                    found.add(store.name, probes[name].label(name))
         if len(subjects) > 1:
-            results |= _across_images(subjects, probes, found, report)
+            results |= _across_images(subjects, probes, found, failures, report)
     return {"run_id": run.id, "images": results}
 
 
@@ -124,7 +137,12 @@ def bar(what: str) -> Iterator[Progress]:
         yield progress
 
 
-def _one(subject: Subject, name: str, probe: Probe, found: Outbox, report: Report, snapshot: Snapshot) -> Numbers:
+def _one(
+    subject: Subject, name: str, probe: Probe, found: Outbox, report: Report, snapshot: Snapshot
+) -> Numbers | None:
+    """The headline numbers of one probe; None if it cannot use the images."""
+    if not _can(name, probe, subject.store, report):
+        return None
     folder = subject.run.probe(subject.store.name, probe.label(name))
     provenance = {"model": snapshot.digest, "image_sets": {subject.store.name: subject.store.digest()}}
     result = write_result(folder, name, probe, report, provenance, [subject], partial(probe.run, subject))
@@ -190,7 +208,7 @@ def words(numbers: Numbers) -> str:
 
 
 def _across_images(
-    subjects: Sequence[Subject], probes: Mapping[str, Probe], found: Outbox, report: Report
+    subjects: Sequence[Subject], probes: Mapping[str, Probe], found: Outbox, failures: Failures, report: Report
 ) -> dict[str, dict[str, Numbers]]:
     """Probes that set several sets of images side by side."""
     run, images = subjects[0].run, SEPARATOR.join(subject.store.name for subject in subjects)
@@ -203,9 +221,11 @@ def _across_images(
             continue
         folder = run.probe(images, probe.label(name))
         provenance = {"image_sets": {subject.store.name: subject.store.digest() for subject in able}}
-        result = write_result(folder, name, probe, report, provenance, able, partial(probe.across_images, able))
-        found.add(images, folder.name)
-        results[name] = result.numbers
+        ask = partial(write_result, folder, name, probe, report, provenance, able, partial(probe.across_images, able))
+        result = failures.attempt(f"{name} on {images}, run {run.id}", ask)
+        if result is not None:
+            found.add(images, folder.name)
+            results[name] = result.numbers
     return {images: results} if results else {}
 
 
@@ -225,6 +245,7 @@ def probe_sweep(
 
     Raises:
         UserError: no such sweep, none of its runs is finished, or (after all others) some could not be probed.
+        ProbesFailedError: some probes failed, after all others.
     """
     sweep = open_sweep(name)
     probes = chosen(names, options)
@@ -238,23 +259,30 @@ def probe_sweep(
     if len(finished) < len(runs):
         report(f"{len(runs) - len(finished)} of {len(runs)} runs are not finished and are left out")
     results: list[dict[str, Any]] = []
-    failures: list[str] = []
+    failures, not_probed = Failures(report), list[str]()
     for number, run in enumerate(finished, 1):
         report(f"[{number}/{len(finished)}]")
         try:
-            results.append(_probe(run, probes, images, report, epochs=epochs))
+            results.append(_probe(run, probes, images, failures, report, epochs=epochs))
         except UserError as error:
-            failures.append(f"{run.id}: {error}")
+            not_probed.append(f"{run.id}: {error}")
             report(f"  {error}")
     probed = {result["run_id"] for result in results}
-    across = _across_runs(sweep, [run for run in finished if run.id in probed], probes, images, report)
-    if failures:
-        raise UserError(f"{len(failures)} of {len(failures) + len(results)} runs could not be probed: {failures[0]}")
+    across = _across_runs(sweep, [run for run in finished if run.id in probed], probes, images, failures, report)
+    failures.end()
+    if not_probed:
+        total = len(not_probed) + len(results)
+        raise UserError(f"{len(not_probed)} of {total} runs could not be probed: {not_probed[0]}")
     return {"sweep": name, "runs": results, "across_runs": across}
 
 
 def _across_runs(
-    sweep: LaunchedSweep, runs: Sequence[Run], probes: Mapping[str, Probe], images: Sequence[str] | None, report: Report
+    sweep: LaunchedSweep,
+    runs: Sequence[Run],
+    probes: Mapping[str, Probe],
+    images: Sequence[str] | None,
+    failures: Failures,
+    report: Report,
 ) -> dict[str, dict[str, Numbers]]:
     """Probes that set several runs side by side; with one run they have said what they can."""
     joint = {name: probe for name, probe in probes.items() if type(probe).across_runs is not Probe.across_runs}
@@ -269,17 +297,14 @@ def _across_runs(
         report(f"all {len(runs)} runs together on {store.name}")
         subjects = [Subject(s.run, store, activations(s, store, no_progress)[0]) for s in snapshots]
         provenance = {"models": {s.run.id: s.digest for s in snapshots}, "image_sets": {store.name: store.digest()}}
+        folders = {}
         for name, probe in able.items():
             folder = sweep.folder.probe(store.name, probe.label(name))
-            results[name][store.name] = write_result(
-                folder,
-                name,
-                probe,
-                report,
-                provenance,
-                subjects,
-                partial(probe.across_runs, subjects),
-            ).numbers
-        folders = {probe.label(name): sweep.folder.probe(store.name, probe.label(name)) for name, probe in able.items()}
+            across = partial(probe.across_runs, subjects)
+            ask = partial(write_result, folder, name, probe, report, provenance, subjects, across)
+            result = failures.attempt(f"{name} on {store.name}, all runs", ask)
+            if result is not None:
+                results[name][store.name] = result.numbers
+                folders[folder.name] = folder
         publish_analysis(sweep.folder, sweep.name, store.name, runs, folders)
     return results

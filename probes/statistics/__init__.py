@@ -1,42 +1,64 @@
 """What the probes compute: pure functions on arrays, which know no run, no path and no figure."""
 
-from probes.statistics.animacy import animacy_index, animate_classes, bootstrap_animacy
+from probes.statistics.animacy import SplitTest, animacy_index, animacy_test, animate_classes, bootstrap_animacy
+from probes.statistics.class_pairs import Difference, PairMean, expert_differences, mean_over_experts, pair_mean
 from probes.statistics.constancy import constant_columns, is_constant
 from probes.statistics.coupling import Coupling, bootstrap_coupling, couplings
-from probes.statistics.exciting import most_exciting
-from probes.statistics.resampling import Interval, interval, p_value
+from probes.statistics.exciting import most_exciting, overlap, overlap_null
+from probes.statistics.mean_similarity import Spread, image_spread, run_spread, similarity_interval
+from probes.statistics.recurrence import Recurrence, recurrence
+from probes.statistics.resampling import Interval, holm, interval, p_value
 from probes.statistics.separability import Separability, pair_folds, pairwise_separability
-from probes.statistics.similarity import Clusters, cluster, euclidean_rdm, mds, second_order
+from probes.statistics.similarity import Clusters, cluster, correlations, euclidean_rdm, mds, ranked_rdms, second_order
 from probes.statistics.stability import Stability, cluster_stability
-from probes.statistics.tuning import ALPHAS, Tuning, cross_validated_r2, fit_tuning
-from probes.statistics.tuning_null import tuning_null
+from probes.statistics.tuning import ALPHAS, Tuning, cross_validated, fit_tuning
+from probes.statistics.tuning_null import TuningNull, tuning_null
 
 __all__ = [
     "ALPHAS",
     "Clusters",
     "Coupling",
+    "Difference",
     "Interval",
+    "PairMean",
+    "Recurrence",
     "Separability",
+    "SplitTest",
+    "Spread",
     "Stability",
     "Tuning",
+    "TuningNull",
     "animacy_index",
+    "animacy_test",
     "animate_classes",
     "bootstrap_animacy",
     "bootstrap_coupling",
     "cluster",
     "cluster_stability",
     "constant_columns",
+    "correlations",
     "couplings",
-    "cross_validated_r2",
+    "cross_validated",
     "euclidean_rdm",
+    "expert_differences",
     "fit_tuning",
+    "holm",
+    "image_spread",
     "interval",
     "is_constant",
     "mds",
+    "mean_over_experts",
     "most_exciting",
+    "overlap",
+    "overlap_null",
     "p_value",
     "pair_folds",
+    "pair_mean",
     "pairwise_separability",
+    "ranked_rdms",
+    "recurrence",
+    "run_spread",
     "second_order",
+    "similarity_interval",
     "tuning_null",
 ]

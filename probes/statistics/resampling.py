@@ -1,6 +1,6 @@
 """Permutation nulls and bootstrap intervals: how large a number may be by chance, and how far it would move.
 
-Axes: n images (or whatever is sampled), B draws of a batch, E experts, C classes.
+Axes: n images (or whatever is sampled), B draws of a batch, E experts.
 """
 
 from collections.abc import Iterator
@@ -30,13 +30,27 @@ def interval(draws: NDArray[np.float64], level: float = LEVEL) -> Interval:
 
 
 def p_value(observed: float, null: NDArray[np.float64]) -> float:
-    """One-sided permutation p: (1 + draws that reach the observed value) / (1 + draws); NaN if that is NaN.
+    """One-sided permutation p: (1 + draws that reach the observed value) / (1 + draws).
 
-    The observed order counts as one of the draws, so p is never 0.
+    The observed order counts as one of the draws, so p is never 0. Draws that are NaN say nothing and are left out;
+    NaN if the observed value is, or no draw is left.
     """
-    if not np.isfinite(observed) or not len(null):
+    finite = null[np.isfinite(null)]
+    if not np.isfinite(observed) or not len(finite):
         return float("nan")
-    return float((1 + (null >= observed).sum()) / (1 + len(null)))
+    return float((1 + (finite >= observed).sum()) / (1 + len(finite)))
+
+
+def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """p-values of a family of tests, adjusted so that one or more false ones occur as rarely as the level says.
+
+    Step-down (Holm 1979), whatever the dependence between the tests. NaN stays NaN and is no test.
+    """
+    adjusted = np.full(len(p), np.nan)
+    order = np.argsort(p, kind="stable")[: np.isfinite(p).sum()]  # NaN come last
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
 
 
 def bootstrap_counts(
@@ -78,35 +92,6 @@ def dealt(
         places, first = np.arange(len(labels_n)), np.arange(len(labels_n))
     for _ in range(draws):
         yield rng.permutation(labels_n[first])[places]
-
-
-def class_bootstrap(accuracy_ECC: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:
-    """Mean pairwise accuracy of each expert when the classes are drawn anew, with replacement.
-
-    The same classes are drawn for all experts, so that differences between experts are paired. Pairs of a class with
-    itself, which occur when it is drawn twice, and undefined pairs are left out, the other pairs count as often as
-    they are drawn. The spread is that over classes one might have chosen (as in Nili et al. 2014), not over images.
-
-    Args:
-        accuracy_ECC: symmetric accuracies of E experts between C classes, NaN where undefined.
-        draws: number of bootstrap samples.
-        seed: of the draws.
-
-    Returns:
-        (draws, E); NaN where a sample has no defined pair.
-    """
-    E, C, _ = accuracy_ECC.shape
-    defined_ECC = np.isfinite(accuracy_ECC) & ~np.eye(C, dtype=bool)
-    filled_ECC = np.where(defined_ECC, accuracy_ECC, 0.0)
-    means = np.empty((draws, E))
-    done = 0
-    for counts_BC in bootstrap_counts(C, draws, seed):
-        total = np.einsum("bi,eij,bj->be", counts_BC, filled_ECC, counts_BC, optimize=True)
-        weight = np.einsum("bi,eij,bj->be", counts_BC, defined_ECC.astype(float), counts_BC, optimize=True)
-        with np.errstate(invalid="ignore"):
-            means[done : done + len(counts_BC)] = np.where(weight > 0, total / weight, np.nan)
-        done += len(counts_BC)
-    return means
 
 
 def matched_null(matrix_EE: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:

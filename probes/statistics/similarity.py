@@ -71,6 +71,20 @@ def second_order(
             of two images or more.
 
     """
+    return correlations(ranked_rdms(readouts, progress=progress))
+
+
+def ranked_rdms(
+    readouts: Sequence[NDArray[np.floating[Any]]], *, progress: Callable[[int, int], None] | None = None
+) -> NDArray[np.float32]:
+    """Return the ranks of every expert's dissimilarities, less their mean: all that `second_order` needs of them.
+
+    Arguments and errors are those of `second_order`.
+
+    Returns:
+        (N, P) mean ranks of the pairs of images, centred; 0 throughout for a dead expert.
+
+    """
     if not readouts:
         raise ValueError("no readouts were given")
     n = len(readouts[0])
@@ -85,7 +99,7 @@ def second_order(
         ranks_NP[expert] = 0.0 if _flat(rdm_P, Z_nd) else _centred_ranks(rdm_P)
         if progress is not None:
             progress(expert + 1, len(readouts))
-    return _correlations(ranks_NP)
+    return ranks_NP
 
 
 def _flat(rdm_P: NDArray[np.float64], Z_nd: NDArray[np.floating[Any]]) -> bool:
@@ -105,8 +119,8 @@ def _centred_ranks(values_P: NDArray[np.float64]) -> NDArray[np.float32]:
     return ranks_P
 
 
-def _correlations(centred_NP: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Pearson correlations (N, N) of centred rows; NaN for rows of zeros."""
+def correlations(centred_NP: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Pearson correlations (N, N) of centred rows, such as `ranked_rdms` gives; NaN for rows of zeros."""
     product_NN = np.zeros((len(centred_NP), len(centred_NP)))
     for start in range(0, centred_NP.shape[1], _BLOCK):
         block_NP = centred_NP[:, start : start + _BLOCK].astype(np.float64)

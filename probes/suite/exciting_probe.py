@@ -10,15 +10,16 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.stats import hypergeom
 
 from moe.data.readers import Progress
 from probes.drawing.base import save
 from probes.drawing.pictures import Block, picture_grid
-from probes.probe import Probe, Result
-from probes.statistics.exciting import most_exciting
+from probes.probe import Numbers, Probe, Result
+from probes.statistics.constancy import constant_columns
+from probes.statistics.exciting import most_exciting, overlap, overlap_null
+from probes.statistics.resampling import p_value
 from probes.subject import Subject, dead_note
-from probes.tables import write_table
+from probes.tables import mean, write_table
 
 Kind = Literal["readout", "gate"]
 KINDS: dict[Kind, str] = {"readout": "readout norm", "gate": "gate logit"}
@@ -35,37 +36,52 @@ class ExcitingProbe(Probe):
     about: ClassVar[str] = "exciting: images with the largest readout norm and the largest gate logit for each expert"
 
     count: int = Field(8, ge=1, le=50, description="images for each expert")
+    permutations: int = Field(
+        999, ge=0, description="of the images (THINGS: of the concepts), for the overlap's p-value"
+    )
+    seed: int = Field(0, ge=0, description="of the permutations")
 
     def run(self, subject: Subject, folder: Path, progress: Progress) -> Result:
-        """Two picture grids and a table of ids and scores."""
+        """Two picture grids and a table of ids and scores; how far the two kinds of lists overlap."""
         self._write([subject], folder, progress)
-        best = {kind: self._chosen(subject, kind) for kind in KINDS}
-        shared = [len(np.intersect1d(a, b)) for a, b in zip(best["readout"], best["gate"], strict=True)]
-        count = len(best["gate"][0])
-        n = len(subject.store)
-        return Result(
-            {
-                "images": n,
-                "overlap_gate_readout": float(np.mean(shared)) / count,
-                # of two random sets of that size: the mean of the hypergeometric distribution
-                "overlap_chance": count / n,
-                "overlap_p": overlap_p(sum(shared), count, n, subject.experts),
-            },
-            dead_note(subject.dead()),
-        )
+        lists = {kind: self._chosen(subject, kind) for kind in KINDS}
+        dead_E = constant_in_any([subject])
+        found_E = np.where(dead_E, np.nan, overlap(lists["readout"], lists["gate"]))
+        write_table(folder / "overlap.csv", ["expert", "overlap_gate_readout"], enumerate_rows(found_E))
+        n, count = len(subject.store), lists["gate"].shape[1]
+        numbers: Numbers = {"images": n, "overlap_gate_readout": mean(found_E), "overlap_chance": count / n}
+        if self.permutations and not dead_E.all():
+            null = overlap_null(
+                lists["readout"][~dead_E], lists["gate"][~dead_E], n, draws=self.permutations, seed=self.seed,
+                units=subject.units,
+            )  # fmt: skip
+            numbers["overlap_p"] = p_value(float(np.nanmean(found_E)), null)
+        else:
+            numbers["overlap_p"] = None
+        return Result(numbers, self._notes(subject, dead_E))
+
+    @staticmethod
+    def _notes(subject: Subject, dead_E: NDArray[np.bool_]) -> list[str]:
+        dead = subject.dead()
+        others = [str(expert) for expert in np.flatnonzero(dead_E) if expert not in dead]
+        notes = dead_note(dead)
+        if others:
+            notes.append(f"expert {', '.join(others)}: no overlap, the gate or the readout's norm is constant")
+        return notes
 
     def across_images(self, subjects: Sequence[Subject], folder: Path, progress: Progress) -> Result:
         """The same grids, the sets of images side by side (Figure 3)."""
         self._write(subjects, folder, progress)
         return Result({}, dead_note(subjects[0].dead()))
 
-    def _chosen(self, subject: Subject, kind: Kind) -> list[NDArray[np.intp]]:
-        return [most_exciting(scores_n, self.count) for scores_n in scores(subject, kind).T]
+    def _chosen(self, subject: Subject, kind: Kind) -> NDArray[np.intp]:
+        """(E, count) images of the largest responses."""
+        return np.stack([most_exciting(scores_n, self.count) for scores_n in scores(subject, kind).T])
 
     def _write(self, subjects: Sequence[Subject], folder: Path, progress: Progress) -> None:
         table: list[list[Any]] = []
         for number, (kind, what) in enumerate(KINDS.items(), 1):
-            blocks = []
+            blocks, dead_E = [], constant_in_any(subjects, [kind])
             for subject in subjects:
                 rows = self._chosen(subject, kind)
                 block = exciting_block(subject, list(enumerate(rows)), kind)
@@ -73,29 +89,25 @@ class ExcitingProbe(Probe):
                 table += [
                     [subject.store.name, kind, expert, rank, subject.store.ids[row], value]
                     for expert, mine in enumerate(rows)
+                    if not dead_E[expert]
                     for rank, (row, value) in enumerate(zip(mine.tolist(), block.scores[expert], strict=True), 1)
                 ]
-            labels = [f"expert {expert}" for expert in range(subjects[0].experts)]
+            labels = [f"expert {expert}{': constant' if dead else ''}" for expert, dead in enumerate(dead_E)]
             title = f"Most exciting inputs by {what} ({subjects[0].title})"
             save(picture_grid(blocks, labels, title, what), folder / f"exciting_{kind}.png")
             progress(number, len(KINDS))
         write_table(folder / "exciting.csv", ["images", "score", "expert", "rank", "image", "value"], table)
 
 
-def overlap_p(shared: int, count: int, n: int, experts: int) -> float:
-    """Probability that pairs of unrelated lists share as many images, all experts together, or more.
+def constant_in_any(subjects: Sequence[Subject], kinds: Sequence[Kind] = tuple(KINDS)) -> NDArray[np.bool_]:
+    """(E,) experts of one run that answer all images of a set alike: their lists would be those of the indices."""
+    constant = [constant_columns(scores(subject, kind)) for subject in subjects for kind in kinds]
+    return np.asarray(np.any(constant, axis=0), np.bool_)
 
-    Args:
-        shared: images in both lists, summed over experts.
-        count: images of a list.
-        n: images to choose from.
-        experts: number of experts E, that is of pairs of lists.
-    """
-    one = hypergeom(n, count, count).pmf(np.arange(count + 1))
-    total = np.ones(1)
-    for _ in range(experts):
-        total = np.convolve(total, one)
-    return float(min(1.0, total[shared:].sum()))
+
+def enumerate_rows(values_E: NDArray[np.float64]) -> list[tuple[int, float]]:
+    """Rows of a table with one number an expert."""
+    return list(enumerate(values_E.tolist()))
 
 
 def exciting_block(subject: Subject, rows: Sequence[tuple[int, NDArray[np.intp]]], kind: Kind = "readout") -> Block:

@@ -17,6 +17,7 @@ from probes.drawing.base import save
 from probes.drawing.matrices import heatmap
 from probes.drawing.points import gate_maps
 from probes.probe import Probe, Result
+from probes.statistics.constancy import is_constant
 from probes.statistics.resampling import bootstrap_counts, dealt, interval, p_value
 from probes.subject import Subject, evenly
 from probes.tables import number, write_table
@@ -92,6 +93,8 @@ class RoutingProbe(Probe):
         logits_nE = subject.activations.logits_nE[rows]
         if logits_nE.shape[1] == 1 or len(rows) < _LEAST_IMAGES:
             return [f"no map of the gate: {len(rows)} images, E = {logits_nE.shape[1]}"]
+        if not _varies(logits_nE):
+            return ["no map of the gate: it is constant, its logits are the same for all images"]
         perplexity = min(self.perplexity, (len(rows) - 1) / 3)
         points_n2 = tsne(logits_nE, perplexity, self.seed)
         labels_n = subject.store.labels_N[rows]
@@ -120,10 +123,20 @@ class RoutingProbe(Probe):
 def tsne(logits_nE: NDArray[np.float32], perplexity: float, seed: int) -> NDArray[np.float64]:
     """(n, 2) t-SNE of the gate logits, from their first two principal components."""
     centred = logits_nE - logits_nE.mean(axis=0)
-    if not centred.any():
+    if not _varies(logits_nE):
         return np.zeros((len(logits_nE), 2))
     model = TSNE(perplexity=perplexity, init="pca", random_state=seed)
     return np.asarray(model.fit_transform(centred.astype(np.float64)), dtype=np.float64)
+
+
+def _varies(logits_nE: NDArray[np.float32]) -> bool:
+    """Whether there is a map to draw.
+
+    scikit-learn divides by the standard deviation of the first principal component in single precision, and its search
+    for neighbours among NaN ends the process (its issue 28368).
+    """
+    spread = np.float32(logits_nE.astype(np.float64).std(axis=0).max(initial=0.0))
+    return not is_constant(logits_nE) and bool(np.square(spread) > 0)
 
 
 def cv2_bootstrap(

@@ -23,14 +23,16 @@ from probes.drawing.base import save
 from probes.drawing.matrices import separability_matrices
 from probes.probe import Numbers, Probe, Result
 from probes.statistics.animacy import animate_classes
+from probes.statistics.class_pairs import MIN_CLASSES, Difference, expert_differences, mean_over_experts
 from probes.statistics.constancy import is_constant
-from probes.statistics.resampling import class_bootstrap, interval, mean_of_defined
+from probes.statistics.resampling import mean_of_defined
 from probes.statistics.separability import Solver, pair_folds, pairwise_separability
 from probes.subject import Subject, dead_note
 from probes.tables import mean, number, write_table
 
 _MOST_CLASSES = 60
 _FOLDS = 5
+_ALPHA = 0.05  # one or more experts that do not differ are called different so rarely
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,7 @@ class SeparabilityProbe(Probe):
     )
     grouped: bool = Field(False, description="compare with folds that never split a group (THINGS: a concept)")
     animate: tuple[str, ...] | None = Field(None, description="classes before the dashed line; default: as `animacy`")
-    bootstrap: int = Field(1000, ge=0, description="samples of the classes, for intervals")
-    seed: int = Field(0, ge=0, description="of folds and samples")
+    seed: int = Field(0, ge=0, description="of the folds")
 
     def skip(self, store: ImageStore) -> str | None:
         """Needs two labelled classes, and not so many that their pairs run into thousands."""
@@ -98,6 +99,10 @@ class SeparabilityProbe(Probe):
         few = [f"{name} ({count})" for name, count in zip(labels.names, counts_C, strict=True) if count < _FOLDS]
         if few:
             notes.append(f"no result, fewer than {_FOLDS} images: {', '.join(few)}")
+        if numbers["mean_low"] is None:
+            notes.append(
+                f"how far the mean hangs on the choice of classes cannot be told from fewer than {MIN_CLASSES}"
+            )
         return Result(numbers, notes)
 
     def _accuracies(
@@ -193,18 +198,15 @@ class SeparabilityProbe(Probe):
             "highest_expert": number(means_E.max(initial=-np.inf, where=np.isfinite(means_E))),
             "pairs": len(one), "undefined_pairs": int(np.isnan(one).sum()),
         }  # fmt: skip
-        if not self.bootstrap or not np.isfinite(means_E).any():
-            return numbers
-        drawn_bE = class_bootstrap(accuracy_ECC, self.bootstrap, self.seed)
-        low, high = interval(mean_of_defined(drawn_bE))
-        numbers |= {"mean_low": number(low), "mean_high": number(high)}
-        rows, clear = [], 0
-        for a, b in combinations(range(len(means_E)), 2):
-            between = interval(drawn_bE[:, a] - drawn_bE[:, b])
-            rows.append([a, b, means_E[a] - means_E[b], *between])
-            clear += between.low > 0 or between.high < 0
-        write_table(folder / "differences.csv", ["expert_a", "expert_b", "difference", "low", "high"], rows)
-        return numbers | {"expert_pairs": len(rows), "expert_pairs_that_differ": clear}
+        low, high = mean_over_experts(accuracy_ECC).interval()
+        differences = expert_differences(accuracy_ECC)
+        write_table(folder / "differences.csv", ["expert_a", "expert_b", *Difference._fields[2:]], differences)
+        told = [one for one in differences if np.isfinite(one.p_adjusted)]
+        return numbers | {
+            "mean_low": number(low), "mean_high": number(high),
+            "expert_pairs": len(differences),
+            "expert_pairs_that_differ": sum(one.p_adjusted <= _ALPHA for one in told) if told else None,
+        }  # fmt: skip
 
 
 def _shifted(progress: Progress, before: int, total: int, done: int) -> None:

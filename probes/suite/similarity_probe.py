@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.metrics import adjusted_rand_score
 
 from moe.data.readers import Progress
 from moe.data.store import ImageStore
@@ -23,8 +22,10 @@ from probes.drawing.pictures import Block, picture_grid
 from probes.drawing.points import cluster_map
 from probes.probe import Numbers, Probe, Result
 from probes.statistics.exciting import most_exciting
+from probes.statistics.mean_similarity import MIN_RUNS, image_spread, run_spread, similarity_interval
+from probes.statistics.recurrence import recurrence
 from probes.statistics.resampling import interval
-from probes.statistics.similarity import Clusters, cluster, mds, second_order
+from probes.statistics.similarity import Clusters, cluster, correlations, mds, ranked_rdms
 from probes.statistics.stability import cluster_stability, subsampled
 from probes.subject import MAX_IMAGES, Subject, dead_note, representative_rows
 from probes.suite.exciting_probe import exciting_block
@@ -72,8 +73,9 @@ class SimilarityProbe(Probe):
     images: int = Field(MAX_IMAGES, ge=_LEAST_IMAGES, description="at most so many, at even spacing; rated ones if any")
     shown: int = Field(5, ge=1, description="experts of a cluster whose pictures are shown")
     pictures: int = Field(10, ge=1, description="pictures of each expert")
+    permutations: int = Field(999, ge=0, description="of the clusters over experts, for their recurrence in runs")
     draws: int = Field(20, ge=0, description="random halves of the images, for the stability of clusters; 0: none")
-    seed: int = Field(0, ge=0, description="of the halves")
+    seed: int = Field(0, ge=0, description="of halves and permutations")
 
     def skip(self, store: ImageStore) -> str | None:
         """Needs a few images."""
@@ -97,19 +99,21 @@ class SimilarityProbe(Probe):
         rows = representative_rows(subjects[0].store, self.images)
         members = [Member(subject, expert) for subject in subjects for expert in range(subject.experts)]
         readouts = [np.asarray(m.subject.activations.readouts_EnD[m.expert][rows]) for m in members]
-        similarity_NN = second_order(readouts)
-        alive = np.flatnonzero(np.isfinite(np.diag(similarity_NN)))
-        notes = _dead_notes(subjects, members, set(alive.tolist()))
+        ranks_NP = ranked_rdms(readouts)
+        alive = np.flatnonzero(ranks_NP.any(axis=1))
         living = [members[place] for place in alive]
-        similarity_NN = similarity_NN[np.ix_(alive, alive)]
+        ranks_NP = ranks_NP if len(alive) == len(members) else ranks_NP[alive]
+        similarity_NN = correlations(ranks_NP)
+        numbers: Numbers = {"experts": len(living), "dead_experts": len(members) - len(living), "images": len(rows)}
+        notes = _dead_notes(subjects, members, set(alive.tolist()))
+        numbers |= _mean_similarity(living, ranks_NP, similarity_NN, len(rows), subjects[0].units_of(rows), notes)
+        del ranks_NP  # gigabytes
         progress(1, total)
         write_table(
             folder / "similarity.csv",
             ["expert", *(member.name for member in living)],
             ([member.name, *row] for member, row in zip(living, similarity_NN.tolist(), strict=True)),
         )
-        numbers: Numbers = {"experts": len(living), "dead_experts": len(members) - len(living), "images": len(rows)}
-        numbers["mean_similarity"] = mean(similarity_NN[np.triu_indices(len(living), k=1)])
         if len(living) < _LEAST_EXPERTS:
             notes.append(f"{len(living)} living experts are too few to cluster; {_LEAST_EXPERTS} are needed")
             progress(total, total)
@@ -117,13 +121,41 @@ class SimilarityProbe(Probe):
         groups = _groups(living, similarity_NN)
         found = groups[0].found
         numbers |= {"clusters": found.k, "silhouette": number(found.silhouette[found.k])}
-        if len(subjects) > 1:  # near 1, clusters are runs and no motif that comes back in each
-            numbers["rand_with_runs"] = float(adjusted_rand_score([m.subject.run.id for m in living], found.labels))
+        if len(subjects) > 1:
+            numbers |= self._recurrence(folder, living, groups)
         if self.draws:
             numbers |= self._stability(folder, [readouts[place] for place in alive], living, groups, progress)
         self._write(folder, living, similarity_NN, groups, subjects[0].store)
         progress(total, total)
         return Result(numbers, notes)
+
+    def _recurrence(self, folder: Path, living: Sequence[Member], groups: Sequence[Group]) -> Numbers:
+        """For the runs of each E, whether every cluster comes back in each run."""
+        numbers: Numbers = {}
+        table: list[list[str | int]] = []
+        for group in groups if len(groups) == 1 else groups[1:]:
+            mine = [living[place] for place in group.places]
+            runs = sorted({member.subject.run.id for member in mine})
+            experts = mine[0].subject.experts
+            if len(runs) < 2 or any(member.subject.experts != experts for member in mine):
+                continue
+            found = recurrence(
+                group.found.labels, np.array([member.subject.run.id for member in mine]), draws=self.permutations,
+                seed=self.seed,
+            )  # fmt: skip
+            numbers |= {
+                f"runs_in_every_cluster_E{experts}": number(found.share),
+                f"runs_in_every_cluster_E{experts}_null": number(found.null),
+                f"runs_in_every_cluster_E{experts}_p_more": number(found.p_more),
+                f"runs_in_every_cluster_E{experts}_p_fewer": number(found.p_fewer),
+            }
+            table += [
+                [experts, run, cluster_of, int(count)]
+                for run, counts_K in zip(runs, found.counts_RK, strict=True)
+                for cluster_of, count in enumerate(counts_K)
+            ]
+        write_table(folder / "recurrence.csv", ["experts", "run", "cluster", "experts_in_cluster"], table)
+        return numbers
 
     def _stability(
         self,
@@ -154,9 +186,7 @@ class SimilarityProbe(Probe):
             ([name, *row] for name, row in zip(names, first.together_NN.tolist(), strict=True)),
         )
         low, high = interval(first.rand)
-        alike = interval(np.array([part[np.triu_indices(len(living), k=1)].mean() for part in parts]))
         return {
-            "mean_similarity_low": number(alike.low), "mean_similarity_high": number(alike.high),
             "stability": mean(first.rand), "stability_low": number(low), "stability_high": number(high),
             "same_number_of_clusters": mean((first.k == groups[0].found.k).astype(float)),
         }  # fmt: skip
@@ -216,6 +246,30 @@ class SimilarityProbe(Probe):
             keyed.append((rank.get(run, 0), place))
             rank[run] = rank.get(run, 0) + 1
         return [place for _, place in sorted(keyed)[: self.shown]]
+
+
+def _mean_similarity(
+    living: Sequence[Member],
+    ranks_NP: NDArray[np.float32],
+    similarity_NN: NDArray[np.float64],
+    n: int,
+    units: NDArray[np.int64] | None,
+    notes: list[str],
+) -> Numbers:
+    """The mean over pairs of experts, with an interval over images and, with several runs, over runs."""
+    found = mean(similarity_NN[np.triu_indices(len(living), k=1)])
+    if found is None:
+        return {"mean_similarity": None}
+    runs_N = np.array([member.subject.run.id for member in living])
+    spreads = [image_spread(ranks_NP, n, units)]
+    if len(np.unique(runs_N)) > 1:
+        spreads.append(run_spread(similarity_NN, runs_N))
+        if np.isnan(spreads[1].variance):
+            notes.append(
+                f"no interval of mean_similarity: {MIN_RUNS} runs are needed to tell how far it hangs on the run"
+            )
+    low, high = similarity_interval(found, *spreads)
+    return {"mean_similarity": found, "mean_similarity_low": number(low), "mean_similarity_high": number(high)}
 
 
 def _dead_notes(subjects: Sequence[Subject], members: Sequence[Member], alive: set[int]) -> list[str]:

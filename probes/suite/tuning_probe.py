@@ -3,8 +3,9 @@
 Axes: n images, E experts, p dimensions, t = 2 E targets: the gate logits of all experts, then their readout norms.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,9 @@ from probes.drawing.matrices import tuning_profiles
 from probes.probe import Numbers, Probe, Result
 from probes.statistics.resampling import matched_null, mean_of_defined, p_value
 from probes.statistics.tuning import Tuning, fit_tuning
-from probes.statistics.tuning_null import tuning_null
+from probes.statistics.tuning_null import TuningNull, chosen, tuning_null
 from probes.subject import Subject, rated_rows
+from probes.suite.published import published_tuning
 from probes.tables import mean, number, write_latex, write_table
 
 _LEAST_RATED = 50  # below, ten or fewer images are held out in each of five folds
@@ -48,17 +50,26 @@ class TuningProbe(Probe):
         assert factors_NF is not None  # `skip` looked
         some = subject.activations.rows(rows)
         X_np, Y_nt = factors_NF[rows], np.concatenate([some.logits_nE, some.norms_nE], axis=1)
-        progress(0, self.permutations + 1)
-        fit = fit_tuning(X_np, Y_nt, seed=self.seed, standardize=self.standardize)
-        progress(1, self.permutations + 1)
-        null_bt = tuning_null(
+        progress(0, self.permutations + 2)
+        fit, other = (
+            fit_tuning(X_np, Y_nt, seed=self.seed, standardize=standardize)
+            for standardize in (self.standardize, not self.standardize)
+        )
+        progress(2, self.permutations + 2)
+        null = tuning_null(
             X_np, Y_nt, draws=self.permutations, seed=self.seed, standardize=self.standardize,
-            progress=lambda done, total: progress(done + 1, total + 1),
+            progress=lambda done, total: progress(done + 2, total + 2),
         )  # fmt: skip
         names = subject.store.manifest.factors
-        self._tables(folder, fit, null_bt, names, subject.experts)
+        self._tables(folder, fit, null.r2, names, subject.experts)
+        _write_selection(folder, fit, null, names, subject.experts)
+        readings = {_reading(standardize): found for standardize, found in
+                    ((self.standardize, fit), (not self.standardize, other))}  # fmt: skip
+        _write_readings(folder, readings, subject.experts)
         self._figure(folder, fit, subject, len(rows))
-        numbers = {"images": len(rows)} | self._headline(fit, null_bt, subject.experts)
+        numbers = {"images": len(rows)} | self._headline(fit, null.r2, subject.experts)
+        for kind, part in _parts(subject.experts).items():
+            numbers[f"{kind}_r2_{_reading(not self.standardize).replace(' ', '_')}"] = mean(other.r2[part].mean(axis=1))
         numbers |= self._agreement(folder, fit, subject.experts)
         return Result(numbers, self._notes(fit, subject))
 
@@ -113,7 +124,7 @@ class TuningProbe(Probe):
     @staticmethod
     def _headline(fit: Tuning, null_bt: NDArray[np.float64], experts: int) -> Numbers:
         numbers: Numbers = {}
-        for kind, part in zip(KINDS, (slice(experts), slice(experts, None)), strict=True):
+        for kind, part in _parts(experts).items():
             r2_E = fit.r2[part].mean(axis=1)
             numbers[f"{kind}_r2"] = mean(r2_E)
             if len(null_bt):
@@ -152,6 +163,51 @@ class TuningProbe(Probe):
         if edges:
             notes.append(f"the chosen penalty is at the edge of the grid: {', '.join(edges)}")
         return notes
+
+
+def _parts(experts: int) -> dict[str, slice]:
+    """Where among the targets those of each kind are."""
+    return dict(zip(KINDS, (slice(experts), slice(experts, None)), strict=True))
+
+
+def _reading(standardize: bool) -> str:
+    return "standardised" if standardize else "raw units"
+
+
+def _write_selection(folder: Path, fit: Tuning, null: TuningNull, names: Sequence[str], experts: int) -> None:
+    """How often each dimension is chosen over the outer folds, and how often by chance."""
+    shares = {"folds": chosen(fit.fold_coef), "permutations": null.chosen}
+    write_table(
+        folder / "selection.csv",
+        ["target", "expert", "over", *names],
+        ([kind, expert, over, *share_tp[k * experts + expert].tolist()] for k, kind in enumerate(KINDS)
+         for expert in range(experts) for over, share_tp in shares.items()),
+    )  # fmt: skip
+
+
+def _write_readings(folder: Path, readings: Mapping[str, Tuning], experts: int) -> None:
+    """Magnitudes under both readings of what the paper leaves open, and the paper's own for every E."""
+    table: list[list[Any]] = []
+    for reading, fit in readings.items():
+        for kind, part in _parts(experts).items():
+            largest_E = fit.coef[part].max(axis=1)
+            table.append([reading, kind, experts, *_magnitudes(fit.r2[part].mean(axis=1), largest_E)])
+    for place, size in dict.fromkeys((row.place, row.experts) for row in published_tuning()):
+        for kind in KINDS:
+            rows = [row for row in published_tuning() if (row.experts, row.target) == (size, kind)]
+            r2_E, largest_E = np.array([row.r2 for row in rows]), np.array([row.top[0][1] for row in rows])
+            table.append([f"{place} of the paper", kind, size, *_magnitudes(r2_E, largest_E)])
+    columns = [f"{what}_{end}" for what in ("r2", "largest_weight") for end in ("mean", "lowest", "highest")]
+    write_table(folder / "readings.csv", ["reading", "target", "experts", *columns], table)
+
+
+def _magnitudes(*values: NDArray[np.float64]) -> list[float | None]:
+    """Mean, lowest and highest of the finite ones of each."""
+    cells: list[float | None] = []
+    for values_E in values:
+        finite = values_E[np.isfinite(values_E)]
+        cells += [float(finite.mean()), float(finite.min()), float(finite.max())] if len(finite) else [None] * 3
+    return cells
 
 
 def profile_cosines(a_Ep: NDArray[np.float64], b_Ep: NDArray[np.float64]) -> NDArray[np.float64]:

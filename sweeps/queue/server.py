@@ -6,12 +6,13 @@ inside the same sweep (`moe sweep resume`), a crashed run under its own id.
 """
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sweeps.queue.launched import LaunchedSweep, QueuedCell
 from sweeps.runs.endings import Ending
 from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
+from sweeps.tracking.artifacts import has_model
 from sweeps.tracking.connection import TrackerError, api, asking, connection, for_children, project
 from sweeps.tracking.record import Record
 
@@ -115,12 +117,22 @@ def _sweep(remote: Remote) -> Any:
         with _quiet(), asking():
             return api().sweep(str(remote))
     except TrackerError as error:
-        raise UserError(f"W&B has no sweep {remote}: {error}") from None
+        unknown = "Could not find" in str(error)  # its client raises nothing of its own for it
+        raise UserError(f"W&B {'has no' if unknown else 'does not show the'} sweep {remote}: {error}") from None
 
 
 def runs(remote: Remote) -> list[RemoteRun]:
-    """Every run of the sweep that the server knows."""
-    return [RemoteRun(run.id, _cell(run.config), run.state) for run in _sweep(remote).runs]
+    """Every run of the sweep that the server knows.
+
+    Raises:
+        UserError: there is no such sweep, or the server does not answer.
+    """
+    sweep = _sweep(remote)
+    try:
+        with _quiet(), asking():
+            return [RemoteRun(run.id, _cell(run.config), run.state) for run in sweep.runs]
+    except TrackerError as error:
+        raise UserError(f"W&B does not show the runs of sweep {remote}: {error}") from None
 
 
 def _cell(config: Mapping[str, Any]) -> str:
@@ -143,8 +155,10 @@ class ServerQueue(DatabaseQueue):
     def __init__(self, sweep: LaunchedSweep) -> None:
         super().__init__(sweep)
         self.remote = Remote.of(str(sweep.address))
-        self._asked = -_FRESH
+        self._asked = -math.inf
         self._runs: list[RemoteRun] = []
+        self._trained: set[str] = set()
+        self._away = False
 
     @classmethod
     def offer(cls, sweep: Sweep) -> Offer:
@@ -211,7 +225,11 @@ class ServerQueue(DatabaseQueue):
         from sweeps.tracking.mirror import show
 
         store = self.sweep.store
-        found = self._known(afresh=True)
+        try:
+            found = self._known(afresh=True)
+        except UserError as error:
+            sys.stderr.write(f"{error}; what it left over is found by `moe sweep resume {self.sweep.name}`\n")
+            return []
         states, done = self._there(), store.finished_ids()
         lacking = [cell for cell in self.sweep.cells if states[cell.run_id].state in ("waiting", "failed")]
         for cell in lacking:
@@ -231,10 +249,35 @@ class ServerQueue(DatabaseQueue):
         return [(f"{self.remote.entity}/{self.remote.project}/{run.id}", run.cell) for run in done]
 
     def _known(self, *, afresh: bool = False) -> list[RemoteRun]:
-        """Every run of the sweep; asked again when the last answer is a few seconds old."""
+        """Every run of the sweep; asked again when the last answer is a few seconds old.
+
+        A server that has answered once and is away now is believed what it said then: agents go on meanwhile.
+
+        Raises:
+            UserError: it has never answered, or is to be asked afresh and does not answer.
+        """
         if afresh or time.monotonic() - self._asked > _FRESH:
-            self._runs, self._asked = runs(self.remote), time.monotonic()
+            try:
+                self._runs = [self._judged(run) for run in runs(self.remote)]
+                self._away = False
+            except UserError as error:
+                if afresh or self._asked == -math.inf:
+                    raise
+                if not self._away:
+                    sys.stderr.write(f"{error}; until it answers, cells are shown as it last said\n")
+                self._away = True
+            self._asked = time.monotonic()
         return self._runs
+
+    def _judged(self, run: RemoteRun) -> RemoteRun:
+        """The run, finished if the server has its model: what a later process of it came to is not its training."""
+        if run.state in ("finished", "running", "pending") or not run.cell:
+            return run
+        if run.id not in self._trained:
+            with contextlib.suppress(TrackerError):
+                if has_model(self.remote.entity, self.remote.project, run.cell):
+                    self._trained.add(run.id)
+        return replace(run, state="finished") if run.id in self._trained else run
 
     def _there(self) -> dict[str, CellState]:
         """How the server says that the cells stand."""

@@ -9,7 +9,7 @@ from moe.data.datasets import training_stores, validation_store
 from moe.export import CARD
 from sweeps.runs.files import write_json
 from sweeps.runs.run import Run
-from sweeps.tracking.connection import api
+from sweeps.tracking.connection import api, asking
 from sweeps.tracking.record import Record
 from sweeps.tracking.session import TrackedRun
 
@@ -26,6 +26,16 @@ def model_name(run_id: str) -> str:
 def last_models(runs: Sequence[Run]) -> list[str]:
     """The final models of some runs, as NAME:ALIAS."""
     return [f"{model_name(run.id)}:{LAST}" for run in runs]
+
+
+def has_model(entity: str, project: str, run_id: str) -> bool:
+    """Whether the server holds a run's final model, which says that it was trained to its end.
+
+    Raises:
+        TrackerError: the server does not answer.
+    """
+    with asking():
+        return bool(api().artifact_exists(f"{entity}/{project}/{model_name(run_id)}:{LAST}"))
 
 
 def upload_model(session: TrackedRun, run: Run, *, wait: bool) -> None:

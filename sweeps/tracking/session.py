@@ -16,7 +16,7 @@ from typing import Any
 from sweeps.runs.endings import INTERRUPTED, InterruptedRunError
 from sweeps.runs.folders import TrackedFolder
 from sweeps.runs.run import Run
-from sweeps.tracking.connection import Mode, TrackerError, asking, connection, project
+from sweeps.tracking.connection import Mode, TrackerError, api, asking, connection, project
 from sweeps.tracking.media import Value, wandb_values
 from sweeps.tracking.record import Record, Segment, set_unconfirmed
 
@@ -182,13 +182,38 @@ def reopened(run: Run) -> Iterator[TrackedRun]:
     """
     record = Record.of(run)
     about = {} if record.online_before else _about(run, record)
+    described = _metrics(record)
     session = _begun(run, record, connection().mode, about, stats=False)
     if session.mode == "online" and not session.known and not about:  # it was deleted there since
         session.describe(_about(run, record))
+    session.show_over_epochs()
     try:
         yield session
     finally:
         session.close(0 if run.finished else 1)
+        _describe_again(record, described)
+
+
+def _metrics(record: Record) -> list[Any]:
+    """How a run's metrics are described on the server; none where it is not known there or does not answer."""
+    if not (record.online_before and connection().online):
+        return []
+    try:
+        with asking():
+            return list(api().run(record.path).rawconfig["_wandb"]["m"])
+    except (TrackerError, KeyError):
+        return []
+
+
+def _describe_again(record: Record, described: list[Any]) -> None:
+    """Put back what a session replaces by its own words: W&B's client forgets what an earlier one said of metrics."""
+    if not described:
+        return
+    with contextlib.suppress(TrackerError, KeyError), asking():
+        there = api().run(record.path)
+        if there.rawconfig["_wandb"].get("m") != described:
+            there.rawconfig["_wandb"]["m"] = described
+            there.update()
 
 
 @contextlib.contextmanager
@@ -265,7 +290,8 @@ def _begun(
     if how == "online":
         _note_place(place, record, run)
     elif how == "offline":
-        record.segments.append(Segment(folder=os.path.relpath(run.settings.sync_dir, place.path), until=record.sent))
+        folder = os.path.relpath(run.settings.sync_dir, place.path)
+        record.segments.append(Segment(folder=folder, since=record.sent, until=record.sent))
         record.save(place)
     return session
 

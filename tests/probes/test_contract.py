@@ -10,9 +10,9 @@ QUICK = {
     "routing": {"map_images": 40, "permutations": 9, "bootstrap": 20},
     "exciting": {"count": 3},
     "coupling": {"bootstrap": 20},
-    "animacy": {"bootstrap": 20, "permutations": 5},
+    "animacy": {"bootstrap": 20, "divisions": 5},
     "tuning": {"permutations": 2},
-    "separability": {"bootstrap": 20},
+    "separability": {},
     "similarity": {"draws": 2, "pictures": 2},
 }
 

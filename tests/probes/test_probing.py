@@ -13,6 +13,7 @@ from moe.errors import UserError
 from probes import probing
 from probes.activations import activations, final_snapshot
 from probes.epochs import checkpoint_snapshots
+from probes.failures import ProbesFailedError
 from probes.registry import PROBES
 from probes.statistics.tuning import fit_tuning
 from probes.subject import Subject
@@ -27,15 +28,15 @@ pytestmark = pytest.mark.slow
 # tiny_store's classes are neither animate nor inanimate
 QUICK = [
     "routing.map_images=30", "routing.permutations=5", "routing.bootstrap=10", "coupling.bootstrap=10",
-    "animacy.animate=[class 0]", "animacy.bootstrap=10", "animacy.permutations=5",
-    "tuning.permutations=2", "separability.bootstrap=10",
+    "animacy.animate=[class 0]", "animacy.bootstrap=10", "animacy.divisions=5",
+    "tuning.permutations=2",
     "similarity.draws=2", "similarity.pictures=2",
 ]  # fmt: skip
 LABELS = {
     "routing": "routing--map_images-30--permutations-5--bootstrap-10",
     "coupling": "coupling--bootstrap-10",
     "tuning": "tuning--permutations-2",
-    "separability": "separability--bootstrap-10",
+    "separability": "separability",
     "similarity": "similarity--pictures-2--draws-2",
 }
 
@@ -142,6 +143,32 @@ def test_a_failed_probe_leaves_the_older_results_and_no_debris(monkeypatch):
     assert not list((run_of(0).path / "probes").glob(".*"))
 
 
+def test_a_probe_that_fails_is_named_and_hinders_no_other(monkeypatch):
+    def fails(self, subject, part, progress):
+        raise ZeroDivisionError("no norm")
+
+    monkeypatch.setattr(PROBES["exciting"], "run", fails)
+    monkeypatch.setattr(PROBES["exciting"], "across_images", fails)
+    lines = []
+    rng = np.random.default_rng(1)
+    write_store("noise", Images(rng.integers(0, 255, (20, 24, 24, 3), np.uint8), [f"n{i}" for i in range(20)], "drawn"))
+    with pytest.raises(ProbesFailedError, match=r"3 probes failed, first exciting on tiny, run .*no norm") as raised:
+        probing.probe_run(
+            run_of(0).id,
+            ["exciting", "coupling"],
+            ["tiny", "noise"],
+            lines.append,
+            quick_for(["coupling"]),
+            epochs=True,
+        )
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+    assert sum("failed: ZeroDivisionError: no norm" in line for line in lines) == 3
+    for store in ("tiny", "noise"):
+        assert (run_of(0).probe(store, LABELS["coupling"]) / "result.json").exists()
+        assert (run_of(0).probe(store, LABELS["coupling"]) / "epochs.csv").exists()
+    assert not list((run_of(0).path / "probes").glob(".*"))
+
+
 def test_several_sets_of_images_side_by_side():
     rng = np.random.default_rng(1)
     write_store("noise", Images(rng.integers(0, 255, (20, 24, 24, 3), np.uint8), [f"n{i}" for i in range(20)], "drawn"))
@@ -189,6 +216,22 @@ def test_a_sweep_is_probed_run_by_run_and_then_together(sweep):
     assert results["across_runs"]["similarity"]["tiny"]["experts"] == 8
     record = read_json(sweep.folder.probe("tiny", LABELS["similarity"]) / "result.json")
     assert record["models"] == {run_of(s).id: final_snapshot(run_of(s)).digest for s in (0, 1)}
+
+
+def test_a_probe_that_fails_on_one_run_is_asked_of_the_others_and_of_all_together(sweep, monkeypatch):
+    true_run = PROBES["similarity"].run
+
+    def fails(self, subject, part, progress):
+        if subject.run.id == run_of(0).id:
+            raise ZeroDivisionError("no norm")
+        return true_run(self, subject, part, progress)
+
+    monkeypatch.setattr(PROBES["similarity"], "run", fails)
+    options = quick_for(["similarity"])
+    with pytest.raises(ProbesFailedError, match=f"1 probe failed, first similarity on tiny, run {run_of(0).id}"):
+        probing.probe_sweep("probed", ["similarity"], ["tiny"], silent, options)
+    assert (run_of(1).probe("tiny", LABELS["similarity"]) / "result.json").exists()
+    assert (sweep.folder.probe("tiny", LABELS["similarity"]) / "result.json").exists()
 
 
 def test_one_run_that_cannot_be_probed_does_not_stop_the_others(sweep):

@@ -1,4 +1,5 @@
 import statistics
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from probes.statistics.animacy import (
     ANIMATE,
     INANIMATE,
     animacy_index,
-    animacy_null,
+    animacy_test,
     animate_classes,
     bootstrap_animacy,
 )
@@ -53,18 +54,62 @@ def test_the_bootstrap_equals_indices_of_the_samples_written_out(responses, grou
             assert found[draw, e] == pytest.approx(d_prime(scores[rows, e], animate[rows]), abs=1e-9)
 
 
-def test_the_null_deals_the_sides_to_images_or_to_concepts(responses):
-    scores, animate = responses
-    rng = np.random.default_rng(3)
-    for drawn in animacy_null(scores, animate, draws=5, seed=3):
-        sides = rng.permutation(animate)
-        assert drawn == pytest.approx([d_prime(scores[:, e], sides) for e in range(3)], abs=1e-9)
-    units = np.repeat(np.arange(15), 4)
-    of_unit = np.arange(15) % 3 == 0
-    rng = np.random.default_rng(3)
-    for drawn in animacy_null(scores, of_unit[units], draws=5, seed=3, units=units):
-        sides = rng.permutation(of_unit)[units]
-        assert drawn == pytest.approx([d_prime(scores[:, e], sides) for e in range(3)], abs=1e-9)
+def slow_divisions(scores, labels, animate):
+    """|d'| of every way to call as many of the classes animate, the true one among them."""
+    classes = sorted(set(labels))
+    count = sum(animate[c] for c in classes)
+    return {
+        chosen: [abs(d_prime(scores[:, e], np.isin(labels, chosen))) for e in range(scores.shape[1])]
+        for chosen in combinations(classes, count)
+    }
+
+
+def test_all_divisions_of_the_classes_equal_the_definition():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 3, 4, 5, 7], [5, 9, 6, 4, 8, 7])  # classes 2 and 6 have no image
+    animate = np.array([True, False, True, True, False, False, True, False])
+    scores = rng.normal(size=(8, 3))[labels] + rng.normal(size=(39, 3)) + 50
+    found = animacy_test(scores, labels, animate, most=20, seed=0)
+    slow = slow_divisions(scores, labels, animate)
+    true = slow[0, 3]
+    assert (found.every, len(found.index_SE)) == (True, 15)
+    assert sorted(found.sizes_S) == pytest.approx(sorted(np.mean(sizes) for sizes in slow.values()))
+    assert found.index_SE[0] == pytest.approx(animacy_index(scores, animate[labels]))
+    assert found.p == pytest.approx(np.mean([np.mean(sizes) >= np.mean(true) - 1e-9 for sizes in slow.values()]))
+    p = np.array([[np.mean([o[e] >= s[e] - 1e-9 for o in slow.values()]) for e in range(3)] for s in slow.values()])
+    assert found.p_E.tolist() == [np.mean([o[e] >= true[e] - 1e-9 for o in slow.values()]) for e in range(3)]
+    for e in range(3):
+        assert found.p_adjusted_E[e] == np.mean(p.min(axis=1) <= found.p_E[e] + 1e-9)
+    assert (found.p_adjusted_E >= found.p_E).all()
+
+
+def test_many_divisions_are_sampled_and_the_true_one_counts():
+    rng = np.random.default_rng(0)
+    labels, animate = np.arange(60) % 12, np.arange(12) < 4
+    scores = (4.0 * animate[labels] + rng.normal(size=60))[:, None]
+    found = animacy_test(scores, labels, animate, most=100, seed=0)
+    assert (found.every, len(found.index_SE)) == (False, 100)
+    assert found.p <= 0.02  # the sample may hold the true one again
+    assert animacy_test(scores, labels, animate, most=495, seed=0).p == 1 / 495
+
+
+def test_a_dead_expert_has_no_p_and_no_say():
+    rng = np.random.default_rng(0)
+    labels, animate = np.arange(60) % 6, np.arange(6) < 3
+    scores = np.stack([rng.normal(size=60), np.full(60, 0.1)], axis=1).astype(np.float32)
+    found = animacy_test(scores, labels, animate, most=100, seed=0)
+    assert np.isnan([found.p_E[1], found.p_adjusted_E[1]]).all()
+    assert found.p == found.p_E[0] == found.p_adjusted_E[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_constant_within_both_kinds_is_nan_and_not_a_huge_number(dtype):
+    animate = np.array([True] * 7 + [False] * 5)
+    scores = np.where(animate, 0.1, 0.7).astype(dtype)[:, None]
+    assert np.isnan(animacy_index(scores, animate)).all()
+    assert np.isnan(bootstrap_animacy(scores, animate, draws=20, seed=0)).all()
+    labels = np.where(animate, np.arange(12) % 2, 2 + np.arange(12) % 2)
+    assert np.isnan(animacy_test(scores, labels, np.array([True] * 2 + [False] * 2), most=9, seed=0).p_E[0])
 
 
 def test_constant_responses_and_one_sided_samples_are_nan():

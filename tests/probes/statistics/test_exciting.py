@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from probes.statistics.exciting import most_exciting
+from probes.statistics.exciting import most_exciting, overlap, overlap_null
 
 
 def test_worked_by_hand() -> None:
@@ -42,3 +42,30 @@ def test_a_matrix_or_a_negative_count_is_an_error() -> None:
         most_exciting(np.zeros((2, 2)), 1)
     with pytest.raises(ValueError, match="negative"):
         most_exciting(np.zeros(2), -1)
+
+
+def test_overlap_is_the_share_of_common_images() -> None:
+    found = overlap(np.array([[0, 1, 2, 3], [4, 5, 6, 7]]), np.array([[3, 9, 1, 8], [7, 6, 5, 4]]))
+    assert found.tolist() == [0.5, 1.0]
+
+
+def test_the_null_exchanges_images_for_all_experts_alike() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (np.stack([rng.choice(30, 6, replace=False) for _ in range(3)]) for _ in range(2))
+    found = overlap_null(a, b, 30, draws=20, seed=4)
+    rng = np.random.default_rng(4)
+    for value in found:
+        becomes = rng.permutation(30)
+        slow = [len({becomes[i] for i in b[e]} & set(a[e])) / 6 for e in range(3)]
+        assert value == pytest.approx(np.mean(slow))
+    # of two random lists, the hypergeometric mean
+    assert overlap_null(a, b, 30, draws=5000, seed=0).mean() == pytest.approx(6 / 30, abs=0.01)
+
+
+def test_images_of_a_group_stay_together() -> None:
+    """Groups of one size: each group's images become one group's images, in order."""
+    units = np.repeat(np.arange(10), 3)[np.random.default_rng(0).permutation(30)]
+    lists = np.array([np.flatnonzero(units == 4)])
+    for share in overlap_null(lists, lists, 30, draws=50, seed=0, units=units):
+        assert share in (0.0, 1.0)
+    assert overlap_null(lists, lists, 30, draws=3000, seed=0, units=units).mean() == pytest.approx(0.1, abs=0.02)

@@ -6,8 +6,8 @@ import pytest
 from probes.statistics import resampling
 from probes.statistics.resampling import (
     bootstrap_counts,
-    class_bootstrap,
     dealt,
+    holm,
     interval,
     matched_null,
     mean_of_defined,
@@ -27,6 +27,19 @@ def test_interval_and_p_by_hand():
     assert p_value(9.0, np.array([1.0, 2.0, 3.0, 4.0])) == 1 / 5
     assert np.isnan(p_value(float("nan"), np.array([1.0])))
     assert np.isnan(p_value(1.0, np.array([])))
+
+
+def test_draws_that_are_nan_are_no_misses():
+    null = np.full(99, np.nan)
+    null[0] = 0.5
+    assert p_value(1.0, null) == 1 / 2
+    assert np.isnan(p_value(1.0, null[1:]))
+
+
+def test_holm_by_hand():
+    assert holm(np.array([0.01, 0.04, np.nan, 0.03])).tolist() == pytest.approx([0.03, 0.06, np.nan, 0.06], nan_ok=True)
+    assert holm(np.array([0.6, 0.9])).tolist() == [1.0, 1.0]
+    assert holm(np.array([])).tolist() == []
 
 
 def test_counts_are_those_of_samples_with_replacement():
@@ -64,33 +77,6 @@ def test_labels_are_dealt_to_units_only_if_each_has_one():
     labels[1] = 1
     assert all(sorted(drawn) == sorted(labels) for drawn in dealt(labels, 20, 0, units))
     assert any(drawn[3] != drawn[4] for drawn in dealt(labels, 20, 0, units))
-
-
-def test_class_bootstrap_equals_loops_over_the_classes_drawn():
-    rng = np.random.default_rng(0)
-    accuracy = rng.uniform(0.5, 1, (3, 6, 6))
-    accuracy = (accuracy + accuracy.transpose(0, 2, 1)) / 2
-    accuracy[:, 1, 4] = accuracy[:, 4, 1] = np.nan
-    accuracy[:, range(6), range(6)] = np.nan
-    found = class_bootstrap(accuracy, 30, seed=5)
-    for draw, times in enumerate(counts(6, 30, seed=5).astype(int)):
-        classes = np.repeat(np.arange(6), times)
-        for expert in range(3):
-            values = [
-                accuracy[expert, a, b]
-                for i, a in enumerate(classes)
-                for b in classes[i + 1 :]
-                if a != b and not np.isnan(accuracy[expert, a, b])
-            ]
-            assert found[draw, expert] == pytest.approx(np.mean(values), rel=1e-12)
-
-
-def test_class_bootstrap_without_a_defined_pair_is_nan():
-    accuracy = np.full((1, 2, 2), np.nan)
-    accuracy[0, 0, 1] = accuracy[0, 1, 0] = 0.7
-    found = class_bootstrap(accuracy, 200, seed=0)[:, 0]
-    assert set(np.unique(found[~np.isnan(found)])) == {0.7}
-    assert np.isnan(found).mean() == pytest.approx(0.5, abs=0.1)  # both draws the same class
 
 
 def test_matched_null_equals_a_loop_and_its_mean_over_all_pairings_is_the_matrix_mean():

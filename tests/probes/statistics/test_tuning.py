@@ -8,7 +8,7 @@ from sklearn.linear_model import Lasso
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold
 
-from probes.statistics.tuning import ALPHAS, Tuning, cross_validated_r2, fit_tuning
+from probes.statistics.tuning import ALPHAS, Tuning, cross_validated, fit_tuning
 
 Matrix = NDArray[np.float64]
 FEW_ALPHAS = np.logspace(-4, 0, 9)
@@ -29,7 +29,7 @@ def exact_lasso(alpha: float) -> Lasso:
 def slow_reference(X_np: Matrix, Y_nt: Matrix, *, alphas: Matrix, folds: int, inner: int, seed: int) -> Tuning:
     """Appendix A.2 spelled out: a grid search inside each outer fold, then one on all rows."""
     t, p = Y_nt.shape[1], X_np.shape[1]
-    r2, fold_alpha = np.empty((t, folds)), np.empty((t, folds))
+    r2, fold_alpha, fold_coef = np.empty((t, folds)), np.empty((t, folds)), np.empty((t, folds, p))
     alpha, coef = np.empty(t), np.empty((t, p))
     for target in range(t):
         y_n = Y_nt[:, target]
@@ -43,11 +43,12 @@ def slow_reference(X_np: Matrix, Y_nt: Matrix, *, alphas: Matrix, folds: int, in
         for fold, (train, test) in enumerate(outer.split(X_np)):
             search.fit(X_np[train], y_n[train])
             fold_alpha[target, fold] = search.best_params_["alpha"]
+            fold_coef[target, fold] = search.best_estimator_.coef_
             r2[target, fold] = r2_score(y_n[test], search.predict(X_np[test]))
         search.fit(X_np, y_n)
         alpha[target], coef[target] = search.best_params_["alpha"], search.best_estimator_.coef_
     edge = np.isin(alpha, [alphas.min(), alphas.max()])
-    return Tuning(r2, alpha, coef, fold_alpha, np.zeros(t, dtype=bool), edge)
+    return Tuning(r2, alpha, coef, fold_alpha, fold_coef, np.zeros(t, dtype=bool), edge)
 
 
 def assert_same(found: Tuning, expected: Tuning) -> None:
@@ -55,6 +56,7 @@ def assert_same(found: Tuning, expected: Tuning) -> None:
     np.testing.assert_allclose(found.coef, expected.coef, atol=1e-8)
     np.testing.assert_array_equal(found.alpha, expected.alpha)
     np.testing.assert_array_equal(found.fold_alpha, expected.fold_alpha)
+    np.testing.assert_allclose(found.fold_coef, expected.fold_coef, atol=1e-8)
     np.testing.assert_array_equal(found.dead, expected.dead)
     np.testing.assert_array_equal(found.at_edge, expected.at_edge)
 
@@ -256,7 +258,7 @@ def test_many_targets_are_fitted_as_each_alone() -> None:
     X_np, Y_nt = planted(70, 6, weights_tp, noise=2.0, seed=18)
     Y_nt[:, 7] = 1.0
     seen: list[tuple[int, int]] = []
-    r2_tf = cross_validated_r2(X_np, Y_nt, alphas=FEW_ALPHAS, progress=lambda *at: seen.append(at))
+    r2_tf = cross_validated(X_np, Y_nt, alphas=FEW_ALPHAS, progress=lambda *at: seen.append(at)).r2
     np.testing.assert_allclose(r2_tf, fit_tuning(X_np, Y_nt, alphas=FEW_ALPHAS).r2, atol=1e-12)
     for target in (0, 7, 31, 49):
         alone = fit_tuning(X_np, Y_nt[:, target : target + 1], alphas=FEW_ALPHAS)
@@ -267,8 +269,8 @@ def test_many_targets_are_fitted_as_each_alone() -> None:
 def test_the_strength_of_a_signal_orders_r2_above_its_permutations() -> None:
     X_np, Y_nt = planted(200, 5, np.array([[1.0, 0.5, 0, 0, 0]]), noise=1.0, seed=19)
     permuted_nt = np.random.default_rng(0).permuted(np.tile(Y_nt, (1, 40)), axis=0)
-    null_t = cross_validated_r2(X_np, permuted_nt, alphas=FEW_ALPHAS).mean(axis=1)
-    assert null_t.max() < 0.1 < cross_validated_r2(X_np, Y_nt, alphas=FEW_ALPHAS).mean()
+    null_t = cross_validated(X_np, permuted_nt, alphas=FEW_ALPHAS).r2.mean(axis=1)
+    assert null_t.max() < 0.1 < cross_validated(X_np, Y_nt, alphas=FEW_ALPHAS).r2.mean()
 
 
 def test_more_predictors_than_rows() -> None:
@@ -367,6 +369,7 @@ def test_top_is_descending_positive_and_breaks_ties_by_index() -> None:
         alpha=one,
         coef=np.array([[0.2, 0.0, 0.5, 0.2, 0.5]]),
         fold_alpha=np.ones((1, 5)),
+        fold_coef=np.ones((1, 5, 5)),
         dead=one < 0,
         at_edge=one < 0,
     )

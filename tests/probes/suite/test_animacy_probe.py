@@ -10,24 +10,42 @@ from probes.testing import example_subject
 from tests.probes.conftest import table
 from tests.probes.suite.made import ask, store_of, with_activations
 
+STL10 = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
+
 
 class TestAnimacy:
     def test_an_expert_for_animals_is_found_at_the_gate_and_not_at_the_readout(self, tmp_path):
         s = example_subject(tmp_path, images=1200)
-        animate = s.store.labels_N < 2
+        labels = np.arange(1200) % 10
+        s = replace(s, store=store_of(tmp_path, labels, STL10))
         rng = np.random.default_rng(0)
+        animate = np.isin(labels, [1, 3, 4, 5, 6, 7])
         logits = rng.normal(size=(1200, 4))
         logits[:, 1] += 3 * animate
-        norms = 5 + rng.normal(size=(4, 1200, 1))
-        s = with_activations(s, logits, norms)
+        of_class = rng.normal(size=(4, 10))[:, labels]  # classes differ, in other ways than by animacy
+        s = with_activations(s, logits, (5 + of_class + rng.normal(size=(4, 1200)))[:, :, None])
         result = ask(AnimacyProbe(bootstrap=200), s, tmp_path / "a")
         rows = table(tmp_path / "a" / "animacy.csv")
         assert float(rows[1]["gate"]) == pytest.approx(3, abs=0.3)
         assert 2.5 < float(rows[1]["gate_low"]) < float(rows[1]["gate"]) < float(rows[1]["gate_high"])
-        assert abs(float(rows[1]["readout"])) < 0.25
-        assert "animate: bird, cat" in result.notes
-        assert result.numbers["gate_p"] == 1 / 200
+        assert "animate: bird, cat, deer, dog, horse, monkey" in result.notes
+        assert "p-values compare with all 210 divisions of the classes into kinds of these sizes" in result.notes
+        assert result.numbers["gate_p"] == 1 / 210
+        assert result.numbers["gate_clear"] == 1
+        assert float(rows[1]["gate_p_adjusted"]) < 0.02
         assert result.numbers["readout_p"] > 0.05
+        assert result.numbers["readout_clear"] == 0
+
+    def test_too_few_classes_to_tell_are_said(self, tmp_path):
+        result = ask(AnimacyProbe(bootstrap=5), example_subject(tmp_path), tmp_path / "a")
+        assert result.numbers["gate_clear"] is None
+        assert result.numbers["gate_p"] >= 1 / 3  # a division and its reverse are one
+        assert "animacy cannot be told from other divisions: with 6 of them p is at least 0.17" in result.notes
+
+    def test_without_divisions_there_is_no_p(self, tmp_path):
+        result = ask(AnimacyProbe(bootstrap=0, divisions=0), example_subject(tmp_path), tmp_path / "a")
+        assert "gate_p" not in result.numbers
+        assert set(table(tmp_path / "a" / "animacy.csv")[0]) >= {"expert", "gate", "readout_low"}
 
     def test_unlabelled_images_are_left_out(self, tmp_path):
         s = example_subject(tmp_path)

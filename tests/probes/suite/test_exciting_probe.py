@@ -1,11 +1,9 @@
 """Most exciting inputs: what the probe makes of data whose answer is known, and of the bad cases of real data."""
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 
-from probes.suite.exciting_probe import ExcitingProbe, overlap_p
+from probes.suite.exciting_probe import ExcitingProbe
 from probes.testing import example_subject
 from tests.probes.conftest import table
 from tests.probes.suite.made import ask, with_activations
@@ -30,8 +28,22 @@ class TestExciting:
         assert numbers["overlap_gate_readout"] == 0
         assert numbers["overlap_chance"] == pytest.approx(8 / 120)
 
-    @pytest.mark.parametrize("shared", range(5))
-    def test_the_chance_of_an_overlap_equals_counting_all_lists(self, shared):
-        lists = list(combinations(range(5), 2))
-        ways = [len({0, 1} & set(a)) + len({0, 1} & set(b)) for a in lists for b in lists]
-        assert overlap_p(shared, 2, 5, 2) == pytest.approx(np.mean([way >= shared for way in ways]))
+    def test_dead_experts_have_no_overlap_and_are_in_no_list(self, tmp_path):
+        s = example_subject(tmp_path, dead=(1,))
+        logits = s.activations.logits_nE.copy()
+        logits[:, 3] = 2.5
+        s = with_activations(s, logits, s.activations.readouts_EnD)
+        result = ask(ExcitingProbe(permutations=99), s, tmp_path / "e")
+        shares = [row["overlap_gate_readout"] for row in table(tmp_path / "e" / "overlap.csv")]
+        assert [share == "" for share in shares] == [False, True, False, True]
+        assert result.numbers["overlap_gate_readout"] == pytest.approx(np.mean([float(shares[e]) for e in (0, 2)]))
+        assert "expert 3: no overlap, the gate or the readout's norm is constant" in result.notes
+        rows = table(tmp_path / "e" / "exciting.csv")
+        assert {row["expert"] for row in rows if row["score"] == "readout"} == {"0", "2", "3"}
+        assert {row["expert"] for row in rows if row["score"] == "gate"} == {"0", "1", "2"}
+
+    def test_only_dead_experts_leave_nothing_to_say(self, tmp_path):
+        s = example_subject(tmp_path, dead=(0, 1, 2, 3))
+        numbers = ask(ExcitingProbe(), s, tmp_path / "e").numbers
+        assert numbers["overlap_gate_readout"] is None
+        assert numbers["overlap_p"] is None

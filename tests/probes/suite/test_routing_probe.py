@@ -73,3 +73,21 @@ class TestRouting:
         result = ask(RoutingProbe(map_images=0, permutations=0), s, tmp_path / "r")
         assert result.numbers["dead"] == 1
         assert "no image of example is routed to expert 3" in result.notes
+
+    @pytest.mark.parametrize("size", [0.0, 1.0, 1e-7, 1e-30])
+    def test_a_constant_gate_has_no_map_and_says_so(self, tmp_path, size):
+        """To within rounding too; t-SNE would end the process."""
+        s = example_subject(tmp_path)
+        rng = np.random.default_rng(0)
+        logits = np.tile(size * rng.normal(size=4), (120, 1)).astype(np.float32)
+        logits *= 1 + np.finfo(np.float32).eps * rng.integers(0, 3, logits.shape)
+        s = with_activations(s, logits, s.activations.readouts_EnD)
+        result = ask(RoutingProbe(permutations=0, bootstrap=0), s, tmp_path / "r")
+        assert "no map of the gate: it is constant, its logits are the same for all images" in result.notes
+        assert not (tmp_path / "r" / "map.png").exists()
+
+    def test_gates_of_any_size_have_a_map(self):
+        rng = np.random.default_rng(0)
+        for size in (1e-18, 1e-9, 1e9):
+            assert np.isfinite(tsne((size * rng.normal(size=(40, 4))).astype(np.float32), 5, seed=0)).all()
+        assert not tsne((1e-30 * rng.normal(size=(40, 4))).astype(np.float32), 5, seed=0).any()

@@ -29,7 +29,7 @@ def reference_accuracy(Z, second, groups=None):
 class TestSeparability:
     def test_the_table_holds_what_scikit_learn_finds(self, tmp_path):
         s = example_subject(tmp_path)
-        result = ask(SeparabilityProbe(grouped=True, bootstrap=50), s, tmp_path / "s")
+        result = ask(SeparabilityProbe(grouped=True), s, tmp_path / "s")
         rows = table(tmp_path / "s" / "separability.csv")
         classes = list(s.store.manifest.classes)
         assert len(rows) == 4 * 6
@@ -51,7 +51,7 @@ class TestSeparability:
         labels = s.store.labels_N.copy()
         labels[np.flatnonzero(labels == 3)[4:]] = -1
         few = replace(s, store=store_of(tmp_path, labels, s.store.manifest.classes))
-        result = ask(SeparabilityProbe(bootstrap=20), few, tmp_path / "s")
+        result = ask(SeparabilityProbe(), few, tmp_path / "s")
         assert "no result, fewer than 5 images: ship (4)" in result.notes
         assert result.numbers["undefined_pairs"] == 3
         rows = table(tmp_path / "s" / "separability.csv")
@@ -78,7 +78,7 @@ class TestSeparability:
         s = example_subject(tmp_path)
         other = (s.store.labels_N % 2, ("even", "odd"))
         store = store_of(tmp_path, s.store.labels_N, s.store.manifest.classes, labelings={"manual": other})
-        ask(SeparabilityProbe(labels="manual", bootstrap=0), replace(s, store=store), tmp_path / "s")
+        ask(SeparabilityProbe(labels="manual"), replace(s, store=store), tmp_path / "s")
         rows = table(tmp_path / "s" / "separability.csv")
         assert {(row["class_a"], row["class_b"]) for row in rows} == {("even", "odd")}
         assert 'no labels "manuel" (did you mean "manual"?)' in SeparabilityProbe(labels="manuel").skip(store)
@@ -93,7 +93,7 @@ class TestSeparability:
         rng = np.random.default_rng(0)
         good = 4 * np.eye(4)[s.store.labels_N] + rng.normal(size=(120, 4))
         s = with_activations(s, s.activations.logits_nE, np.stack([good, rng.normal(size=(120, 4))]))
-        numbers = ask(SeparabilityProbe(bootstrap=200), s, tmp_path / "s").numbers
+        numbers = ask(SeparabilityProbe(), s, tmp_path / "s").numbers
         assert numbers["highest_expert"] > 0.95
         assert numbers["lowest_expert"] < 0.65
         assert numbers["expert_pairs_that_differ"] == 1
@@ -103,7 +103,7 @@ def test_the_literal_solver_is_scikit_learns_default(tmp_path):
     s = example_subject(tmp_path)
     rng = np.random.default_rng(0)
     wide = with_activations(s, s.activations.logits_nE, rng.normal(size=(4, 120, 40)) * np.geomspace(0.01, 30, 40))
-    ask(SeparabilityProbe(solver="literal", bootstrap=0), wide, tmp_path / "s")
+    ask(SeparabilityProbe(solver="literal"), wide, tmp_path / "s")
     rows = table(tmp_path / "s" / "separability.csv")
     classes = list(s.store.manifest.classes)
     for row in rows[::5]:

@@ -37,7 +37,9 @@ class TestSimilarity:
         numbers = result.numbers
         assert (numbers["experts"], numbers["dead_experts"], numbers["clusters"]) == (13, 1, 2)
         assert (numbers["stability"], numbers["same_number_of_clusters"]) == (1.0, 1.0)
-        assert abs(numbers["rand_with_runs"]) < 0.2  # each kind occurs in each run
+        assert numbers["runs_in_every_cluster_E4"] == 1.0  # each kind occurs in each run
+        assert "runs_in_every_cluster_E6" not in numbers  # of one run there is nothing to say
+        assert numbers["mean_similarity_low"] < numbers["mean_similarity"] < numbers["mean_similarity_high"]
         assert result.notes == [f"dead expert 1 of run {subjects[0].run.id}: the same readout for all images"]
         members = table(folder / "members.csv")
         assert all(int(m["cluster"]) == int(m["expert"]) % 2 for m in members)
@@ -50,6 +52,33 @@ class TestSimilarity:
         names = {file.name for file in folder.iterdir()}
         for stem in ("similarity", "clusters", "cluster_images"):
             assert {f"{stem}.png", f"{stem}_E4.png", f"{stem}_E6.png"} <= names
+
+    def test_clusters_that_are_runs_are_told_from_motifs(self, tmp_path):
+        """Two clusters of two whole runs each, of either E: no run has experts in both."""
+        rng = np.random.default_rng(0)
+        kinds = [rng.normal(size=(120, 5)) for _ in range(2)]
+        subjects = []
+        for seed, experts in enumerate([4, 4, 4, 4, 6, 6, 6, 6]):
+            s = example_subject(tmp_path / str(seed), experts=experts, seed=seed)
+            readouts = np.stack([kinds[seed % 2] + 0.2 * rng.normal(size=(120, 5)) for _ in range(experts)])
+            subjects.append(with_activations(s, s.activations.logits_nE, readouts))
+        folder = tmp_path / "s"
+        folder.mkdir()
+        numbers = SimilarityProbe(draws=0).across_runs(subjects, folder, no_progress).numbers
+        for E in (4, 6):
+            assert numbers[f"runs_in_every_cluster_E{E}"] == 0.0
+            assert numbers[f"runs_in_every_cluster_E{E}_null"] > 0.7
+            assert numbers[f"runs_in_every_cluster_E{E}_p_fewer"] <= 0.01
+            assert numbers[f"runs_in_every_cluster_E{E}_p_more"] == 1.0
+        counts = [int(row["experts_in_cluster"]) for row in table(folder / "recurrence.csv")]
+        assert sorted(counts) == [0] * 8 + [4] * 4 + [6] * 4
+
+    def test_two_runs_cannot_tell_how_far_the_mean_hangs_on_the_run(self, tmp_path):
+        folder = tmp_path / "s"
+        folder.mkdir()
+        result = SimilarityProbe(draws=0).across_runs(kinds_of_experts(tmp_path, [4, 4]), folder, no_progress)
+        assert result.numbers["mean_similarity_low"] is None
+        assert "no interval of mean_similarity: 3 runs are needed to tell how far it hangs on the run" in result.notes
 
     def test_one_run_works(self, tmp_path):
         result = ask(SimilarityProbe(draws=2), kinds_of_experts(tmp_path, [4])[0], tmp_path / "s")

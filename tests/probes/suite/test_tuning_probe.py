@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from moe.data.store import Images, write_store
+from probes.suite.published import published_tuning
 from probes.suite.tuning_probe import TuningProbe, profile_cosines
 from probes.testing import example_subject
 from tests.probes.conftest import table
@@ -57,3 +58,41 @@ class TestTuning:
         assert (
             ask(TuningProbe(permutations=0), noted, tmp_path / "t").notes[0] == "46 negative embedding entries set to 0"
         )
+
+    def test_both_readings_stand_beside_the_papers_magnitudes(self, tmp_path):
+        s = example_subject(tmp_path)
+        numbers = ask(TuningProbe(permutations=0), s, tmp_path / "z").numbers
+        raw = ask(TuningProbe(permutations=0, standardize=False), s, tmp_path / "raw").numbers
+        assert numbers["gate_r2_raw_units"] == raw["gate_r2"]
+        assert raw["readout_r2_standardised"] == numbers["readout_r2"]
+        rows = {(row["reading"], row["target"], row["experts"]): row for row in table(tmp_path / "z" / "readings.csv")}
+        assert rows.keys() >= {("standardised", "gate", "4"), ("raw units", "readout", "4")}
+        assert float(rows["standardised", "gate", "4"]["r2_mean"]) == pytest.approx(numbers["gate_r2"], rel=1e-4)
+        paper = rows["Table 1 of the paper", "gate", "4"]
+        assert [float(paper[f"r2_{end}"]) for end in ("mean", "lowest", "highest")] == [0.49, 0.416, 0.538]
+        assert float(paper["largest_weight_highest"]) == 0.496
+        assert ("Table S1 of the paper", "readout", "16") in rows
+
+    def test_how_often_a_dimension_is_chosen(self, tmp_path):
+        s = example_subject(tmp_path)
+        ask(TuningProbe(permutations=3), s, tmp_path / "t")
+        rows = table(tmp_path / "t" / "selection.csv")
+        assert [(row["target"], row["over"]) for row in rows] == [
+            (target, over) for target in ("gate", "readout") for _ in range(4) for over in ("folds", "permutations")
+        ]
+        assert {float(row["animate"]) * 5 % 1 for row in rows if row["over"] == "folds"} == {0.0}
+        assert all(0 <= float(row["chance"]) <= 1 for row in rows)
+
+
+def test_the_papers_tables_are_complete():
+    rows = published_tuning()
+    assert [(row.target, row.experts, row.expert) for row in rows] == [
+        (target, E, expert) for E in (4, 8, 16) for target in ("gate", "readout") for expert in range(E)
+    ]
+    assert {len(row.top) for row in rows if row.experts == 4} == {3}
+    assert {len(row.top) for row in rows if row.experts > 4} == {5}
+    for row in rows:
+        weights = [weight for _, weight in row.top]
+        assert weights == sorted(weights, reverse=True)
+        assert 0 < row.r2 < 1
+    assert rows[1].top[0] == ("animal-related", 0.496)

@@ -1,0 +1,46 @@
+"""False positives of the probes' tests and coverage of their intervals: simulations with a known truth, made short."""
+
+import pytest
+
+from benchmarks.calibrate import CASES, rates
+
+# as many simulations as a few seconds allow
+QUICK = {
+    "animacy": 600,
+    "animacy_27": 150,
+    "overlap": 500,
+    "overlap_concepts": 400,
+    "class_interval_5_0.7": 1000,
+    "class_interval_10_0.7": 1000,
+    "class_interval_10_1.5": 1000,
+    "equal_4_2": 1000,
+    "equal_10_2": 1000,
+    "equal_10_6": 300,
+    "similarity": 300,
+    "similarity_4_runs": 100,
+    "recurrence": 200,
+}
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_errors_are_as_rare_as_promised(name):
+    case, repeats = CASES[name], QUICK[name]
+    luck = 2.5 * (0.05 * 0.95 / repeats) ** 0.5  # of so few simulations
+    for rate in rates(case, repeats):
+        assert case.low - luck <= rate <= case.high + luck
+
+
+def test_an_effect_is_found():
+    """Or a test that never says anything would pass."""
+    import numpy as np
+
+    from probes.statistics import animacy_test, expert_differences
+
+    rng = np.random.default_rng(0)
+    labels, animate = np.repeat(np.arange(10), 20), np.arange(10) < 6
+    scores = 2.0 * animate[labels][:, None] + rng.normal(size=(10, 4))[labels] + rng.normal(size=(200, 4))
+    assert animacy_test(scores, labels, animate, most=210, seed=0).p <= 0.05
+    noise = np.triu(0.05 * rng.normal(size=(3, 10, 10)), k=1)
+    tables = 0.7 + noise + noise.transpose(0, 2, 1)
+    tables[2] += 0.1
+    assert [one.p_adjusted <= 0.05 for one in expert_differences(tables)] == [False, True, True]
