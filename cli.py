@@ -164,6 +164,9 @@ def probe_command(
         typer.Option("--set", metavar="PROBE.OPTION=VALUE", help="An option of a probe; repeatable. See --list."),
     ] = None,
     epochs: Annotated[bool, typer.Option("--epochs", help="Probe the checkpoints kept from training too.")] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Beside every number: untrained model, shared features, pixels, ...")
+    ] = False,
     show: Annotated[bool, typer.Option("--list", help="List the probes and their options.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -177,9 +180,11 @@ def probe_command(
         raise UserError("say what to probe: --run ID or --sweep NAME")
     report = (lambda _line: None) if as_json else out.print
     if run:
-        results = probing.probe_run(run, probe, images, report, assignments, epochs=epochs)
+        results = probing.probe_run(run, probe, images, report, assignments, epochs=epochs, baselines=baselines)
     else:
-        results = probing.probe_sweep(str(sweep), probe, images, report, assignments, epochs=epochs)
+        results = probing.probe_sweep(
+            str(sweep), probe, images, report, assignments, epochs=epochs, baselines=baselines
+        )
     if as_json:
         print_json(results)
 
