@@ -3,15 +3,29 @@
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 1_500  # characters of a message
+_LONGEST_NAME = 100  # of one that is compared with those that exist
+
 
 class UserError(Exception):
-    """A mistake that the user can mend: one sentence that says what, where and how. Exit code 2."""
+    """A mistake that the user can mend: one sentence that says what, where and how. Exit code 2.
+
+    Names and values in it come from files: what no terminal shows is written as an escape, and what is long is cut.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_printable(message))
+
+
+def _printable(text: str) -> str:
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 2]}.."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.replace("\n", " "))
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name, e.g. ``did you mean "model.experts"?``, else the names that exist."""
     options = sorted(known)
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], options, n=1, cutoff=0.6)
     if not near:  # `experts` for `model.experts`: the last part alone is the commonest slip
         near = [option for option in options if option.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
     if near:

@@ -9,8 +9,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from moe.config import DataConfig, ModelConfig
@@ -19,8 +20,10 @@ from moe.errors import UserError
 from moe.files import replacing
 from moe.gates.options import AnyGate
 from moe.model import MoE, build_model
+from moe.section import sentence
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
+_MISFITS = (SafetensorError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, struct.error)
 
 
 class ModelCard(BaseModel):
@@ -64,17 +67,40 @@ def load_model(folder: Path) -> tuple[MoE, ModelCard]:
         UserError: a file is missing, damaged, or does not belong to the other.
     """
     try:
-        card = ModelCard.model_validate_json((folder / CARD).read_text())
+        card = ModelCard.model_validate_json((folder / CARD).read_bytes())
     except FileNotFoundError:
         raise UserError(f"{folder} holds no exported model ({CARD} is missing)") from None
+    except OSError as error:
+        raise UserError(f"{folder / CARD} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        raise UserError(f"{folder / CARD} is damaged: {error}") from None
+        raise UserError(f"{folder / CARD} is damaged: {sentence(error)}") from None
     weights = folder / WEIGHTS
-    if not weights.exists() or sha256(weights) != card.sha256:
+    if not weights.is_file() or sha256(weights) != card.sha256:
         raise UserError(f"{weights} is missing or differs from the checksum in {CARD}")
-    model = build_model(card.model, card.gate)
     try:
+        _check_fits(card, weights)
+        model = build_model(card.model, card.gate)
         model.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError, struct.error) as error:
+    except _MISFITS as error:
         raise UserError(f"{weights} does not fit the network that {CARD} describes: {error}") from None
     return model.eval(), card
+
+
+def _check_fits(card: ModelCard, weights: Path) -> None:
+    """Compare names and shapes before memory is taken: a card may describe any network, a file is as large as it is.
+
+    Raises:
+        ValueError: they differ.
+    """
+    with safe_open(weights, framework="pt") as file:
+        there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+    if card.model.experts > len(there):
+        raise ValueError(f"{card.model.experts} experts have more than {len(there)} tensors")
+    with torch.device("meta"):
+        described = build_model(card.model, card.gate).state_dict()
+    needed = {name: tuple(tensor.shape) for name, tensor in described.items()}
+    for name in sorted(needed.keys() ^ there.keys()):
+        raise ValueError(f"{name} is {'missing' if name in needed else 'not part of it'}")
+    for name, shape in needed.items():
+        if there[name] != shape:
+            raise ValueError(f"{name} has shape {list(there[name])}, not {list(shape)}")

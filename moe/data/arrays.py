@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moe.data.files import counted, first_few, printable, regular
+from moe.data.files import counted, first_few, printable, reason, regular
 from moe.data.sources import ZIP_DAMAGE, open_zip
 from moe.data.staging import SOURCE
 from moe.errors import UserError
@@ -40,7 +40,7 @@ def plain_array(path: Path) -> NDArray[Any]:
 
 def not_plain(found: str, error: Exception) -> UserError:
     """The error for a file that is no plain array."""
-    return UserError(f"{found} is not a plain array ({str(error).splitlines()[0] if str(error) else 'damaged'})")
+    return UserError(f"{found} is not a plain array ({reason(error)})")
 
 
 def npz_arrays(path: Path, scratch: Path) -> tuple[NDArray[Any], NDArray[Any] | None, list[str]]:

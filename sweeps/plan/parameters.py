@@ -12,7 +12,7 @@ from moe.errors import UserError, suggest
 from sweeps.plan.distributions import DISTRIBUTIONS, LARGEST_EXPONENT, RANGE, AxisKind, Parameter
 from sweeps.plan.source import Keys, Source
 
-_KEYS = ("value", "values", "probabilities", "distribution", *RANGE, "q", "mu", "sigma", "a", "b")
+KEYS = ("value", "values", "probabilities", "distribution", *RANGE, "q", "mu", "sigma", "a", "b")
 _SHOWN = 200  # characters of a value in a message
 _MOST_VALUES = 10_000  # of a list: more than a sweep may have runs
 
@@ -99,8 +99,8 @@ def read_parameter(path: str, at: Keys, entry: Any, method: str, source: Source)
             at, f"{path}: {as_yaml(entry)} stands without {key}:; write {path}: {{{key}: {as_yaml(entry)}}}"
         )
     for key in entry:
-        if key not in _KEYS:
-            raise source.error((*at, key), f'{path}: unknown key "{key}"; {suggest(key, _KEYS)}')
+        if key not in KEYS:
+            raise source.error((*at, key), f'{path}: unknown key "{key}"; {suggest(key, KEYS)}')
     distribution = _distribution(path, at, entry, source)
     if method == "grid":
         _check_grid(path, at, entry, distribution, source)

@@ -160,9 +160,21 @@ class _Reader:
         except _NO_VALUE:  # a date that does not exist, a word with a tag that it does not suit
             problem = f"{as_text(node.value)} is no valid value; put it in quotes if text is meant"
             raise self.source.error(at, problem) from None
+        if isinstance(value, str):
+            return self._text(value, at)
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise self.source.error(at, f"{as_text(node.value)} is too large for a whole number; write a smaller one")
         return value
+
+    def _text(self, text: str, at: Keys) -> str:
+        """Text whose characters exist: JSON writes one beyond the first 65,536 as a pair of halves."""
+        if text.isascii():
+            return text
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            problem = f"{as_text(text)} holds half of a character; write it whole"
+            raise self.source.error(at, problem) from None
 
     @contextlib.contextmanager
     def _opened(self, node: yaml.Node, at: Keys) -> Iterator[None]:
@@ -206,7 +218,8 @@ class _Reader:
             where = f"{self.source.file}:{line}: "
             if not isinstance(key, yaml.ScalarNode):
                 raise UserError(f"{where}a key must be plain text; check the brackets and the indentation")
-            if key.value in found:
-                raise UserError(f'{where}"{key.value}" is given twice, first in line {found[key.value][0]}; keep one')
-            found[key.value] = (line, value)
+            name = self._text(key.value, ())
+            if name in found:
+                raise UserError(f'{where}"{name}" is given twice, first in line {found[name][0]}; keep one')
+            found[name] = (line, value)
         return found

@@ -62,3 +62,21 @@ def test_a_bad_card_is_refused(exported, text, words):
         card.write_text(text)
     with pytest.raises(UserError, match=words):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("embedding", 10**9, "less than or equal"),
+        ("embedding", 2**20, "experts.0.readout"),
+        ("experts", 4096, "more than"),
+        ("experts", 5, "not"),
+    ],
+)
+def test_a_card_that_describes_another_network_costs_no_memory(exported, field, value, words):
+    _, folder = exported
+    card = json.loads((folder / "model.json").read_text())
+    card["model"][field] = value
+    (folder / "model.json").write_text(json.dumps(card))
+    with pytest.raises(UserError, match=words):
+        load_model(folder)
