@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from moe.errors import UserError, suggest
 from moe.gates.options import GATES, AnyGate, GateConfig, NoisyTopKConfig
-from moe.objectives.options import OBJECTIVES, AnyLoss, ContrastiveConfig, LossConfig
+from moe.objectives.options import OBJECTIVES, AnyLoss, LossConfig
 from moe.registry import Registry
 from moe.section import Fraction, Options, Positive, Range, Section, sentence, shown
 
@@ -87,7 +87,7 @@ class MachineConfig(Section):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = Field(1, ge=1, description="processes that share each batch, one a GPU (on CPUs: on this machine)")
-    threads: int | None = Field(None, ge=1, description="CPU threads for torch; default: all")
+    threads: int | None = Field(None, ge=1, description="CPU threads, fixed; default: all that others leave cores for")
     images: Literal["auto", "host", "device"] = Field("auto", description="where the uint8 images stay while training")
     experts: Literal["auto", "plain", "batched"] = Field(
         "auto", description="experts one after another or as one computation; auto: batched on one GPU, plain elsewhere"
@@ -96,13 +96,19 @@ class MachineConfig(Section):
     checkpoint_minutes: float = Field(10.0, ge=0, description="also save in mid-epoch, this often; 0: epoch ends only")
 
 
+def _default_loss() -> LossConfig:
+    """The paper's objective, with the balancing losses that other packages bring, of weight 0."""
+    kind: type[LossConfig] = OBJECTIVES["contrastive"]
+    return kind.model_validate({})
+
+
 class RunConfig(Section):
     """One training run. `identity()` is its id: same config, same run."""
 
     seed: int = Field(0, ge=0, lt=2**31)
     model: ModelConfig = ModelConfig()
     gate: AnyGate = NoisyTopKConfig()
-    loss: AnyLoss = ContrastiveConfig()
+    loss: AnyLoss = Field(default_factory=_default_loss)
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
     data: DataConfig = DataConfig()
@@ -141,10 +147,13 @@ class RunConfig(Section):
         found = {}
         for chosen in (self.gate, self.loss):
             own = {f"{chosen.section}.{option}" for option in type(chosen).model_fields}
+            idle = {f"{chosen.section}.{option}": because for option, because in chosen.idle().items()}
             why = f"{chosen.section}.{chosen.choice}={chosen.named()}"
             for path in paths:
                 if path in chosen.ignored or (path.startswith(f"{chosen.section}.") and path not in own):
                     found[path] = why
+                elif path in idle:
+                    found[path] = idle[path]
         return found
 
     def _hashed(self, name: str) -> Any:

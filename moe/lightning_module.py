@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from moe.balancing.weighted import weighted_losses
 from moe.batchnorm import normalise_across_processes
 from moe.config import RunConfig
 from moe.data.augment import as_float, normalise, two_views
@@ -21,7 +22,6 @@ from moe.distributed import all_sum, world
 from moe.experts import leave_idle_alone
 from moe.hardware import adam_options, has_scaler
 from moe.keys import Keys, train, val
-from moe.losses import importance_cv2
 from moe.model import build_model
 from moe.rng import VALIDATION, Stream, key, to_device
 from moe.routing import RoutingRecord
@@ -39,7 +39,8 @@ class MoEModule(L.LightningModule):
 
     Logged, once an epoch: ``train/loss`` and ``val/loss`` (objective + weighted importance loss, nats),
     ``train/objective`` and ``val/objective`` (the objective alone, nats), ``train/importance_cv2`` and
-    ``val/importance_cv2`` (Equation 4 without its weight), the objective's own metrics (``train/accuracy`` and
+    ``val/importance_cv2`` (Equation 4 without its weight) and every other balancing loss that has a weight, without
+    it, the objective's own metrics (``train/accuracy`` and
     ``val/accuracy``, fractions, of the supervised one), all means over the epoch's batches; ``lr`` (the epoch's
     learning rate), and ``epoch``, the number of epochs done.
 
@@ -63,6 +64,7 @@ class MoEModule(L.LightningModule):
             self.model = build_model(config.model, config.gate).to(memory_format=torch.channels_last)
             self.objective = config.loss.load()(self.model.embedding, classes, config.loss)
         self.model.experts_at_once = {"auto": None, "plain": False, "batched": True}[config.machine.experts]
+        self._balancing = weighted_losses(config.loss)
         normalise_across_processes(self, config.train.sync_batch_norm)
         # tables of training and of validation views
         self._draws, self._validation_draws = (Draws(config.augment, config.model.experts, config.seed) for _ in "ab")
@@ -108,12 +110,14 @@ class MoEModule(L.LightningModule):
         z, routing, loads = self.model.embed(self._normalised(torch.cat(views)), noise if self.training else None)
         z_a, z_b = z.chunk(2)
         objective, metrics = self.objective(z_a, z_b, batch.labels)
-        importance = importance_cv2(routing.gates())
-        loss = objective + self.config.loss.importance_weight * importance
+        penalties = {of.config.metric: of.loss(routing) for of in self._balancing}
+        loss = objective
+        for of, penalty in zip(self._balancing, penalties.values(), strict=True):
+            loss = loss + of.weight * penalty
         kept, count = routing.detached(), len(batch.images)
         views_E = loads.everywhere if self.training else None
         record = RoutingRecord(kept.rows(0, count), kept.rows(count, 2 * count), views_E=views_E)
-        return {"loss": loss, "objective": objective, "importance_cv2": importance} | metrics, record
+        return {"loss": loss, "objective": objective} | penalties | metrics, record
 
     def _normalised(self, x_BCSS: Tensor) -> Tensor:
         return normalise(x_BCSS, self.mean, self.sd).contiguous(memory_format=torch.channels_last)

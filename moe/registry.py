@@ -36,7 +36,7 @@ class Registry(Generic[T]):
     Isolation. An entry point that cannot be loaded, is not of this kind, or takes a name that exists, hinders no
     other: `broken` says why, and asking for its name does.
 
-    Stability. The same name is the same object for the life of the process.
+    Stability. The same name is the same object for the life of the process, or until `forget`.
 
     Args:
         kind: the word for one of them in messages, e.g. ``gate``.
@@ -90,8 +90,7 @@ class Registry(Generic[T]):
     def forget(self) -> None:
         """Look for entry points anew, for tests that install some."""
         _installed.cache_clear()
-        for name in [*self._failed, *(name for name in self._loaded if name not in self._shipped)]:
-            self._loaded.pop(name, None)
+        self._loaded.clear()
         self._failed.clear()
 
     def _brought(self) -> dict[str, EntryPoint]:

@@ -95,6 +95,10 @@ class Options(Section):
         """Every option with its pydantic field; the name that chooses it is none."""
         return {name: field for name, field in cls.model_fields.items() if name != cls.choice}
 
+    def idle(self) -> dict[str, str]:
+        """Its own options that it does not read as the others stand, and because of what: ``loss.x_weight=0``."""
+        return {}
+
     @classmethod
     def load(cls) -> Any:
         """The class that implements it."""

@@ -12,14 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moe.balancing.base import BalancingLoss
+from moe.balancing.options import BalancingConfig
 from moe.config import RunConfig
 from moe.data.datasets import Dataset
 from moe.data.readers import no_progress
 from moe.errors import UserError
-from moe.gates.base import Gate
+from moe.gates.base import Gate, keep_top_k
 from moe.gates.options import GateConfig
 from moe.objectives.base import Objective
 from moe.objectives.options import LossConfig
+from moe.routing import Routing
 from moe.section import Options
 
 _IMAGES, _CHANNELS, _HIDDEN, _EXPERTS, _TOP_K, _SIDE, _EMBEDDING, _CLASSES = 6, 5, 3, 4, 2, 4, 8, 3
@@ -162,6 +165,53 @@ class ObjectiveContract(OptionsContract):
         a, b, labels = self.views()
         objective = self.objective().eval()
         torch.testing.assert_close(objective(a, b, labels).loss, objective(b, a, labels).loss)
+
+
+class BalancingContract:
+    """The promises that every balancing loss keeps (`moe.balancing.base.BalancingLoss`)."""
+
+    def config(self) -> BalancingConfig:
+        """The options of the loss under test."""
+        raise NotImplementedError
+
+    def loss(self) -> BalancingLoss:
+        """The loss under test."""
+        loss: BalancingLoss = self.config().load()(self.config())
+        return loss
+
+    def routing(self, logits_BE: Tensor) -> Routing:
+        """What a top-k gate makes of these logits."""
+        return Routing(logits_BE, *keep_top_k(logits_BE, _TOP_K))
+
+    def test_it_describes_itself(self) -> None:
+        """Its value has a name in the logs; every option says what it is."""
+        assert self.config().metric.isidentifier()
+        assert all(option.description for option in type(self.config()).model_fields.values())
+        assert isinstance(self.loss(), BalancingLoss)
+
+    def test_a_finite_float32_scalar_with_a_gradient(self) -> None:
+        """To the logits, whatever the autocast."""
+        logits = _drawn(_IMAGES, _EXPERTS).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = self.loss()(self.routing(logits))
+        assert loss.shape == ()
+        assert loss.dtype == torch.float32
+        loss.backward()
+        assert logits.grad is not None
+        assert torch.isfinite(logits.grad).all()
+        assert logits.grad.abs().sum() > 0
+
+    def test_the_gradient_is_that_of_small_steps(self) -> None:
+        """In float64, by central differences."""
+        logits = _drawn(_IMAGES, _EXPERTS).double().requires_grad_()
+        assert torch.autograd.gradcheck(lambda l_BE: self.loss()(self.routing(l_BE)), (logits,))
+
+    def test_numbering_plays_no_part(self) -> None:
+        """Of experts or of images."""
+        logits = _drawn(_IMAGES, _EXPERTS)
+        value = self.loss()(self.routing(logits))
+        torch.testing.assert_close(self.loss()(self.routing(logits.flip(0))), value)
+        torch.testing.assert_close(self.loss()(self.routing(logits.flip(1))), value)
 
 
 class DatasetContract:

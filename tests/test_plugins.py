@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from moe.balancing.options import BALANCING
 from moe.config import RunConfig, from_flat, parameter_types
 from moe.errors import UserError
 from moe.gates.options import GATES
@@ -20,6 +21,7 @@ from tests.plugins import write_plugin
 OPTIONS = '''
 from typing import ClassVar, Literal
 from pydantic import Field
+from moe.balancing.options import BalancingConfig
 from moe.gates.options import GateConfig
 from moe.objectives.options import LossConfig
 
@@ -38,6 +40,13 @@ class Pull(LossConfig):
     implementation: ClassVar[str] = "their_things:PullTogether"
     margin: int = Field(2, ge=0, description="distance that is near enough")
 
+class Spread(BalancingConfig):
+    """Logits apart."""
+
+    implementation: ClassVar[str] = "their_things:SpreadLoss"
+    metric: ClassVar[str] = "spread"
+    power: int = Field(2, ge=1, description="of the distance")
+
 class Nameless(GateConfig):
     kind: Literal["other"] = "other"
     implementation: ClassVar[str] = "their_things:FirstGate"
@@ -53,6 +62,7 @@ class Needy(GateConfig):
 THINGS = """
 import numpy as np
 import torch
+from moe.balancing.base import BalancingLoss
 from moe.data.store import Images, write_store
 from moe.gates.base import Gate
 from moe.objectives.base import Achieved, Objective
@@ -77,6 +87,14 @@ class PullTogether(Objective):
     def forward(self, z_a_BD, z_b_BD, labels_B):
         distance = (z_a_BD.float() - z_b_BD.float()).norm(dim=1)
         return Achieved((distance - self.margin).abs().mean(), {"distance": distance.mean().detach()})
+
+class SpreadLoss(BalancingLoss):
+    def __init__(self, config):
+        super().__init__(config)
+        self.power = config.power
+
+    def forward(self, routing):
+        return (routing.logits.float().var(dim=1) ** self.power).mean()
 
 class Spots:
     about = "spots: for a test"
@@ -105,6 +123,7 @@ GROUPS = {
         "needy": "their_options:Needy",
         "thing": "their_things:FirstGate",
     },
+    "moe.balancing_losses": {"spread": "their_options:Spread"},
     "moe.objectives": {"pull": "their_options:Pull"},
     "moe.datasets": {"spots": "their_things:Spots"},
     "moe.probes": {"count": "their_things:Count"},
@@ -118,6 +137,7 @@ parameters:
   gate.noisy: {values: [true, false]}
   loss.objective: {value: pull}
   loss.margin: {value: 1}
+  loss.spread_weight: {value: 0.5}
   data.name: {value: spots}
   data.image_size: {value: 16}
   model.width: {value: 0.0625}
@@ -132,12 +152,13 @@ parameters:
 def installed(tmp_path, monkeypatch):
     """The package in this process."""
     monkeypatch.syspath_prepend(str(write_plugin(tmp_path / "site", MODULES, GROUPS)))
-    GATES.forget()
-    OBJECTIVES.forget()
+    registries = (GATES, BALANCING, OBJECTIVES)
+    for registry in registries:
+        registry.forget()
     yield
     monkeypatch.undo()
-    GATES.forget()
-    OBJECTIVES.forget()
+    for registry in registries:
+        registry.forget()
     for name in MODULES:
         sys.modules.pop(name, None)
 
@@ -193,6 +214,16 @@ class TestOptions:
             "gate.noisy": "gate.kind=first", "model.gate_channels": "gate.kind=first"
         }  # fmt: skip
 
+    def test_a_balancing_loss_brings_its_weight_and_options_to_every_objective(self):
+        assert parameter_types()["loss.spread_weight"] is float
+        assert parameter_types()["loss.spread_power"] is int
+        without = from_flat({"loss.objective": "supervised", "loss.spread_power": 3})
+        assert without.unread(["loss.spread_power"]) == {"loss.spread_power": "loss.spread_weight=0"}
+        assert without.identity() == from_flat({"loss.objective": "supervised"}).identity() == "ee8ede50765d"
+        ids = {from_flat({"loss.spread_weight": 0.1, "loss.spread_power": power}).identity() for power in (2, 3)}
+        assert len(ids) == 2
+        assert RunConfig.model_validate({"loss": {"spread_weight": 0.1}}).loss.weights()["spread"] == 0.1
+
     def test_a_grid_over_what_is_not_read_collapses_with_one_sentence(self, spec):
         sweep = load_sweep(str(spec))
         cells = expand(sweep)
@@ -224,11 +255,14 @@ def test_a_sweep_over_things_of_another_package_is_launched_and_probed(tmp_path,
     assert card["gate"] == {"kind": "first", "sharpness": 2.0}
     summary = json.loads((tmp_path / "runs" / run / "summary.json").read_text())
     assert summary["last"]["train/distance"] > 0
+    assert summary["last"]["train/spread"] > 0
     probed = json.loads(moe("probe", "--run", run, "--probe", "count", "--set", "count.step=2", "--json").stdout)
     assert probed["images"]["spots"]["count"] == {"images": 16}
-    trained = moe("train", "--set", "gate.kind=first", "--set", "gate.noisy=false", "--set", "gate.sharpness=2.0",
-                  "--set", "loss.objective=pull", "--set", "loss.margin=1", "--set", "data.name=spots",
-                  "--set", "data.image_size=16", "--set", "model.width=0.0625", "--set", "train.epochs=1",
-                  "--set", "train.batch_size=16", "--set", "train.precision=32-true")  # fmt: skip
+    settings = {
+        "gate.kind": "first", "gate.noisy": "false", "gate.sharpness": 2.0, "loss.objective": "pull", "loss.margin": 1,
+        "loss.spread_weight": 0.5, "data.name": "spots", "data.image_size": 16, "model.width": 0.0625,
+        "train.epochs": 1, "train.batch_size": 16, "train.precision": "32-true",
+    }  # fmt: skip
+    trained = moe("train", *(f"--{path}={value}" for path, value in settings.items()))
     assert "gate.noisy does not count with gate.kind=first" in trained.stderr
     assert f"run {run} is finished already" in trained.stdout

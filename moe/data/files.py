@@ -16,6 +16,13 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def reason(error: Exception) -> str:
+    """The first line of an error as part of a sentence, or the error's kind where it says nothing."""
+    said = getattr(error, "strerror", None) or str(error)
+    line = next((line for line in str(said).splitlines() if line.strip()), type(error).__name__)
+    return line.strip().rstrip(":;").encode("utf-8", "backslashreplace").decode()[:200]
+
+
 def counted(count: int, what: str) -> str:
     """A count and its noun: "1 image", "2,000 images"."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from moe.data.files import reason
 from moe.data.sources import ZIP_DAMAGE, ImageFile
 from moe.errors import UserError
 
@@ -183,7 +184,7 @@ def _bytes(file: ImageFile) -> bytes:
     try:
         data = file.read()
     except ZIP_DAMAGE as error:
-        raise BadPictureError(file.path, f"not readable ({_line(error)})") from None
+        raise BadPictureError(file.path, f"not readable ({reason(error)})") from None
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and "HEIF" not in _formats():
         raise NeedsHeifError(file.path, "a HEIC picture (`pip install 'moe-experts[heic]'` reads it)")
     return data
@@ -194,17 +195,12 @@ def _twice(path: str, data: bytes, read: Callable[[io.BytesIO], _Result]) -> _Re
     try:
         return read(io.BytesIO(data))
     except _DAMAGE as error:
-        reason = f"not a readable image ({_line(error)})"
+        said = reason(error)
+        said = "cannot identify it" if said.startswith("cannot identify image file") else said
     if data.startswith(_PNG):
         with contextlib.suppress(*_DAMAGE):
             return read(io.BytesIO(_without_texts(data)))
-    raise BadPictureError(path, reason)
-
-
-def _line(error: Exception) -> str:
-    text = (str(error).splitlines() or [""])[0]
-    text = "cannot identify it" if text.startswith("cannot identify image file") else text
-    return text.encode("utf-8", "backslashreplace").decode()[:200] or type(error).__name__
+    raise BadPictureError(path, f"not a readable image ({said})")
 
 
 def _size(stream: io.BytesIO) -> tuple[int, int]:

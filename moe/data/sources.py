@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from moe.data.files import counted, first_few, printable, regular
+from moe.data.files import counted, first_few, printable, reason, regular
 from moe.data.names import SUFFIXES, natural, without_suffix
 from moe.errors import UserError
 
@@ -190,7 +190,7 @@ def open_zip(path: Path, password: str | None) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except ZIP_DAMAGE as error:
         raise UserError(
-            f"{found} is a damaged zip ({_line(error)}), as after a download that broke off; fetch it again"
+            f"{found} is a damaged zip ({reason(error)}), as after a download that broke off; fetch it again"
         ) from None
     try:
         check_unpacked(archive.infolist(), found, regular(path))
@@ -230,11 +230,7 @@ def _check_readable(archive: zipfile.ZipFile, found: str, password: str | None) 
             with archive.open(locked[0]) as file:
                 file.read(1)
         except ZIP_DAMAGE as error:
-            raise UserError(f"{found} does not open with this --password ({_line(error)})") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(f"{found} does not open with this --password ({reason(error)})") from None
 
 
 def zip_files(archive: zipfile.ZipFile, source: str) -> Found:

@@ -71,6 +71,7 @@ def staged(name: str, root: Path, *, replace: bool) -> Iterator[Path]:
         yield partial
         _settle(partial)
         with _locked(root):
+            check_name(name, root, replace=replace)  # it may have been made meanwhile
             _move_into_place(partial, root / name)
 
 
@@ -91,7 +92,8 @@ def hidden_folder(name: str, root: Path) -> Iterator[Path]:
                 held.callback(_remove, partial)
                 handle = os.open(partial, os.O_RDONLY)
                 held.callback(os.close, handle)
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with contextlib.suppress(OSError):  # NFS locks no folders; there, what is left stays
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield partial
     except OSError as error:
         if error.errno not in _USERS_MATTER:
@@ -138,7 +140,8 @@ def _locked(root: Path) -> Iterator[None]:
     """One process at a time makes or removes hidden folders: a new one is not yet locked for a moment."""
     handle = os.open(root, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moe.data.files import printable, read_lines, regular
+from moe.data.files import printable, read_lines, reason, regular
 from moe.data.readers import Progress
 from moe.data.staging import hidden_folder
 from moe.data.store import Images, ImageStore, write_store
@@ -72,7 +72,7 @@ class STL10:
             Official(str(root / ".download"), split="train", download=True)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"STL-10 could not be downloaded ({error}); fetch {ARCHIVE} by other means "
+                f"STL-10 could not be downloaded ({reason(error)}); fetch {ARCHIVE} by other means "
                 "and run `moe data prepare stl10 --source FOLDER`"
             ) from None
         return root / ".download"
@@ -135,6 +135,8 @@ def _unpack(archive: Path, target: Path) -> None:
                     with (target / name).open("wb") as file:
                         shutil.copyfileobj(stream, file, 2**20)
     except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
-        raise UserError(f"{archive} is damaged ({error}), as after a download that broke off; fetch it again") from None
+        raise UserError(
+            f"{archive} is damaged ({reason(error)}), as after a download that broke off; fetch it again"
+        ) from None
     if binaries(target) is None:
         raise UserError(f"{archive} holds no train_X.bin, test_X.bin or unlabeled_X.bin of STL-10")

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from moe.data.files import first_few, printable, read_lines, read_text
+from moe.data.files import first_few, printable, read_lines, read_text, reason
 from moe.data.readers import DEFAULTS, ReadOptions, read_images
 from moe.data.store import Images
 from moe.errors import UserError
@@ -199,7 +199,7 @@ def _numbers(table: Path) -> NDArray[np.float64]:
     try:
         return np.loadtxt(io.StringIO(rest if len(words) == len(first.split()) else text), ndmin=2)
     except (ValueError, UserWarning) as error:
-        raise UserError(f"{table} is damaged: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{table} is damaged: {reason(error)}") from None
 
 
 def _is_float(cell: str) -> bool:
@@ -271,7 +271,7 @@ def _manual_categories(
     try:
         member = np.array(lines, np.float64)
     except ValueError as error:
-        raise UserError(f"{table} is damaged: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{table} is damaged: {reason(error)}") from None
     if member.shape != (len(rows), len(classes)) or not np.isfinite(member).all():
         raise UserError(f"{_MANUAL} is {member.shape}, but {len(rows)} ids and {len(classes)} categories exist")
     single = np.where((member > 0).sum(axis=1) == 1, (member > 0).argmax(axis=1), -1)

@@ -6,6 +6,7 @@ All who need to know ask here; nothing that goes wrong with W&B may end a launch
 import contextlib
 import netrc
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from urllib.parse import urlparse
 
 Mode = Literal["online", "offline", "disabled"]
 _TIMEOUT = 20  # seconds for the server's answer to one question
+_AWAY = ("giving up after", "did not respond in time", "timed out", "onnection refused", "EOF")
 _LIBRARIES = ("wandb", "requests", "urllib3")  # W&B's client and what it talks through
 
 
@@ -114,5 +116,8 @@ def _is_wandbs(error: Exception) -> bool:
 def sentence(error: Exception) -> str:
     """The error in one line, and what to do if it is the key: W&B's errors go on about what was tried."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    refused = type(error).__name__ == "AuthenticationError" or any(word in text for word in ("401", "API key"))
+    if any(words in text for words in _AWAY):  # which W&B's client also calls a failure to verify the key
+        server = re.search(r"https?://[^/\s]+?(?=[/:]?\s|/|$)", text)
+        return f"{server[0] if server else 'the server'} gave no answer"
+    refused = type(error).__name__ == "AuthenticationError" or any(words in text for words in ("401", "API key"))
     return f"{text}; `wandb login --relogin` stores another key" if refused else text

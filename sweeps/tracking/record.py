@@ -12,6 +12,7 @@ class Segment(BaseModel):
 
     Attributes:
         folder: below the run's directory.
+        since: last epoch that W&B had before it; None in records of earlier versions.
         until: last epoch that was written into it, or before it.
         synced: whether a server has confirmed it.
     """
@@ -19,6 +20,7 @@ class Segment(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     folder: str
+    since: int | None = None
     until: int = -1
     synced: bool = False
 

@@ -290,7 +290,8 @@ def _begun(
     if how == "online":
         _note_place(place, record, run)
     elif how == "offline":
-        record.segments.append(Segment(folder=os.path.relpath(run.settings.sync_dir, place.path), until=record.sent))
+        folder = os.path.relpath(run.settings.sync_dir, place.path)
+        record.segments.append(Segment(folder=folder, since=record.sent, until=record.sent))
         record.save(place)
     return session
 

@@ -3,18 +3,22 @@
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from moe.errors import UserError
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
+from sweeps.tracking import session
 from sweeps.tracking.artifacts import has_model, model_name
 from sweeps.tracking.connection import TrackerError, api, asking, connection, for_children
 from sweeps.tracking.mirror import publish, send
 from sweeps.tracking.record import Record, set_unconfirmed
 from sweeps.tracking.session import reopened
+
+_SAY = 30.0  # seconds between words while a piece is uploaded
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,16 @@ def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = Fa
     here = connection()
     if not here.online:
         raise UserError(f"W&B is {here.mode} ({here.why}): log in with `wandb login`, or set WANDB_API_KEY")
-    left = []
+    left: list[Left] = []
     for number, run in enumerate(runs, 1):
         record = Record.of(run)
         count = len(record.waiting)
         if count or record.unconfirmed:
+            if problem := here.problem():  # each run would find that out by itself, slowly
+                report(f"{problem}; nothing is lost, try again later")
+                return left + [Left(_name(one), len(Record.of(one).waiting), problem) for one in runs[number - 1 :]]
             report(f"[{number}/{len(runs)}] {_name(run)}: {count} offline piece{'s' if count > 1 else ''}")
-            if reason := _upload(run):
+            if reason := _upload(run, report):
                 left.append(Left(_name(run), len(Record.of(run).waiting), reason))
                 report(f"  not uploaded: {reason}")
                 continue
@@ -80,7 +87,7 @@ def _name(run: Run) -> str:
     return run.id if run.config_file.exists() else f"{run.path.parent.parent.name} on {run.id}"
 
 
-def _upload(run: Run) -> str | None:
+def _upload(run: Run, report: Callable[[str], None]) -> str | None:
     """Upload a run's pieces, one after the other; why that failed, or None.
 
     `wandb sync` ends with code 0 whatever happens, so each time the server is asked what it has. A piece of which a
@@ -88,24 +95,40 @@ def _upload(run: Run) -> str | None:
     """
     before = -1
     for segment in Record.of(run).segments:
-        before, begins = segment.until, before
+        begins = before if segment.since is None else segment.since
+        before = segment.until
         if segment.synced:
             continue
         piece, there = run.path / segment.folder, _last_epoch(Record.of(run))
         if not piece.is_dir():
             return f"{piece.name} is gone from {run.path}"
-        said = _wandb_sync(piece, Record.of(run)) if there is None or there <= begins else ""
+        said = _wandb_sync(piece, Record.of(run), report) if there is None or there <= begins else ""
         if reason := _confirm(run, segment.until):
             return f"{reason} ({said})" if said else reason
         _mark(run, segment.folder)
     return _complete(run)
 
 
-def _wandb_sync(piece: Any, record: Record) -> str:
+def _wandb_sync(piece: Path, record: Record, report: Callable[[str], None]) -> str:
+    """Hand a piece to `wandb sync`, which takes its time when the server is away; what it says went wrong."""
     command = [sys.executable, "-P", "-m", "wandb", "sync", "--project", record.project]
     command += ["--entity", record.entity] if record.entity else []
-    done = subprocess.run([*command, str(piece)], env=for_children(), capture_output=True, text=True, check=False)
-    lines = [line.removeprefix("wandb: ").strip() for line in done.stderr.splitlines()]
+    with subprocess.Popen(
+        [*command, str(piece)],
+        env=for_children(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        started = time.monotonic()
+        while True:
+            try:
+                said = process.communicate(timeout=_SAY)[1]
+                break
+            except subprocess.TimeoutExpired:
+                seconds = time.monotonic() - started
+                report(f"  {piece.name}: still uploading after {seconds:.0f} s")
+                if seconds > session.UPLOAD:
+                    process.kill()
+                    return f"not uploaded within {session.UPLOAD:g} s"
+    lines = [line.removeprefix("wandb: ").strip() for line in said.splitlines()]
     return "; ".join(line for line in lines if "rror" in line)
 
 
@@ -127,8 +150,8 @@ def _confirm(run: Run, until: int) -> str | None:
             record.entity, record.sent = there.entity, there.lastHistoryStep
         record.save(run)
         if record.sent < until:
-            with reopened(run) as session:
-                send(run, session, until=until)
+            with reopened(run) as opened:
+                send(run, opened, until=until)
         with asking():
             has = {row["epoch"] for row in api().run(record.path).scan_history(keys=["epoch"])}
     except TrackerError as error:
@@ -144,8 +167,8 @@ def _complete(run: Run) -> str | None:
         where = str(record.entity), record.project, run.id
         if run.finished and epochs and (record.unconfirmed or not has_model(*where)):
             set_unconfirmed(run, unconfirmed=False)
-            with reopened(run) as session:
-                publish(run, session)
+            with reopened(run) as opened:
+                publish(run, opened)
             if not has_model(*where):
                 set_unconfirmed(run, unconfirmed=True)
                 return f"the server did not take {model_name(run.id)}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -176,6 +177,38 @@ class TestSTL10:
             DATASETS["stl10"].prepare(tmp_path / "data", None, no_progress)
         assert store_names() == []
 
+    def test_the_archive_is_read_as_it_is_downloaded(self, tmp_path: Path) -> None:
+        """Given itself, and in the folder into which torchvision loads it."""
+        images = stl10_folder(tmp_path / "made" / "stl10_binary")
+        shutil.make_archive(str(tmp_path / "stl10_binary"), "gztar", tmp_path / "made")
+        for source in (tmp_path / "stl10_binary.tar.gz", tmp_path):
+            stores = DATASETS["stl10"].prepare(tmp_path / "data", source, no_progress)
+            assert names(stores) == ["stl10-train", "stl10-test", "stl10-unlabeled"]
+            np.testing.assert_array_equal(stores[0].images_NHWC, images)
+            assert sorted(path.name for path in (tmp_path / "data").iterdir()) == sorted(names(stores))
+
+    @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
+    def test_half_an_archive_is_named(self, tmp_path: Path, kept: float) -> None:
+        stl10_folder(tmp_path / "made" / "stl10_binary")
+        archive = Path(shutil.make_archive(str(tmp_path / "stl10_binary"), "gztar", tmp_path / "made"))
+        data = archive.read_bytes()
+        archive.write_bytes(data[: int(len(data) * kept)])
+        with pytest.raises(UserError, match=r"stl10_binary\.tar\.gz is damaged .*; fetch it again"):
+            DATASETS["stl10"].prepare(tmp_path / "data", archive, no_progress)
+        assert list((tmp_path / "data").iterdir()) == []
+
+    def test_an_import_of_it_names_the_right_command(self, tmp_path: Path) -> None:
+        stl10_folder(tmp_path / "my stl10" / "stl10_binary")
+        with pytest.raises(UserError, match=r"run `moe data prepare stl10 --source '.*/my stl10'`"):
+            import_images("mine", tmp_path / "my stl10")
+
+    def test_one_damaged_split_leaves_all_as_they_were(self, tmp_path: Path) -> None:
+        stl10_folder(tmp_path / "stl10")
+        (tmp_path / "stl10" / "unlabeled_X.bin").write_bytes(b"short")
+        with pytest.raises(UserError, match=r"unlabeled_X\.bin"):
+            DATASETS["stl10"].prepare(tmp_path / "data", tmp_path / "stl10", no_progress)
+        assert store_names() == []
+
     @pytest.mark.slow
     def test_real_images_have_the_official_checksum(self, shared_data: Path) -> None:
         """Imported from the zip and laid out again as official bytes, column by column."""
@@ -225,6 +258,28 @@ class TestImport:
         with pytest.raises(UserError, match=r'images named "mine" exist in .* already; pass --force'):
             import_images("mine", Path("nowhere"))
         assert len(import_images("mine", archive, replace=True)) == 2
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "synthetic",
+            "synthetic-train",
+            "synthetic-val",
+            "stl10",
+            "stl10-train",
+            "stl10-test",
+            "stl10-unlabeled",
+            "things",
+        ],
+    )
+    def test_names_of_known_datasets_are_refused(self, archive: Path, name: str) -> None:
+        key = name.split("-", maxsplit=1)[0]
+        with pytest.raises(UserError, match=f'"{name}" belongs to the known dataset {key} .`moe data prepare {key}'):
+            import_images(name, archive, replace=True)
+        assert store_names() == []
+
+    def test_things_may_be_imported_under_its_own_name(self, tmp_path: Path) -> None:
+        assert import_images("things", things_folder(tmp_path / "copy")).groups == ["apple", "drum"]
 
     def test_a_failed_import_keeps_the_old_images(self, tmp_path: Path) -> None:
         make("mine")

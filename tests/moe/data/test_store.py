@@ -129,6 +129,71 @@ class TestDamage:
         with pytest.raises(UserError, match="is no image store"):
             ImageStore(tmp_path)
 
+    @pytest.mark.parametrize(
+        "file", ["images.npy", "labels.npy", "ids.json", "groups.json", "factors.npy", "manifest.json"]
+    )
+    @pytest.mark.parametrize("damage", ["empty", "half", "other", "missing"])
+    def test_hides_no_other_store_and_is_named(self, tmp_path: Path, file: str, damage: str) -> None:
+        for name in ("a", "b", "c"):
+            write_store(name, content())
+        path = tmp_path / "data" / "b" / file
+        if damage == "missing":
+            path.unlink()
+        else:
+            data = path.read_bytes()
+            path.write_bytes({"empty": b"", "half": data[: len(data) // 2], "other": b"[1, 2, 3]"}[damage])
+        stores, damaged = open_all()
+        gone = damage == "missing" and file in ("groups.json", "factors.npy")  # optional: `verify` misses them
+        if damage == "missing" and file == "manifest.json":
+            assert [store.name for store in stores] == ["a", "c"]
+            return
+        assert [store.name for store in stores] == (["a", "b", "c"] if gone else ["a", "c"])
+        with pytest.raises(UserError, match=rf"b/{file} (is|differs).*; import the images again with --force"):
+            ImageStore.open("b").verify()
+        if not gone:
+            assert [one.name for one in damaged] == ["b"]
+            assert f"b/{file} is" in damaged[0].problem
+            assert "import the images again with --force" in damaged[0].problem
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ({"count": 0}, "count"), ({"count": -5}, "count"), ({"format": 2}, "format"),
+            ({"mean": [0.5, None, 0.5]}, "mean"),
+            ({"sd": [9, 9, 9]}, "sd"), ({"extra": 1}, "extra"),
+            ({"sha256": {"../../etc/passwd": ""}}, "which no store has"),
+            ({"sha256": {}}, "lacks the checksum"), ({"height": 10**9}, "images.npy"), ({"classes": []}, "labels.npy"),
+        ],
+    )  # fmt: skip
+    def test_a_manifest_that_says_something_else(self, change: dict[str, object], says: str) -> None:
+        file = write_store("mine", content()).path / "manifest.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+        with pytest.raises(UserError, match=rf"is damaged \(.*{says}|{says}.* is damaged") as error:
+            ImageStore.open("mine").check()
+        assert "\n" not in str(error.value)
+
+    def test_a_store_of_the_first_version_stays_readable(self, tmp_path: Path) -> None:
+        """As it was written before notes could list what was left out; runs record the digest."""
+        path = tmp_path / "data" / "early"
+        path.mkdir(parents=True)
+        np.save(path / "images.npy", np.zeros((2, 4, 4, 3), np.uint8))
+        np.save(path / "labels.npy", np.array([0, -1]))
+        (path / "ids.json").write_text('["a", "b"]')
+        sums = {file.name: store.sha256(file) for file in path.iterdir()}
+        (path / "manifest.json").write_text(
+            json.dumps({"format": 1, "name": "early", "count": 2, "height": 4, "width": 4, "classes": ["x"],
+                        "factors": [], "mean": [0.0] * 3, "sd": [0.0] * 3, "source": "drawn",
+                        "notes": [], "sha256": sums})
+        )  # fmt: skip
+        read = ImageStore.open("early")
+        read.verify()
+        assert read.digest() == "8f783a30451786dd21c2749f51e9465a7d1a2ab83b5a116a939cfeb639575a82"
+        again = write_store(
+            "again", Images(np.zeros((2, 4, 4, 3), np.uint8), ["a", "b"], "drawn", np.array([0, -1]), ("x",))
+        )
+        assert again.digest() == read.digest()
+        assert "left_out" not in (again.path / "manifest.json").read_text()
+
 
 class TestReplacing:
     def test_a_taken_name_is_refused_and_left_alone(self) -> None:

@@ -250,3 +250,131 @@ class TestManualCategories:
         read = read_things(folder)
         assert read.labelings is None
         assert write_store("t", read, folder.parent / "stores").labelings == {}
+
+
+class TestAsDownloaded:
+    """Names, folders and spellings of the copies that lie on OSF, and what editors add."""
+
+    def test_tables_in_folders(self, folder: Path) -> None:
+        before = read_things(folder)
+        for name, place in ((EMBEDDING, "data"), ("unique_id.txt", "variables"), ("labels_66.txt", "variables/data")):
+            (folder / place).mkdir(exist_ok=True, parents=True)
+            (folder / name).rename(folder / place / name)
+        read = read_things(folder)
+        assert is_things(folder)
+        np.testing.assert_array_equal(read.factors_NF, before.factors_NF)
+        assert (read.factors, read.classes) == (before.factors, before.classes)
+
+    @pytest.mark.parametrize(
+        "name", ["labels.txt", "labels_short.txt", "labels_short3.txt", "labels3.txt", "LABELS.TXT"]
+    )
+    def test_names_of_dimensions(self, folder: Path, name: str) -> None:
+        (folder / "labels_66.txt").rename(folder / name)
+        assert read_things(folder).factors == ("striped", "edible", "alive")
+
+    @pytest.mark.parametrize("delimiter", ["\t", ",", ", ", " "])
+    @pytest.mark.parametrize(
+        "name", ["spose_embedding_49d_sorted.txt", "spose_embedding_66d_sorted.tsv", "SPOSE_embedding_49d.csv"]
+    )
+    @pytest.mark.parametrize("header", ["", "dim_a dim_b dim_c\n"])
+    def test_embeddings(self, folder: Path, name: str, delimiter: str, header: str) -> None:
+        before = read_things(folder)
+        (folder / EMBEDDING).unlink()
+        np.savetxt(
+            folder / name, RATINGS, delimiter=delimiter, header=header.replace(" ", delimiter).strip(), comments=""
+        )
+        np.testing.assert_array_equal(read_things(folder).factors_NF, before.factors_NF)
+
+    def test_of_two_embeddings_the_larger_is_read_and_said(self, folder: Path) -> None:
+        np.savetxt(folder / "spose_embedding_49d_sorted.txt", RATINGS[:, :2])
+        read = read_things(folder)
+        assert len(read.factors) == 3
+        assert f"dimensions of {EMBEDDING}, not of spose_embedding_49d_sorted.txt" in read.notes
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+    def test_byte_order_marks(self, folder: Path, encoding: str) -> None:
+        before = read_things(folder)
+        for name in ("unique_id.txt", "labels_66.txt", "things_concepts.tsv", EMBEDDING):
+            (folder / name).write_bytes((folder / name).read_text("utf-8").replace("\n", "\r\n").encode(encoding))
+        read = read_things(folder)
+        np.testing.assert_array_equal(read.factors_NF, before.factors_NF)
+        assert (read.factors, read.classes, read.notes) == (before.factors, before.classes, before.notes)
+
+    @pytest.mark.parametrize(
+        "name", ["_concepts-metadata_things.tsv", "concepts-metadata_things.tsv", "THINGS_concepts.tsv"]
+    )
+    def test_the_table_of_concepts_under_its_other_names(self, folder: Path, name: str) -> None:
+        (folder / "things_concepts.tsv").rename(folder / name)
+        assert read_things(folder).classes == ("animal", "toy")
+
+    def test_quotes_inside_of_cells(self, folder: Path) -> None:
+        rows = [
+            "Word\tuniqueID\tDefinition\tBottom-up Category (Human Raters)",
+            'a "striped" one\tzebra\t"a ""striped"" horse\tanimal',
+            '"robin"\t"robin"\t"sings, at dawn"\t"animal"',
+            'drum\tdrum\t6" wide\ttoy',
+        ]
+        (folder / "things_concepts.tsv").write_text("\n".join(rows))
+        read = read_things(folder)
+        assert read.classes == ("animal", "toy")
+        assert read.labels_N is not None
+        assert read.labels_N.tolist() == [-1, -1, 0, 0, 0]
+        assert "1 concepts have no row in things_concepts.tsv: apple" in read.notes
+
+    def test_numbered_folders(self, folder: Path) -> None:
+        before = read_things(folder)
+        for number, concept in enumerate(("apple", "robin", "zebra"), 1):
+            (folder / "images" / concept).rename(folder / "images" / f"{number:05}_{concept}")
+        read = read_things(folder)
+        assert read.groups == before.groups
+        np.testing.assert_array_equal(read.factors_NF, before.factors_NF)
+
+    def test_folders_in_parts(self, folder: Path) -> None:
+        before = read_things(folder)
+        for part, concept in (("A-C", "apple"), ("R-S", "robin"), ("T-Z", "zebra")):
+            (folder / f"object_images_{part}").mkdir()
+            (folder / "images" / concept).rename(folder / f"object_images_{part}" / concept)
+        (folder / "images").rmdir()
+        read = read_things(folder)
+        assert read.groups == before.groups
+        np.testing.assert_array_equal(read.factors_NF, before.factors_NF)
+
+    def test_photographs_without_folders(self, folder: Path) -> None:
+        before = read_things(folder)
+        for photo in PHOTOS:
+            (folder / "images" / photo).rename(folder / "images" / photo.split("/")[1])
+        assert read_things(folder).groups == before.groups
+
+    def test_zips_not_yet_unpacked_are_named(self, folder: Path) -> None:
+        (folder / "images").rename(folder / "photos")
+        (folder / "object_images_A-C.zip").touch()
+        with pytest.raises(UserError, match=r"unpack object_images_a-c\.zip first|unpack object_images_A-C\.zip first"):
+            read_things(folder)
+
+
+class TestContradictions:
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_ratings_that_are_no_numbers(self, folder: Path, value: float) -> None:
+        ratings = RATINGS.copy()
+        ratings[1, 2] = value
+        np.savetxt(folder / EMBEDDING, ratings)
+        with pytest.raises(UserError, match=rf'{EMBEDDING}: "alive" of apple is -?(nan|inf), not a number'):
+            read_things(folder)
+
+    def test_a_concept_twice(self, folder: Path) -> None:
+        (folder / "unique_id.txt").write_text("zebra\napple\ndrum\napple\n")
+        with pytest.raises(UserError, match=r'unique_id\.txt lists "apple" twice'):
+            read_things(folder)
+
+    def test_two_categories_in_two_rows(self, folder: Path) -> None:
+        with (folder / "things_concepts.tsv").open("a") as file:
+            file.write("zebra\tZebra\ttoy\n")
+        with pytest.raises(UserError, match='puts zebra into "animal" and into "toy"; remove one row'):
+            read_things(folder)
+
+    def test_concepts_without_dimensions(self, folder: Path) -> None:
+        (folder / EMBEDDING).unlink()
+        with pytest.raises(
+            UserError, match=rf"{EMBEDDING} \(or 49d, \.tsv, \.csv\) is missing; add it, or import the folder"
+        ):
+            read_things(folder)
