@@ -53,13 +53,36 @@ def train_command(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="RunConfig as YAML or JSON.")] = None,
     assignments: Set = None,
+    show: Annotated[
+        str | None, typer.Option("--list", metavar="KIND", help="List gates, objectives or losses, and their options.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Train one run; parameters also as --model.experts=8, the way W&B passes them."""
     from sweeps.agents.worker import follow_stdin
 
+    if show:
+        _list_choices(show, as_json)
+        return
+
     if os.environ.pop("MOE_FOLLOW_STDIN", ""):
         follow_stdin()
     _train(config, [*(assignments or []), *_flags(context.args)])
+
+
+def _list_choices(kind: str, as_json: bool) -> None:
+    from moe.choices import listing
+
+    listed = listing(kind)
+    if as_json:
+        print_json(listed)
+        return
+    for shown in listed[kind]:
+        out.print(f"{shown['name']}: {shown['about']}", markup=False)
+        for option in shown["options"]:
+            out.print(f"  {option['name']}={option['default']}  {option['about']}", markup=False)
+    for name, reason in listed["broken"].items():
+        out.print(f"{name}: cannot be loaded: {reason}", markup=False)
 
 
 @app.command("worker", hidden=True)
