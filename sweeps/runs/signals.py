@@ -9,29 +9,26 @@ STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 def take(act: Callable[[int], None], *numbers: int) -> None:
-    """From now on call `act` with the number of each of these signals that arrives. For the main thread alone."""
-    for number in numbers:
-        signal.signal(number, lambda number, _frame: act(number))
+    """From now on call `act` with the number of each of these signals (default: STOP) that arrives.
+
+    Only the main thread gets signals; for another one nothing changes, here and below.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers or STOP:
+            signal.signal(number, lambda number, _frame: act(number))
 
 
 @contextlib.contextmanager
 def handling(act: Callable[[int], None], *numbers: int) -> Iterator[None]:
-    """Call `act` with the number of each of these signals (default: STOP) that arrives meanwhile.
-
-    Afterwards they do what they did before. In a thread other than the main one, which gets no signals, nothing
-    changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    chosen = numbers or STOP
-    previous = {number: signal.getsignal(number) for number in chosen}
-    take(act, *chosen)
+    """The same meanwhile; afterwards the signals do what they did before."""
+    previous = {number: signal.getsignal(number) for number in numbers or STOP}
+    take(act, *numbers)
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager

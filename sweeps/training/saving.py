@@ -2,11 +2,9 @@
 
 import contextlib
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -17,11 +15,11 @@ from moe.distributed import all_sum, world
 from moe.lightning_module import epochs_done
 from sweeps.runs.endings import InterruptedRunError
 from sweeps.runs.run import Run
+from sweeps.runs.signals import handling, take
 from sweeps.training.checkpoints import confirm, prune
 from sweeps.training.history import HistoryLogger
 
 _EVERY = 10  # steps between looks at the other processes' wishes
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
@@ -33,29 +31,19 @@ class StopRequest:
     @contextlib.contextmanager
     def listening(self) -> Iterator["StopRequest"]:
         """Note signals instead of dying of them."""
-        if threading.current_thread() is not threading.main_thread():
+        with handling(self._note):
             yield self
-            return
-        previous = {number: signal.getsignal(number) for number in _SIGNALS}
-        self.install()
-        try:
-            yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def install(self) -> None:
         """Take the signals (back): Lightning's own handlers would raise between a step and its checkpoint."""
-        if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                signal.signal(number, self._note)
+        take(self._note)
 
     def obey(self) -> None:
         """Raise InterruptedRunError if told to stop."""
         if self.requested:
             raise InterruptedRunError("told to stop")
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _note(self, number: int) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True

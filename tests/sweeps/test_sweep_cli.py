@@ -120,13 +120,30 @@ def test_an_agent_killed_in_mid_trial_loses_nothing(tmp_path):
 
 
 def test_a_failing_cell_is_given_up_with_its_reason_and_resumes_once_mended(tmp_path):
+    """A file lies where its folder of routing has to be."""
+    tiny_store()
+    sweep = register_planned(*plan(str(write_spec(tmp_path, epochs=2, seeds=1)), {}))
+    run = sweep.prepare(sweep.cells[0])
+    run.routing.touch()
+    broken = moe("sweep", "resume", "little", "--json", code=1)
+    (trial,) = json.loads(broken.stdout)["trials"]
+    assert trial["state"] == "failed"
+    assert trial["attempts"] == 3
+    assert trial["ending"] == "failed"
+    assert "routing" in trial["error"]
+    assert "Traceback" not in trial["note"]
+    run.routing.unlink()
+    mended = json.loads(moe("sweep", "resume", "little", "--json").stdout)
+    assert mended["trials"][0]["state"] == "finished"
+
+
+def test_a_users_mistake_is_not_repeated(tmp_path):
     store = tiny_store()
     register_planned(*plan(str(write_spec(tmp_path, epochs=2, seeds=1)), {}))
     (store.path / "images.npy").rename(tmp_path / "kept.npy")
     broken = moe("sweep", "resume", "little", "--json", code=1)
     (trial,) = json.loads(broken.stdout)["trials"]
-    assert trial["state"] == "failed"
-    assert trial["attempts"] == 3
+    assert (trial["state"], trial["attempts"], trial["ending"]) == ("failed", 1, "refused")
     assert "images.npy" in trial["error"]
     (tmp_path / "kept.npy").rename(store.path / "images.npy")
     mended = json.loads(moe("sweep", "resume", "little", "--json").stdout)

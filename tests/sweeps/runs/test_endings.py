@@ -1,0 +1,71 @@
+"""How a trial ended travels as an exit code, by the type of the error and not by its words."""
+
+import sys
+
+import pytest
+import torch
+
+import cli
+from moe.errors import UserError
+from sweeps.runs.endings import (
+    FAILURE,
+    INTERRUPTED,
+    OUT_OF_MEMORY,
+    USER_MISTAKE,
+    Ending,
+    InterruptedRunError,
+    ending_of_exit,
+    exit_code_of,
+)
+
+
+def accelerator(code):
+    """As CUDA reports it outside of torch's own allocator."""
+    error = torch.AcceleratorError("CUDA error: some words")
+    error.error_code = code
+    return error
+
+
+def chained(error, cause):
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "ending"),
+    [
+        (UserError("no such images"), USER_MISTAKE, Ending.REFUSED),
+        (InterruptedRunError("told to stop"), INTERRUPTED, Ending.INTERRUPTED),
+        (torch.OutOfMemoryError("Tried to allocate 20.00 MiB"), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
+        (MemoryError(), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
+        (accelerator(2), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
+        (accelerator(700), FAILURE, Ending.FAILED),
+        (chained(RuntimeError("training failed"), torch.OutOfMemoryError("x")), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
+        (RuntimeError("the shop is out of memory sticks"), FAILURE, Ending.FAILED),
+        (ValueError("OutOfMemoryError is the name of a class"), FAILURE, Ending.FAILED),
+    ],
+)
+def test_an_error_keeps_its_type_over_the_end_of_its_process(error, code, ending):
+    assert exit_code_of(error) == code
+    assert ending_of_exit(code) is ending
+
+
+def test_signals_and_success():
+    assert ending_of_exit(-9) is Ending.KILLED
+    assert ending_of_exit(0) is Ending.FINISHED
+    assert [ending for ending in Ending if ending.has_results] == [Ending.FINISHED]
+
+
+@pytest.mark.parametrize(("sweep", "code"), [("little", OUT_OF_MEMORY), (None, FAILURE)])
+def test_an_agent_is_told_of_a_lack_of_memory_and_a_person_of_a_failure(monkeypatch, capsys, sweep, code):
+    def train(*_arguments, **_options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("sweeps.training.trial.train", train)
+    monkeypatch.setattr(sys, "argv", ["moe", "train", "--data.name=synthetic"])
+    if sweep:
+        monkeypatch.setenv("MOE_SWEEP", sweep)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == code
+    assert "error: OutOfMemoryError: CUDA out of memory" in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""Sweeps launched from Python, as the guide says."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from moe.errors import UserError
+from sweeps.agents.agent import work
+from sweeps.agents.crew import Crew
+from sweeps.agents.devices import Device
+from sweeps.launching import InterruptedLaunchError, launch, register, resume, run, stop
+from sweeps.queue.opening import open_sweep
+from sweeps.queue.status import status
+from sweeps.runs.endings import Ending
+from sweeps.runs.store import RunStore
+from tests.conftest import tiny_store
+from tests.sweeps.test_sweep_cli import write_spec
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+SMALL = 'overrides={"train.epochs": 1, "data.name": "tiny", "data.image_size": 16, "train.batch_size": 16}'
+
+
+class Listener:
+    """Notes what it is told, and does something when agents are first at work."""
+
+    def __init__(self, act=lambda: None):
+        self.lines, self.agents, self.act = [], set(), act
+
+    def note(self, line):
+        self.lines.append(line)
+
+    def look(self, read, agents):
+        self.agents.add((agents, len(read().cells)))
+        self.act()
+
+
+@pytest.mark.slow
+def test_the_lines_in_the_guide_launch_resume_and_stop_a_sweep():
+    """Word for word, but for smaller runs."""
+    tiny_store()
+    (block,) = (text for text in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL) if "launch" in text)
+    said = {}
+    small, changed = re.subn(r"overrides=\{.*?\}", SMALL, block)
+    assert changed == 1
+    exec(small, said)  # noqa: S102
+    sweep = said["sweep"]
+    assert [(cell.state, cell.ending, cell.attempts) for cell in sweep.cells] == [("finished", Ending.FINISHED, 1)] * 4
+    assert sweep.unfinished == []
+    assert all(cell.run.finished and cell.run.config.train.epochs == 1 for cell in sweep.cells)
+    assert sorted(cell.cell.values["model.experts"] for cell in sweep.cells) == [4, 4, 8, 8]
+    assert status(open_sweep("quickstart")).as_json() == sweep.as_json()
+    with pytest.raises(UserError, match="was told to stop"):
+        work(open_sweep("quickstart"), Device(), print)
+
+
+@pytest.mark.slow
+def test_a_reporter_hears_how_it_goes_and_stop_ends_a_launch(tmp_path):
+    tiny_store()
+    begun = Listener(lambda: any(len(one.history()) > 2 for one in RunStore().all()) and stop("little"))
+    there = launch(str(write_spec(tmp_path, epochs=60)), reporter=begun)
+    assert {cell.state for cell in there.unfinished} == {"waiting"}
+    assert begun.agents == {(1, 2)}
+    assert begun.lines[0] == "backend local: WANDB_MODE=disabled"
+    assert begun.lines[1] == "sweep little: 0 of 2 already finished"
+    assert begun.lines[2].startswith("queue SQLite, 1 agent on cpu; W&B disabled")
+    assert resume("little", agents=2).unfinished == []
+    assert [one.history()[-1]["epoch"] for one in RunStore().all()] == [60, 60]
+
+
+@pytest.mark.slow
+def test_ctrl_c_hands_back_and_is_an_interrupt_with_the_status(tmp_path):
+    tiny_store()
+    sweep = register(str(write_spec(tmp_path, epochs=60)))
+
+    def interrupt():
+        if any(len(one.history()) > 2 for one in RunStore().all()):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    heard = Listener(interrupt)
+    with pytest.raises(InterruptedLaunchError) as caught:
+        run(sweep, Crew(), heard)
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert heard.lines[-1] == "stopping: running trials write a checkpoint and end"
+    first = caught.value.status.cells[0]
+    assert (first.state, first.attempts, first.ending) == ("waiting", 0, Ending.INTERRUPTED)
+
+
+def test_mistakes_are_found_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match=r'did you mean "train\.epochs"'):
+        launch(str(write_spec(tmp_path, epochs=2)), {"train.epoch": 3})
+    with pytest.raises(UserError, match="tiny"):  # these images are not there
+        launch(str(write_spec(tmp_path, epochs=2)))
+    with pytest.raises(UserError, match='no sweep "little"'):
+        resume("little")
+    assert not (RunStore().root / "sweeps").exists()
+
+
+def test_the_devices_of_a_bayes_sweep_are_those_that_its_file_fixes(tmp_path):
+    tiny_store()
+    file = tmp_path / "search.yaml"
+    file.write_text(
+        "name: search\nmethod: bayes\nmetric: {name: val/loss, goal: minimize}\nrun_cap: 2\nparameters:\n"
+        "  train.lr: {min: 0.0001, max: 0.01}\n  machine.devices: {value: 2}\n  data.name: {value: tiny}\n"
+        "  data.image_size: {value: 16}\n"
+    )
+    assert register(str(file)).devices == 2
