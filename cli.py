@@ -159,7 +159,7 @@ def runs_sync(
 
     store = RunStore()
     runs = [store.find(run_id) for run_id in run_ids] if run_ids else sync.waiting(store)
-    left = sync.pieces(runs) if dry_run else sync.sync(runs, err.print, clean=clean)
+    left = sync.pieces(runs) if dry_run else sync.sync(runs, err.print, clean=clean, ask=bool(run_ids))
     if as_json:
         print_json({"runs": len(runs), "left": [vars(each) for each in left]})
     else:
