@@ -141,6 +141,16 @@ def with_overrides(sweep: Sweep, overrides: Mapping[str, Any]) -> Sweep:
     return dataclasses.replace(sweep, parameters=parameters, raw=raw)
 
 
+def renamed(sweep: Sweep, name: str) -> Sweep:
+    """The sweep under another name; its draws stay.
+
+    Raises:
+        UserError: no folder can have the name.
+    """
+    _check_name(name, Source("--name", {}))
+    return dataclasses.replace(sweep, name=name, raw=sweep.raw | {"name": name})
+
+
 def expand(sweep: Sweep, overrides: Mapping[str, Any] = MappingProxyType({})) -> list[Cell]:
     """Every run of a sweep, each once: runs of equal identity (a swept machine setting, say) are merged.
 
@@ -333,7 +343,7 @@ def _check_top(tree: Any, source: Source) -> None:
 def _check_name(name: str, source: Source) -> None:
     if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
         problem = f"the name has {len(name)} characters, more than a folder's may have"
-        raise source.error(("name",), f"{problem}; write a shorter name:")
+        raise source.error(("name",), f"{problem}; write a shorter one")
     if not re.fullmatch(r"\w[\w .+-]*", name):
         problem = f"name {as_yaml(name)} cannot name a folder; use letters, digits, dots and hyphens"
         raise source.error(("name",), problem)
