@@ -137,7 +137,7 @@ class Queue(ABC):
         """Whether this kind of queue can run a sweep, here and now."""
 
     @classmethod
-    def create(cls, sweep: Sweep) -> str | None:  # noqa: ARG003
+    def create(cls, sweep: Sweep) -> str | None:
         """Make the sweep in the service that the queue belongs to; its address there, None without such a service.
 
         Raises:
@@ -146,7 +146,7 @@ class Queue(ABC):
         return None
 
     @classmethod
-    def find(cls, address: str) -> Sweep | None:  # noqa: ARG003
+    def find(cls, address: str) -> Sweep | None:
         """The sweep at an address in the queue's service; None if the address is not one of its own.
 
         Raises:
