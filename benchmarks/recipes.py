@@ -54,10 +54,10 @@ def looped(model: Any, x: Tensor) -> tuple[Tensor, Routing]:
     return z, routing
 
 
-def dense(model: Any, x: Tensor) -> tuple[Tensor, Routing]:
+def dense(model: Any, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Routing]:
     """Every expert on every image, weighted by gates that are mostly zero."""
     h = model.shared(x)
-    routing = model.gate(h)
+    routing = model.gate(h, noise)
     readouts = torch.stack([expert(h).float() for expert in model.experts])
     return torch.einsum("be,ebd->bd", routing.gates(), readouts), routing
 
@@ -72,6 +72,12 @@ class Ours(MoEModule):
     """The project's own step."""
 
     experts = staticmethod(sparse)
+    last_loss: Tensor
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Keep the loss, for those who train without a logger."""
+        self.last_loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        super().on_train_batch_end(outputs, batch, batch_idx)
 
     def loss_of_views(self, x_a: Tensor, x_b: Tensor) -> Tensor:
         """Objective of two batches of normalised views."""

@@ -165,7 +165,7 @@ class Draws:
             return (views if device.type == "cpu" else ViewParameters.unpacked(views.packed().to(device))), noise.to(
                 device
             )
-        self.prepare(int(index_B.numpy().max()) + 1, size=size, epoch=epoch, device=device)
+        self.prepare(_largest(index_B) + 1, size=size, epoch=epoch, device=device)
         return self.rows(to_device(index_B, device))
 
     def prepare(self, count: int, *, size: int, epoch: int, device: torch.device) -> None:
@@ -189,3 +189,8 @@ class Draws:
         """What the table holds for images whose places are on the device."""
         both_WQ = self._table_NVQ.index_select(0, index_B).transpose(0, 1).flatten(0, 1)
         return ViewParameters.unpacked(both_WQ[:, : -self.experts]), both_WQ[:, -self.experts :]
+
+
+def _largest(index_B: Tensor) -> int:
+    """The largest of some places, which are on the CPU: no device is asked."""
+    return int(index_B.numpy().max())
