@@ -87,7 +87,7 @@ class MachineConfig(Section):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = Field(1, ge=1, description="processes that share each batch, one a GPU (on CPUs: on this machine)")
-    threads: int | None = Field(None, ge=1, description="CPU threads for torch; default: all")
+    threads: int | None = Field(None, ge=1, description="CPU threads, fixed; default: all that others leave cores for")
     images: Literal["auto", "host", "device"] = Field("auto", description="where the uint8 images stay while training")
     experts: Literal["auto", "plain", "batched"] = Field(
         "auto", description="experts one after another or as one computation; auto: batched on one GPU, plain elsewhere"

@@ -5,6 +5,7 @@ Computed once for a model and a set of images, chunk by chunk onto the disk, and
 Axes: n images, B images of a chunk, E experts, K = top-k slots, D embedding.
 """
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ from moe.errors import UserError
 from moe.export import ModelCard, load_model
 from moe.model import MoE
 from moe.precision import full_float32
+from moe.threads import SpareCores
 from probes.chunked import ChunkedArrays, Layout
 from sweeps.runs.lock import LockedError, locked
 from sweeps.runs.run import Run
@@ -171,8 +173,10 @@ def _compute(
     model, card = snapshot.model.to(device).to(memory_format=torch.channels_last), snapshot.card
     done = len(store) - sum(stop - start for start, stop in missing)
     progress(done, len(store))
-    with torch.inference_mode(), full_float32(device.type):
+    spare = SpareCores()
+    with contextlib.closing(spare), torch.inference_mode(), full_float32(device.type):
         for start, stop in missing:
+            spare.look()
             # Every chunk has the same shape: kernels are chosen by it, and an image's result must not depend on
             # how many images come with it.
             rows = np.minimum(np.arange(start, start + _CHUNK), len(store) - 1)

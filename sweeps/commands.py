@@ -53,6 +53,7 @@ def launch_command(
     per_device: PerDevice = 1,
     timeout: Timeout = None,
     storage: Storage = None,
+    name: Annotated[str | None, typer.Option(help="What to call the sweep; default: as its file says.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the trials and start nothing.")] = False,
     assignments: Set = None,
     on: On = None,
@@ -70,17 +71,17 @@ def launch_command(
 
     overrides = parse_assignments(assignments or [], "--set: ")
     if dry_run:
-        _print_plan(spec, overrides, backend, storage, (agents, per_device), as_json)
+        _print_plan(spec, overrides, name, backend, storage, (agents, per_device), as_json)
         return
     jobs = _jobs(on, agents, gpus, cpus, memory, time_limit, sbatch)
     if jobs:
-        sweep = launching.register(spec, overrides, backend=backend, storage=storage, reporter=_notes())
+        sweep = launching.register(spec, overrides, backend=backend, storage=storage, name=name, reporter=_notes())
         _print_jobs(sweep.name, launching.submit(sweep, *jobs, _notes(), minutes=timeout), as_json)
         return
     _watched(
         lambda reporter: launching.launch(
-            spec, overrides, backend=backend, storage=storage, agents=agents, per_device=per_device, minutes=timeout,
-            reporter=reporter,
+            spec, overrides, backend=backend, storage=storage, name=name, agents=agents, per_device=per_device,
+            minutes=timeout, reporter=reporter,
         ),
         quiet=quiet, as_json=as_json,
     )  # fmt: skip
@@ -146,7 +147,13 @@ def _print_jobs(name: str, submitted: "Iterable[Submitted]", as_json: bool) -> N
 
 
 def _print_plan(
-    spec: str, overrides: dict[str, Any], backend: str, storage: str | None, crew: tuple[int | None, int], as_json: bool
+    spec: str,
+    overrides: dict[str, Any],
+    name: str | None,
+    backend: str,
+    storage: str | None,
+    crew: tuple[int | None, int],
+    as_json: bool,
 ) -> None:
     """What a launch would do, and how long it would take."""
     from sweeps import launching
@@ -158,10 +165,11 @@ def _print_plan(
     from sweeps.views.forecast import forecast
     from sweeps.views.preview import preview
 
-    sweep, cells = launching.plan(spec, overrides)
+    sweep, cells = launching.plan(spec, overrides, name)
     choose_queue(LOCAL if backend == AUTO else backend, sweep)  # a plan asks no server, unless it is named
-    if same := collapsed(sweep, cells):
-        err.print(same, markup=False)
+    for line in (launching.growth(sweep, cells, storage), collapsed(sweep, cells)):
+        if line:
+            err.print(line, markup=False)
     rows = preview(sweep, cells, storage)
     size = max((cell.config.machine.devices for cell in cells), default=1)
     missing = [(row["config"], row["epochs_left"]) for row in rows if row["state"] != "finished"]

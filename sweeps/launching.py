@@ -9,6 +9,7 @@ A launch is `register` (the file is checked, the sweep written down) followed by
 repeated.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -19,10 +20,19 @@ from moe.config import DataConfig, from_flat
 from sweeps.agents import cluster, cluster_status
 from sweeps.agents.crew import Agents, Crew
 from sweeps.plan.collapse import collapsed
-from sweeps.plan.spec import Cell, Sweep, expand, load_sweep, with_overrides
+from sweeps.plan.spec import Cell, Sweep, expand, load_sweep, renamed, with_overrides
 from sweeps.queue.base import Queue
-from sweeps.queue.launched import LOCAL, LaunchedSweep, QueuedCell
-from sweeps.queue.opening import AUTO, QUEUES, choose_queue, names, open_queue, open_sweep, storage_of, write_down
+from sweeps.queue.launched import LOCAL, LaunchedSweep, check_goes_on
+from sweeps.queue.opening import (
+    AUTO,
+    QUEUES,
+    choose_queue,
+    launched_before,
+    open_queue,
+    open_sweep,
+    storage_of,
+    write_down,
+)
 from sweeps.queue.status import SweepStatus, status
 from sweeps.runs.folders import home
 from sweeps.tracking.connection import connection
@@ -75,6 +85,7 @@ def launch(
     *,
     backend: str = AUTO,
     storage: str | None = None,
+    name: str | None = None,
     agents: int | None = None,
     per_device: int = 1,
     minutes: float | None = None,
@@ -87,6 +98,7 @@ def launch(
         overrides: parameters to fix, by dotted path.
         backend: name of the queue that hands the cells out; `auto` takes the first that can.
         storage: database URL of the queue; None: `MOE_STORAGE`, else SQLite in `MOE_HOME`.
+        name: what to call the sweep; None: as its file says. A name stands for one sweep, which can only grow.
         agents: trials that run at the same time; None: one for each slot of each GPU, one without a GPU.
         per_device: runs that share a GPU.
         minutes: after which a trial counts as failed; None: never.
@@ -96,7 +108,7 @@ def launch(
         UserError: a mistake in the file, the overrides or the options, or images are missing.
         InterruptedLaunchError: Ctrl-C came; `resume` goes on.
     """
-    sweep = register(spec, overrides, backend=backend, storage=storage, reporter=reporter)
+    sweep = register(spec, overrides, backend=backend, storage=storage, name=name, reporter=reporter)
     return run(sweep, Crew(agents, per_device, minutes, sweep.devices), reporter)
 
 
@@ -145,13 +157,20 @@ def stop(name: str, *, storage: str | None = None) -> list[str]:
 # --- the steps of a launch ------------------------------------------------------------------------------------------
 
 
-def plan(spec: str, overrides: Mapping[str, Any] | None = None) -> tuple[Sweep, list[Cell]]:
+def plan(spec: str, overrides: Mapping[str, Any] | None = None, name: str | None = None) -> tuple[Sweep, list[Cell]]:
     """Read and expand a sweep file; everything in it is checked. A bayes sweep has no cells yet.
+
+    Args:
+        spec: a sweep file, or the name of a shipped one.
+        overrides: parameters to fix, by dotted path.
+        name: what to call the sweep; None: as its file says, or by the file's own name.
 
     Raises:
         UserError: a mistake in the file or the overrides.
     """
     sweep = with_overrides(load_sweep(spec), overrides or {})
+    if name is not None:
+        sweep = renamed(sweep, name)
     return sweep, expand(sweep)
 
 
@@ -161,6 +180,7 @@ def register(
     *,
     backend: str = AUTO,
     storage: str | None = None,
+    name: str | None = None,
     reporter: Reporter = SILENT,
 ) -> LaunchedSweep:
     """Check a sweep's file and images, choose its queue, and write it down; nothing runs yet.
@@ -170,27 +190,43 @@ def register(
     """
     from moe.data.datasets import check_available
 
-    sweep, cells = plan(spec, overrides)
+    sweep, cells = plan(spec, overrides, name)
     chosen, why = choose_queue(backend, sweep)
+    more = growth(sweep, cells, storage)
     for data in {cell.config.data for cell in cells} or {_fixed_data(sweep)}:
         check_available(data)
     launched = register_planned(sweep, cells, chosen, storage)
     reporter.note(f"backend {chosen}: {why}")
-    if same := collapsed(sweep, cells):
-        reporter.note(same)
+    for line in (more, collapsed(sweep, cells)):
+        if line:
+            reporter.note(line)
     return launched
 
 
 def register_planned(
     sweep: Sweep, cells: Sequence[Cell], queue: str = LOCAL, storage: str | None = None
 ) -> LaunchedSweep:
-    """Write a planned sweep down; in the queue's own service too, unless the same one is there already."""
-    root, address = home(), None
-    known = open_sweep(sweep.name, storage) if sweep.name in names(root) else None
-    if known and known.queue == queue and known.cells == tuple(QueuedCell(cell.run_id, cell.values) for cell in cells):
-        address = known.address
-    address = address or QUEUES[queue].create(sweep)
-    return write_down(LaunchedSweep.of(sweep, cells, root, queue, address, storage_of(storage)))
+    """Write a planned sweep down; in the queue's own service too, unless the same one is there already.
+
+    Raises:
+        UserError: another sweep was launched under its name.
+    """
+    planned = LaunchedSweep.of(sweep, cells, home(), queue, None, storage_of(storage))
+    known, address = launched_before(sweep.name, storage), None
+    if known is not None:
+        check_goes_on(known, planned)
+        address = known.address if (known.queue, known.cells) == (queue, planned.cells) else None
+    return write_down(dataclasses.replace(planned, address=address or QUEUES[queue].create(sweep)))
+
+
+def growth(sweep: Sweep, cells: Sequence[Cell], storage: str | None = None) -> str | None:
+    """In words, how a planned sweep asks for more than it did when it was launched under its name; None if not.
+
+    Raises:
+        UserError: it asks for something else.
+    """
+    known = launched_before(sweep.name, storage)
+    return check_goes_on(known, LaunchedSweep.of(sweep, cells, home())) if known else None
 
 
 def run(sweep: LaunchedSweep, crew: Crew, reporter: Reporter = SILENT, *, failed: bool = False) -> SweepStatus:

@@ -3,9 +3,10 @@
 Axes: N images, H height, W width.
 """
 
-import shutil
 import tokenize
+import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def plain_array(path: Path) -> NDArray[Any]:
     """
     regular(path)
     try:
-        return np.lib.format.open_memmap(path, mode="r")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's about headers of Python 2
+            return np.lib.format.open_memmap(path, mode="r")
     except DAMAGE as error:
         raise not_plain(printable(str(path)), error) from None
 
@@ -70,15 +73,20 @@ def npz_arrays(path: Path, scratch: Path) -> tuple[NDArray[Any], NDArray[Any] | 
 def _unpacked(archive: zipfile.ZipFile, member: str, target: Path, found: str) -> NDArray[Any]:
     """One array of a .npz, mapped from a file that has no name any more."""
     try:
-        with archive.open(member) as packed, target.open("wb") as file:
-            shutil.copyfileobj(packed, file, 2**20)
-    except ZIP_DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise not_plain(found, error) from None
-    try:
+        with target.open("wb") as file:
+            for piece in _pieces(archive, member, found):
+                file.write(piece)
         return plain_array(target)
     except UserError as error:
         raise UserError(str(error).replace(str(target), f"{member} in {found}")) from None
     finally:
-        target.unlink()
+        target.unlink(missing_ok=True)
+
+
+def _pieces(archive: zipfile.ZipFile, member: str, found: str) -> Iterator[bytes]:
+    try:
+        with archive.open(member) as packed:
+            while piece := packed.read(2**20):
+                yield piece
+    except ZIP_DAMAGE as error:
+        raise not_plain(found, error) from None

@@ -83,7 +83,10 @@ def array_labels(array: NDArray[Any], found: str) -> list[str]:
             raise UserError(f"{found} holds text that is not UTF-8") from None
     if flat.dtype.kind == "b":
         flat = flat.astype(np.uint8)
-    return [str(value) for value in flat.tolist()]
+    try:
+        return [str(value) for value in flat.tolist()]
+    except (ValueError, SystemError):  # the latter is what CPython says of code points that do not exist
+        raise UserError(f"{found} holds text that is not Unicode") from None
 
 
 def _from_one_hot(array: NDArray[Any], found: str) -> list[str]:

@@ -43,9 +43,9 @@ class Manifest(BaseModel):
 
     format: int = Field(_FORMAT, ge=1, le=_FORMAT)
     name: str
-    count: int = Field(ge=1)
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
+    count: int = Field(ge=1, le=2**40)
+    height: int = Field(ge=1, le=2**20)
+    width: int = Field(ge=1, le=2**20)
     classes: list[str] = []
     factors: list[str] = []
     mean: tuple[_Share, _Share, _Share]

@@ -141,6 +141,16 @@ def with_overrides(sweep: Sweep, overrides: Mapping[str, Any]) -> Sweep:
     return dataclasses.replace(sweep, parameters=parameters, raw=raw)
 
 
+def renamed(sweep: Sweep, name: str) -> Sweep:
+    """The sweep under another name; its draws stay.
+
+    Raises:
+        UserError: no folder can have the name.
+    """
+    _check_name(name, Source("--name", {}))
+    return dataclasses.replace(sweep, name=name, raw=sweep.raw | {"name": name})
+
+
 def expand(sweep: Sweep, overrides: Mapping[str, Any] = MappingProxyType({})) -> list[Cell]:
     """Every run of a sweep, each once: runs of equal identity (a swept machine setting, say) are merged.
 

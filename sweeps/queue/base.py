@@ -84,6 +84,10 @@ class LeaseLostError(Exception):
     """The cell was taken for lost and given to another agent; this one has to drop it."""
 
 
+class AwayError(Exception):
+    """The queue's service does not answer just now."""
+
+
 class Queue(ABC):
     """Hands out each cell of one sweep until it is finished.
 
@@ -119,8 +123,8 @@ class Queue(ABC):
 
     Failures
     --------
-    A service that does not answer for a while raises sqlalchemy.exc.OperationalError or OSError: agents ask again for
-    some minutes. A mistake that a person can mend, such as a wrong address, raises moe.errors.UserError.
+    A service that does not answer for a while raises AwayError (SQLAlchemy's OperationalError counts as one): agents ask
+    again for the length of a lease. A mistake that a person can mend, such as a wrong address, raises UserError.
     """
 
     precedence: ClassVar[int] = -1  # `auto` asks those with the highest number first, and never below 0

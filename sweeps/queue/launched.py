@@ -1,11 +1,14 @@
 """What a launched sweep is: its cells, what its file says, and which queue hands the cells out."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from moe.config import from_flat
+from moe.errors import UserError
+from sweeps.plan.parameters import as_yaml
 from sweeps.plan.spec import Cell, Sweep, budget, replicates, restore
 from sweeps.queue.storage import without_password
 from sweeps.runs.folders import SweepFolder
@@ -15,6 +18,7 @@ from sweeps.runs.store import RunStore
 LOCAL = "local"  # the queue of a sweep that names none
 _SERVER = "wandb"  # the queue of a sweep whose definition, written by an earlier version, names a W&B sweep
 _BLANK = "place-"
+_GOALS = ("metric", "early_terminate")  # keys of a file that say by what a sweep goes on
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,59 @@ class LaunchedSweep:
         if not run.config_file.exists():
             self.store.create(from_flat(cell.values))
         return run
+
+
+def differences(before: LaunchedSweep, after: LaunchedSweep) -> list[str]:
+    """What one file says otherwise than another, as ``model.top_k: {"value": 1} -> {"value": 2}``."""
+    old, new = (json.loads(json.dumps(sweep.raw, default=str)) for sweep in (before, after))
+    pairs = [(key, old.get(key), new.get(key)) for key in ("method", *_GOALS, "run_cap")]
+    parameters, others = old.get("parameters", {}), new.get("parameters", {})
+    pairs += [(path, parameters.get(path), others.get(path)) for path in dict.fromkeys([*parameters, *others])]
+    return [f"{what}: {_said(was)} -> {_said(now)}" for what, was, now in pairs if was != now]
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value is None else as_yaml(value)
+
+
+def check_goes_on(before: LaunchedSweep, after: LaunchedSweep) -> str | None:
+    """Refuse a file that under the same name asks for something else; one that asks for more goes on.
+
+    A sweep only grows: all its cells stay, and what decides how it goes on stays as it was, so that neither its table
+    nor a search mixes runs of several recipes, and no cell that was asked for is forgotten.
+
+    Args:
+        before: the sweep as it was launched.
+        after: the sweep as its file says now.
+
+    Returns:
+        In words, how it grows; None if it does not.
+
+    Raises:
+        UserError: it is another sweep; says what differs.
+    """
+    changed = differences(before, after)
+    kept = {cell.run_id for cell in before.cells} <= {cell.run_id for cell in after.cells}
+    if not kept or ((before.steered or after.steered) and _steered_otherwise(before, after)):
+        what = "; ".join(changed) or "its file is the same, but this version of moe makes other runs of it"
+        raise UserError(
+            f'sweep "{after.name}" was launched with another file ({what}); launch the changed one with '
+            f"--name {after.name}-2, say, or undo the change"
+        )
+    more = len(after.cells) - len(before.cells)
+    return f"sweep {after.name} grows by {more} to {len(after.cells)} cells: {'; '.join(changed)}" if more else None
+
+
+def _steered_otherwise(before: LaunchedSweep, after: LaunchedSweep) -> bool:
+    """Whether what a search or early termination goes by is another: its goals and, of a search, its parameters."""
+    old, new = (json.loads(json.dumps(sweep.raw, default=str)) for sweep in (before, after))
+    searched = "bayes" in (old.get("method"), new.get("method"))
+    keys = ["method", *_GOALS]
+    parameters = [
+        {path: entry for path, entry in raw.get("parameters", {}).items() if not path.startswith("machine.")}
+        for raw in (old, new)
+    ]
+    return any(old.get(key) != new.get(key) for key in keys) or (searched and parameters[0] != parameters[1])
 
 
 def steered(sweep: Sweep) -> bool:

@@ -126,10 +126,20 @@ def open_sweep(name: str, storage: str | None = None, root: Path | None = None) 
 def write_down(sweep: LaunchedSweep) -> LaunchedSweep:
     """Keep a sweep's definition here and in its queue, where other machines find it."""
     definition = sweep.definition()
-    write_json(sweep.folder.definition, definition)
-    with closing(open_queue(sweep)) as queue:
+    with closing(open_queue(sweep)) as queue:  # first, so that nothing is kept of a sweep whose storage is away
         queue.define(definition)
+    write_json(sweep.folder.definition, definition)
     return sweep
+
+
+def launched_before(name: str, storage: str | None = None, root: Path | None = None) -> LaunchedSweep | None:
+    """A sweep as it was launched under a name, here or by another machine on the same storage; writes nothing."""
+    root = root or home()
+    if name in names(root):
+        return _read(name, storage, root)
+    url = storage_of(storage)
+    definition = _stored(name, root, url)[0] if url else None
+    return LaunchedSweep.read(definition, root, url) if definition else None
 
 
 def storage_of(given: str | None) -> str | None:
@@ -155,17 +165,23 @@ def _adopt(found: Sweep, queue: str, address: str, storage: str | None, root: Pa
 def _fetch(name: str, storage: str | None, root: Path) -> LaunchedSweep:
     """The definition from the storage, for a machine that did not launch the sweep."""
     url = storage_of(storage)
-    mistakes = []
-    for queue in QUEUES.usable().values() if url else ():
-        try:
-            definition = queue.stored(name, root, str(url))
-        except UserError as mistake:  # not a storage of this kind of queue
-            mistakes.append(mistake)
-            continue
-        if definition is not None:
-            write_json(SweepFolder(root, name).definition, definition)
-            return _read(name, url, root)
+    definition, mistakes = _stored(name, root, url) if url else (None, [])
+    if definition is not None:
+        write_json(SweepFolder(root, name).definition, definition)
+        return _read(name, url, root)
     if mistakes:
         raise mistakes[0]
     where = without_password(url) if url else root
     raise UserError(f'no sweep "{name}" in {where}: {suggest(name, names(root))}')
+
+
+def _stored(name: str, root: Path, url: str) -> tuple[dict[str, Any] | None, list[UserError]]:
+    """What a storage holds of a sweep, and why queues could not look."""
+    mistakes = []
+    for queue in QUEUES.usable().values():
+        try:
+            if (definition := queue.stored(name, root, url)) is not None:
+                return definition, []
+        except UserError as mistake:  # not a storage of this kind of queue
+            mistakes.append(mistake)
+    return None, mistakes

@@ -38,6 +38,7 @@ def collect(config: RunConfig, data: RunData, device: torch.device, precision: s
             "cudnn_deterministic": torch.backends.cudnn.deterministic,
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "float32_matmul": torch.get_float32_matmul_precision(),
+            "float32_convolutions": "tf32" if torch.backends.cudnn.allow_tf32 and device.type == "cuda" else "float32",
         },
         "data": {"train": data.train.digest, "validation": data.validation.digest},
         "images": {

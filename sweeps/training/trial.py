@@ -41,6 +41,7 @@ from sweeps.training.checkpoints import (
     newest,
     prune,
 )
+from sweeps.training.cores import LeaveCores, may_change_threads
 from sweeps.training.history import HistoryLogger, Progress
 from sweeps.training.saving import Saving, StopRequest
 
@@ -122,11 +123,14 @@ def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str]
     stop.obey()
     history = HistoryLogger(run.history_file)
     with _quiet_lightning(), tracked(run, group=group) as session:
-        trainer = _trainer(run, config, data, history, report, stop, [Mirror(run, session)])
+        cores = [LeaveCores(report)] if may_change_threads(config.machine) else []
+        trainer = _trainer(run, config, data, history, report, stop, [*cores, Mirror(run, session)])
         facts = provenance.collect(config, data, trainer.strategy.root_device, str(trainer.precision))
         write_json(run.provenance_file, facts)
         report(f"run {run.id}: {_headline(config, data, module)} on {facts['device']}")
         _fit(trainer, module, data, run, history, report)
+        if cores:
+            write_json(run.provenance_file, facts | {"steps_by_threads": cores[0].steps})
         _finish(run, config, module, data, history, report)
         publish(run, session)
     report(f"finished: {run.path}")

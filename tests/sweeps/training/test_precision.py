@@ -21,7 +21,7 @@ from moe.hardware import adam_options, precision_plugin
 from moe.lightning_module import MoEModule
 from sweeps.plan.source import shipped
 from sweeps.plan.spec import expand, load_sweep
-from sweeps.runs.run import RunStore
+from sweeps.runs.store import RunStore
 from sweeps.training import trial
 from sweeps.training.trial import train
 from tests.conftest import tiny_config, tiny_store
@@ -50,7 +50,7 @@ def like_a_gpu(monkeypatch):
 
 
 def last_checkpoint(run):
-    return torch.load(run.checkpoints / "last.ckpt", weights_only=True)
+    return torch.load(max(run.checkpoints.glob("epoch*.ckpt")), weights_only=True)
 
 
 def adam_steps(checkpoint):
