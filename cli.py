@@ -53,13 +53,36 @@ def train_command(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="RunConfig as YAML or JSON.")] = None,
     assignments: Set = None,
+    show: Annotated[
+        str | None, typer.Option("--list", metavar="KIND", help="List gates, objectives or losses, and their options.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Train one run; parameters also as --model.experts=8, the way W&B passes them."""
     from sweeps.agents.worker import follow_stdin
 
+    if show:
+        _list_choices(show, as_json)
+        return
+
     if os.environ.pop("MOE_FOLLOW_STDIN", ""):
         follow_stdin()
     _train(config, [*(assignments or []), *_flags(context.args)])
+
+
+def _list_choices(kind: str, as_json: bool) -> None:
+    from moe.choices import listing
+
+    listed = listing(kind)
+    if as_json:
+        print_json(listed)
+        return
+    for shown in listed[kind]:
+        out.print(f"{shown['name']}: {shown['about']}", markup=False)
+        for option in shown["options"]:
+            out.print(f"  {option['name']}={option['default']}  {option['about']}", markup=False)
+    for name, reason in listed["broken"].items():
+        out.print(f"{name}: cannot be loaded: {reason}", markup=False)
 
 
 @app.command("worker", hidden=True)
@@ -136,7 +159,7 @@ def runs_sync(
 
     store = RunStore()
     runs = [store.find(run_id) for run_id in run_ids] if run_ids else sync.waiting(store)
-    left = sync.pieces(runs) if dry_run else sync.sync(runs, err.print, clean=clean)
+    left = sync.pieces(runs) if dry_run else sync.sync(runs, err.print, clean=clean, ask=bool(run_ids))
     if as_json:
         print_json({"runs": len(runs), "left": [vars(each) for each in left]})
     else:
@@ -164,6 +187,9 @@ def probe_command(
         typer.Option("--set", metavar="PROBE.OPTION=VALUE", help="An option of a probe; repeatable. See --list."),
     ] = None,
     epochs: Annotated[bool, typer.Option("--epochs", help="Probe the checkpoints kept from training too.")] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Beside every number: untrained model, shared features, pixels, ...")
+    ] = False,
     show: Annotated[bool, typer.Option("--list", help="List the probes and their options.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -177,9 +203,11 @@ def probe_command(
         raise UserError("say what to probe: --run ID or --sweep NAME")
     report = (lambda _line: None) if as_json else out.print
     if run:
-        results = probing.probe_run(run, probe, images, report, assignments, epochs=epochs)
+        results = probing.probe_run(run, probe, images, report, assignments, epochs=epochs, baselines=baselines)
     else:
-        results = probing.probe_sweep(str(sweep), probe, images, report, assignments, epochs=epochs)
+        results = probing.probe_sweep(
+            str(sweep), probe, images, report, assignments, epochs=epochs, baselines=baselines
+        )
     if as_json:
         print_json(results)
 

@@ -119,6 +119,12 @@ def equal_experts(rng: Random, *, classes: int = 10, experts: int = 2, own: floa
     return [any(one.p_adjusted <= ALPHA for one in found)]
 
 
+def difference_interval(rng: Random, *, classes: int = 10) -> list[bool]:
+    """Whether the interval of the difference of two equal experts holds 0."""
+    (found,) = expert_differences(_accuracies(rng, classes, 2, own=0.3))
+    return [found.low <= 0 <= found.high]
+
+
 def fitted_experts(rng: Random, *, classes: int = 10, experts: int = 2) -> list[bool]:
     """The same with images and logistic regressions in place of ideal observers."""
     labels_n = np.repeat(np.arange(classes), 25)
@@ -218,6 +224,13 @@ CASES = {
             lambda rng, C=C, size=size: class_interval(rng, classes=C, size=size), low, 0.975,
         )
         for C, low in ((5, 0.91), (10, 0.93), (27, 0.93)) for size in (0.7, 1.5)
+    },
+    **{
+        f"difference_{C}": Case(
+            f"0 in the interval of the difference of 2 equal experts, {C} classes",
+            lambda rng, C=C: difference_interval(rng, classes=C), *COVERED,
+        )
+        for C in (4, 10, 27)
     },
     **{
         f"equal_{C}_{E}": Case(

@@ -51,7 +51,7 @@ def run(setting: Setting, findings: Findings) -> None:
 def _train(setting: Setting, values: dict[str, Any]) -> float:
     config = setting.config(values)
     steps = 2 if setting.tiny else 20
-    _, module = fit("ours", config, setting.pixels(config), warm_up=1, steps=steps - 1)
+    _, module = fit("ours", config, setting.pixels(config, batches=4), warm_up=1, steps=steps - 1)
     loss = module.last_loss
     if not torch.isfinite(loss):
         raise ArithmeticError(f"the loss is {float(loss)} after {steps} steps")

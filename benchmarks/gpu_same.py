@@ -45,7 +45,7 @@ def _with(config: RunConfig, path: str, precision: str = "32-true") -> RunConfig
 
 def _step(config: RunConfig, setting: Setting, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """Loss, gradients and running statistics of the first step."""
-    pixels = setting.pixels(config)
+    pixels = setting.pixels(config, batches=1)
     loop = Loop(config, pixels)
     if dtype == torch.float64:
         loop.module.double()

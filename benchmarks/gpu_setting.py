@@ -75,9 +75,11 @@ class Setting:
         machine_values = {f"machine.{name}": value for name, value in machine.items()}
         return from_flat(values | (TINY if self.tiny else {}) | {"machine.device": self.device.type} | machine_values)
 
-    def pixels(self, config: RunConfig) -> Pixels:
+    def pixels(self, config: RunConfig, batches: int = 16) -> Pixels:
         """Random images enough for some batches."""
-        return smooth_images((4 if self.tiny else 16) * config.train.batch_size, config.data.image_size)
+        return smooth_images(
+            (min(4, batches) if self.tiny else batches) * config.train.batch_size, config.data.image_size
+        )
 
     def wait(self) -> None:
         """Until the device has done all it was asked to."""

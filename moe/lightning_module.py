@@ -22,7 +22,7 @@ from moe.distributed import all_sum, world
 from moe.experts import leave_idle_alone
 from moe.hardware import adam_options, has_scaler
 from moe.keys import Keys, train, val
-from moe.model import build_model
+from moe.model import build_model, drawn_from
 from moe.rng import VALIDATION, Stream, key, to_device
 from moe.routing import RoutingRecord
 
@@ -57,9 +57,7 @@ class MoEModule(L.LightningModule):
         super().__init__()
         self.config = config
         self.mean, self.sd = mean, sd
-        # initial weights are a function of the seed alone, whatever ran in this process before
-        with torch.random.fork_rng():
-            torch.manual_seed(key(config.seed, Stream.WEIGHTS) % 2**63)
+        with drawn_from(config.seed):
             # channels last: the layout that convolutions are fastest in, on CPUs and tensor cores alike
             self.model = build_model(config.model, config.gate).to(memory_format=torch.channels_last)
             self.objective = config.loss.load()(self.model.embedding, classes, config.loss)

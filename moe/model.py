@@ -3,6 +3,8 @@
 Axes: B images, C channels, H height, W width, E experts, D embedding.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from moe.config import ModelConfig
 from moe.experts import Expert, Loads, loads, weighted_sum
 from moe.gates.base import Gate
 from moe.gates.options import GateConfig, NoisyTopKConfig
+from moe.rng import Stream, key
 from moe.routing import Routing
 
 
@@ -77,6 +80,14 @@ class MoE(nn.Module):
         """`route` and `all_readouts` of the same images; the shared blocks run once."""
         h = self.shared(x_BCHW)
         return self.gate(h), torch.stack([expert(h).float() for expert in self.experts])
+
+
+@contextlib.contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Within it, weights are a function of a run's seed alone, whatever ran in this process before."""
+    with torch.random.fork_rng():
+        torch.manual_seed(key(seed, Stream.WEIGHTS) % 2**63)
+        yield
 
 
 def build_model(config: ModelConfig, gate: GateConfig | None = None) -> MoE:

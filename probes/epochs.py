@@ -15,6 +15,7 @@ from moe.errors import UserError
 from moe.export import ModelCard, load_model
 from moe.model import MoE
 from probes.activations import Snapshot, activations, digest
+from probes.baselines import initial_snapshot
 from probes.drawing.base import save
 from probes.drawing.curves import over_epochs
 from probes.failures import Failures
@@ -63,7 +64,7 @@ def _model(run: Run, file: Path) -> tuple[int, MoE, ModelCard]:
 def probe_epochs(
     final: Snapshot, store: ImageStore, probes: Mapping[str, Probe], failures: Failures, report: Callable[[str], None]
 ) -> list[str]:
-    """Headline numbers of every probe after the epochs that are kept, as a table and a figure in its folder.
+    """Headline numbers of every probe untrained and after the epochs that are kept: a table, a figure in its folder.
 
     Returns:
         The probes that did not fail.
@@ -77,8 +78,9 @@ def probe_epochs(
         raise UserError(
             f"run {run.id} has {len(snapshots)} checkpoints in {run.checkpoints}; results over epochs need two"
         )
+    snapshots = [initial_snapshot(run), *snapshots]
     names = ", ".join(str(snapshot.epoch) for snapshot in snapshots)
-    report(f"  over training on {store.name}: checkpoints after epochs {names}")
+    report(f"  over training on {store.name}: after epochs {names}")
     subjects = [Subject(run, store, activations(s, store, no_progress)[0], s.epoch) for s in snapshots]
     epochs = [s.epoch for s in snapshots if s.epoch is not None]
     done = []

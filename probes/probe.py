@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +20,9 @@ from moe.data.store import ImageStore
 from probes.subject import Subject
 
 Numbers = dict[str, float | int | None]
+Baseline = Literal["untrained", "shared", "embedding", "pixels", "random_router"]
+READOUT_BASELINES: tuple[Baseline, ...] = ("untrained", "shared", "embedding", "pixels")
+GATE_BASELINES: tuple[Baseline, ...] = ("untrained", "random_router")
 
 SEPARATOR = "--"  # in folders' names, which name artifacts too: letters, digits, ".", "_" and "-" alone
 _LONGEST = 60  # characters of options in a folder's name
@@ -32,10 +35,12 @@ class Result:
     Attributes:
         numbers: headline numbers; None where undefined, never NaN.
         notes: what a reader of the numbers must know, e.g. which experts are dead; one sentence each.
+        baselines: the same numbers of each baseline, filled in by `--baselines`; a probe leaves it empty.
     """
 
     numbers: Numbers
     notes: list[str] = field(default_factory=list)
+    baselines: dict[str, Numbers] = field(default_factory=dict)
 
 
 class Probe(BaseModel, ABC):
@@ -43,11 +48,14 @@ class Probe(BaseModel, ABC):
 
     Attributes:
         about: one line for `moe probe --help`; begins with the probe's name.
+        baselines: what its numbers are compared with by `--baselines`. Besides the untrained model, which has experts
+            and a gate, and a random router, which leaves the readouts as they are, they have one readout and no gate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     about: ClassVar[str]
+    baselines: ClassVar[tuple[Baseline, ...]] = ("untrained",)
 
     def skip(self, store: ImageStore) -> str | None:
         """Why this probe cannot use these images, or None."""

@@ -5,6 +5,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from moe.data.store import ImageStore
 from moe.errors import UserError
 from probes import epochs as over_training
 from probes.activations import Snapshot, activations, final_snapshot
+from probes.baselines import Baselines, write_baselines
 from probes.failures import Failures
 from probes.probe import SEPARATOR, Numbers, Probe, Result
 from probes.registry import PROBES, chosen
@@ -43,6 +45,7 @@ def probe_run(
     options: Sequence[str] | None = None,
     *,
     epochs: bool = False,
+    baselines: bool = False,
 ) -> dict[str, Any]:
     """Probe one run on the images named, or on what is at hand.
 
@@ -52,7 +55,8 @@ def probe_run(
         images: datasets or stores; None or none: what is at hand for the run.
         report: takes lines of text.
         options: ``probe.option=value``.
-        epochs: probe the checkpoints kept from training too.
+        epochs: probe the checkpoints kept from training too, and the untrained model.
+        baselines: probe what the numbers are to be compared with too.
 
     Returns:
         ``{"run_id": ..., "images": {store: {probe: numbers}}}``; results on several stores together are under their
@@ -65,7 +69,9 @@ def probe_run(
     probes = chosen(names, options)
     _name_broken(names, report)
     failures = Failures(report)
-    results = _probe(find(run_id, RunStore(), report), probes, images, failures, report, epochs=epochs)
+    results = _probe(
+        find(run_id, RunStore(), report), probes, images, failures, report, epochs=epochs, baselines=baselines
+    )
     failures.end()
     return results
 
@@ -83,6 +89,7 @@ def _probe(
     report: Report,
     *,
     epochs: bool = False,
+    baselines: bool = False,
 ) -> dict[str, Any]:
     if not run.finished:
         raise UserError(f"run {run.id} is {run.state.state}, not finished; finish it with `moe sweep resume SWEEP`")
@@ -96,11 +103,14 @@ def _probe(
             subjects.append(subject)
             found.add_activations(store.name)
             results[store.name] = {}
+            beside = Baselines(snapshot, subject) if baselines else None
             for name, probe in probes.items():
-                ask = partial(_one, subject, name, probe, found, report, snapshot)
+                ask = partial(_one, subject, name, probe, found, report, snapshot, beside)
                 numbers = failures.attempt(f"{name} on {store.name}, run {run.id}", ask)
                 if numbers is not None:
                     results[store.name][name] = numbers
+            if beside is not None:
+                beside.close()
             if epochs:
                 able = {name: probes[name] for name in results[store.name]}
                 for name in over_training.probe_epochs(snapshot, store, able, failures, report):
@@ -138,16 +148,33 @@ def bar(what: str) -> Iterator[Progress]:
 
 
 def _one(
-    subject: Subject, name: str, probe: Probe, found: Outbox, report: Report, snapshot: Snapshot
+    subject: Subject,
+    name: str,
+    probe: Probe,
+    found: Outbox,
+    report: Report,
+    snapshot: Snapshot,
+    beside: Baselines | None,
 ) -> Numbers | None:
     """The headline numbers of one probe; None if it cannot use the images."""
     if not _can(name, probe, subject.store, report):
         return None
     folder = subject.run.probe(subject.store.name, probe.label(name))
     provenance = {"model": snapshot.digest, "image_sets": {subject.store.name: subject.store.digest()}}
-    result = write_result(folder, name, probe, report, provenance, [subject], partial(probe.run, subject))
+    ask = partial(probe.run, subject) if beside is None else partial(_with_baselines, name, probe, subject, beside)
+    result = write_result(folder, name, probe, report, provenance, [subject], ask)
     found.add(subject.store.name, folder.name)
     return result.numbers
+
+
+def _with_baselines(
+    name: str, probe: Probe, subject: Subject, beside: Baselines, folder: Path, progress: Progress
+) -> Result:
+    """A probe's result, and beside it the same numbers of each baseline."""
+    result = probe.run(subject, folder, progress)
+    others = beside.numbers(probe)
+    write_baselines(folder, name, result.numbers, others)
+    return replace(result, baselines=others)
 
 
 def write_result(
@@ -179,7 +206,8 @@ def write_result(
             result = ask(partial, progress) or Result({})
         notes = [*result.notes, *few_notes(subjects)]
         record = {"options": probe.options(), "notes": notes, **provenance}
-        write_json(partial / RESULT, {**result.numbers, **record})
+        others = {f"{which}/{key}": value for which, of in result.baselines.items() for key, value in of.items()}
+        write_json(partial / RESULT, {**result.numbers, **others, **record})
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)
@@ -237,6 +265,7 @@ def probe_sweep(
     options: Sequence[str] | None = None,
     *,
     epochs: bool = False,
+    baselines: bool = False,
 ) -> dict[str, Any]:
     """Probe every finished run of a sweep, then the experts of all runs together.
 
@@ -263,7 +292,7 @@ def probe_sweep(
     for number, run in enumerate(finished, 1):
         report(f"[{number}/{len(finished)}]")
         try:
-            results.append(_probe(run, probes, images, failures, report, epochs=epochs))
+            results.append(_probe(run, probes, images, failures, report, epochs=epochs, baselines=baselines))
         except UserError as error:
             not_probed.append(f"{run.id}: {error}")
             report(f"  {error}")

@@ -51,6 +51,27 @@ def intervals(
     return figure
 
 
+def beside_baselines(numbers: Mapping[str, Mapping[str, float | None]], title: str) -> Figure:
+    """One small panel a headline number: the run's own first, then each baseline's; nothing where it has none."""
+    columns = min(3, len(numbers))
+    rows = -(-len(numbers) // columns)
+    figure = Figure(figsize=(2.9 * columns, 1.7 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(numbers) :]:
+        axes.set_axis_off()
+    for axes, (name, found) in zip(grid, numbers.items(), strict=False):
+        values, places = _floats(list(found.values())), range(len(found))
+        axes.axvline(values[0], ls="--", lw=0.8, color="0.6")
+        axes.scatter(values, places, s=18, color=["C3", *["0.3"] * (len(values) - 1)])
+        axes.set_yticks(places, [which.replace("_", " ") for which in found], fontsize=6)
+        axes.set_ylim(len(values) - 0.5, -0.5)
+        axes.set_title(name, fontsize=7)
+        axes.tick_params(axis="x", labelsize=6)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
 def over_epochs(numbers: Mapping[str, Sequence[float | None]], epochs: Sequence[int], title: str) -> Figure:
     """One small panel a headline number, against epochs trained; `x_low` and `x_high` are a band around `x`."""
     bands = {name for name in numbers if name.removesuffix("_low").removesuffix("_high") in numbers.keys() - {name}}

@@ -15,7 +15,7 @@ from moe.data.readers import Progress
 from moe.data.store import ImageStore
 from probes.drawing.base import save
 from probes.drawing.curves import intervals
-from probes.probe import Numbers, Probe, Result
+from probes.probe import READOUT_BASELINES, Baseline, Numbers, Probe, Result
 from probes.statistics.animacy import (
     SplitTest,
     animacy_index,
@@ -35,6 +35,7 @@ class AnimacyProbe(Probe):
     """Preference for animate things."""
 
     about: ClassVar[str] = "animacy: preference of each expert's gate and readout for animate things"
+    baselines: ClassVar[tuple[Baseline, ...]] = (*READOUT_BASELINES, "random_router")
 
     animate: tuple[str, ...] | None = Field(None, description="animate classes; default: known for STL-10 and THINGS")
     divisions: int = Field(

@@ -12,7 +12,7 @@ from pydantic import Field
 from moe.data.readers import Progress
 from probes.drawing.base import save
 from probes.drawing.points import gate_against_readout
-from probes.probe import Probe, Result
+from probes.probe import GATE_BASELINES, Baseline, Probe, Result
 from probes.statistics.coupling import bootstrap_coupling, couplings, min_max
 from probes.statistics.resampling import interval, mean_of_defined
 from probes.subject import Subject, dead_note
@@ -23,6 +23,7 @@ class CouplingProbe(Probe):
     """Gate logit against readout norm."""
 
     about: ClassVar[str] = "coupling: gate logit against readout norm of each expert, with their correlations"
+    baselines: ClassVar[tuple[Baseline, ...]] = GATE_BASELINES
 
     bootstrap: int = Field(500, ge=0, description="samples of the images (THINGS: of the concepts), for intervals")
     seed: int = Field(0, ge=0, description="of the samples")

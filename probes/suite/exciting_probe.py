@@ -14,7 +14,7 @@ from pydantic import Field
 from moe.data.readers import Progress
 from probes.drawing.base import save
 from probes.drawing.pictures import Block, picture_grid
-from probes.probe import Numbers, Probe, Result
+from probes.probe import GATE_BASELINES, Baseline, Numbers, Probe, Result
 from probes.statistics.constancy import constant_columns
 from probes.statistics.exciting import most_exciting, overlap, overlap_null
 from probes.statistics.resampling import p_value
@@ -34,6 +34,7 @@ class ExcitingProbe(Probe):
     """The images each expert responds to most."""
 
     about: ClassVar[str] = "exciting: images with the largest readout norm and the largest gate logit for each expert"
+    baselines: ClassVar[tuple[Baseline, ...]] = GATE_BASELINES
 
     count: int = Field(8, ge=1, le=50, description="images for each expert")
     permutations: int = Field(

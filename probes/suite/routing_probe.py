@@ -16,7 +16,7 @@ from moe.data.readers import Progress
 from probes.drawing.base import save
 from probes.drawing.matrices import heatmap
 from probes.drawing.points import gate_maps
-from probes.probe import Probe, Result
+from probes.probe import GATE_BASELINES, Baseline, Probe, Result
 from probes.statistics.constancy import is_constant
 from probes.statistics.resampling import bootstrap_counts, dealt, interval, p_value
 from probes.subject import Subject, evenly
@@ -29,6 +29,7 @@ class RoutingProbe(Probe):
     """Which images go to which expert."""
 
     about: ClassVar[str] = "routing: proportion of each class routed to each expert; t-SNE map of the gate"
+    baselines: ClassVar[tuple[Baseline, ...]] = GATE_BASELINES
 
     map_images: int = Field(2000, ge=0, description="images in the t-SNE map, at even spacing; 0: no map")
     perplexity: float = Field(30.0, gt=1, description="of t-SNE; at most a third of the images")

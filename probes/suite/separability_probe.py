@@ -21,7 +21,7 @@ from moe.data.store import ImageStore
 from moe.errors import suggest
 from probes.drawing.base import save
 from probes.drawing.matrices import separability_matrices
-from probes.probe import Numbers, Probe, Result
+from probes.probe import READOUT_BASELINES, Baseline, Numbers, Probe, Result
 from probes.statistics.animacy import animate_classes
 from probes.statistics.class_pairs import MIN_CLASSES, Difference, expert_differences, mean_over_experts
 from probes.statistics.constancy import is_constant
@@ -58,6 +58,7 @@ class SeparabilityProbe(Probe):
     """Separability of classes."""
 
     about: ClassVar[str] = "separability: pairwise logistic regression between classes on each expert's readout"
+    baselines: ClassVar[tuple[Baseline, ...]] = READOUT_BASELINES
 
     labels: str = Field("default", description='which labels; THINGS has "manual" too, the strict manual categories')
     solver: Solver = Field(

@@ -15,7 +15,7 @@ from moe.data.readers import Progress
 from moe.data.store import ImageStore
 from probes.drawing.base import save
 from probes.drawing.matrices import tuning_profiles
-from probes.probe import Numbers, Probe, Result
+from probes.probe import READOUT_BASELINES, Baseline, Numbers, Probe, Result
 from probes.statistics.resampling import matched_null, mean_of_defined, p_value
 from probes.statistics.tuning import Tuning, fit_tuning
 from probes.statistics.tuning_null import TuningNull, chosen, tuning_null
@@ -32,6 +32,7 @@ class TuningProbe(Probe):
     """Dimensions behind gate and readout."""
 
     about: ClassVar[str] = "tuning: non-negative Lasso from rated dimensions to gate logits and readout norms"
+    baselines: ClassVar[tuple[Baseline, ...]] = READOUT_BASELINES
 
     standardize: bool = Field(True, description="z-score dimensions and responses; false: raw units")
     top: int = Field(5, ge=1, description="dimensions listed for each target")

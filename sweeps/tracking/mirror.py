@@ -5,20 +5,24 @@ away, a W&B sweep gave the run another name) is sent first, so that the tracker 
 """
 
 import os
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
 
-from callbacks.files import View
+from callbacks.files import PICTURED, View
 from sweeps.runs.files import read_json
 from sweeps.runs.folders import RESULT, ProbedFolder
 from sweeps.runs.numbers import numbers, probe_key
 from sweeps.runs.run import Run
-from sweeps.tracking.artifacts import last_models, upload_folder, upload_model
-from sweeps.tracking.connection import connection
+from sweeps.tracking.artifacts import has_model, last_models, upload_folder, upload_model
+from sweeps.tracking.connection import TrackerError, api, asking, connection
 from sweeps.tracking.media import Picture, Table, Value
 from sweeps.tracking.record import Record
-from sweeps.tracking.session import TrackedRun, tracked
+from sweeps.tracking.session import TrackedRun, give_up, tracked
+
+_MOMENT = 3.0  # seconds before a server is asked once more
 
 
 class Mirror(L.Callback):
@@ -68,6 +72,7 @@ def show(run: Run, group: str | None) -> None:
     """Bring all of a finished run into its W&B run."""
     with tracked(run, group=group) as session:
         publish(run, session)
+    ask_what_arrived(run, session)
 
 
 def publish(run: Run, session: TrackedRun, *, wait: bool = False) -> None:
@@ -86,6 +91,87 @@ def publish(run: Run, session: TrackedRun, *, wait: bool = False) -> None:
     upload_model(session, run, wait=wait or bool(probed))
     for images, probe, _ in probed:
         upload_results(session, run, images, probe)
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """What the server does not hold of a run.
+
+    Attributes:
+        epochs: of the history.
+        keys: of the summary.
+        files: pictures that were logged but never arrived, by W&B's name for them.
+        model: whether it lacks the final model.
+    """
+
+    epochs: list[int]
+    keys: list[str]
+    files: list[str]
+    model: bool
+
+    def words(self) -> str:
+        """All of it in one phrase; empty if the server holds everything."""
+        parts = [f"epochs {', '.join(map(str, self.epochs))}"] if self.epochs else []
+        parts += [f"{len(self.keys)} values of the summary ({self.keys[0]}, ...)"] if self.keys else []
+        parts += [f"{len(self.files)} pictures"] if self.files else []
+        return ", ".join(parts + (["the model"] if self.model else []))
+
+
+def lacking(run: Run) -> Lacking:
+    """Ask the server what it holds of a run, and compare that with the run's own files.
+
+    Raises:
+        TrackerError: the server does not answer.
+    """
+    record, wanted = Record.of(run), summary(run)
+    with asking():
+        there = api().run(record.path)
+        arrived = {file.name for file in there.files() if file.size}
+        held = dict(there.summary_metrics)
+        logged = [row["epoch"] for row in there.scan_history(keys=["epoch"])]
+        shown = [row[view.key] for view in PICTURED for row in there.scan_history(keys=["epoch", view.key])]
+    shown += [held[key] for key, value in wanted.items() if isinstance(value, Picture) and key in held]
+    epochs = [int(row["epoch"] or 0) for row in run.history()]
+    return Lacking(
+        epochs=[epoch for epoch in epochs if epoch not in logged],
+        keys=sorted(wanted.keys() - held.keys()) if run.finished else [],
+        files=sorted({value["path"] for value in shown} - arrived),
+        model=run.finished and not has_model(str(record.entity), record.project, run.id),
+    )
+
+
+def ask_what_arrived(run: Run, session: TrackedRun) -> None:
+    """After a session, ask the server what it holds: W&B's client ends well even where its uploads were refused.
+
+    Args:
+        run: the run.
+        session: closed by now.
+    """
+    if session.mode_begun != "online" or session.failed:
+        return
+    try:
+        found = lacking(run)
+        if found.words():  # a server may need a moment for what it was sent last
+            time.sleep(_MOMENT)
+            found = lacking(run)
+    except TrackerError as error:
+        give_up(run, f"the server did not confirm the run ({error})")
+        return
+    if found.words():
+        give_up(run, f"the server lacks {found.words()}")
+
+
+def send_pictures(run: Run, names: list[str]) -> None:
+    """Send again pictures that the server refused, from the copies that W&B's client keeps in the run's folder.
+
+    Raises:
+        TrackerError: the server does not answer.
+    """
+    with asking():
+        there = api().run(Record.of(run).path)
+        for name in names:
+            for copy in sorted(run.path.glob(f"wandb/*/files/{name}"))[:1]:
+                there.upload_file(str(copy), root=str(copy).removesuffix(name))
 
 
 def summary(run: Run) -> dict[str, Value]:

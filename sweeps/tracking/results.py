@@ -13,7 +13,7 @@ from sweeps.runs.numbers import probe_key
 from sweeps.runs.run import Run
 from sweeps.tracking.artifacts import ACTIVATIONS, last_models, prune, upload_folder
 from sweeps.tracking.connection import TrackerError, asking, connection
-from sweeps.tracking.mirror import publish, results_of, summary, upload_results, values_of
+from sweeps.tracking.mirror import ask_what_arrived, publish, results_of, summary, upload_results, values_of
 from sweeps.tracking.record import Record, set_unconfirmed
 from sweeps.tracking.session import TrackedRun, analysis, give_up, reopened
 
@@ -64,12 +64,13 @@ class Outbox:
                 else:
                     session.summarise(summary(self.run))
             self._send(session)
-        if session.mode == "online":
+        if session.mode_begun == "online":
             try:
                 with asking():
                     prune(Record.of(self.run))
             except TrackerError as error:
                 give_up(self.run, f"old versions of artifacts were not removed ({error})")
+        ask_what_arrived(self.run, session)
 
     def _send(self, session: TrackedRun) -> None:
         for images in self._activations:

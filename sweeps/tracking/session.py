@@ -33,13 +33,16 @@ class TrackedRun:
 
     Attributes:
         id: in the tracker.
+        failed: whether something was not sent.
+        mode_begun: its mode, also after its end.
     """
 
     def __init__(self, place: TrackedFolder, run: Any) -> None:
         self.place = place
         self.id = str(run.id)
         self._run = run
-        self._failed = False
+        self.failed = False
+        self.mode_begun = self.mode
 
     @property
     def mode(self) -> Mode:
@@ -111,6 +114,7 @@ class TrackedRun:
         except TrackerError as error:
             with contextlib.suppress(Exception):
                 wandb.teardown()  # its service would go on trying
+            self.failed = True
             late = isinstance(error.__cause__, TimeoutError)
             give_up(self.place, f"not uploaded within {UPLOAD:g} s" if late else str(error))
 
@@ -136,9 +140,9 @@ class TrackedRun:
             with asking():
                 yield
         except TrackerError as error:
-            if not self._failed:  # the first one says it
+            if not self.failed:  # the first one says it
                 give_up(self.place, f"{what} ({error})")
-            self._failed = True
+            self.failed = True
 
 
 def give_up(place: TrackedFolder, reason: str) -> None:

@@ -12,9 +12,8 @@ from moe.errors import UserError
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
 from sweeps.tracking import session
-from sweeps.tracking.artifacts import has_model, model_name
 from sweeps.tracking.connection import TrackerError, api, asking, connection, for_children
-from sweeps.tracking.mirror import publish, send
+from sweeps.tracking.mirror import lacking, publish, send, send_pictures
 from sweeps.tracking.record import Record, set_unconfirmed
 from sweeps.tracking.session import reopened
 
@@ -48,7 +47,7 @@ def pieces(runs: Sequence[Run]) -> list[Left]:
     return [Left(_name(run), len(Record.of(run).waiting)) for run in runs]
 
 
-def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = False) -> list[Left]:
+def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = False, ask: bool = False) -> list[Left]:
     """Upload offline runs through `wandb sync`; returns what is left.
 
     Whatever an offline piece lacks (its process was killed before it was written) is sent from the run's own files.
@@ -57,6 +56,7 @@ def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = Fa
         runs: which runs.
         report: takes one line a run.
         clean: remove the offline pieces that the server has confirmed.
+        ask: ask the server about runs too that count as confirmed.
 
     Raises:
         UserError: there is no server to upload to.
@@ -68,7 +68,7 @@ def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = Fa
     for number, run in enumerate(runs, 1):
         record = Record.of(run)
         count = len(record.waiting)
-        if count or record.unconfirmed:
+        if count or record.unconfirmed or ask:
             if problem := here.problem():  # each run would find that out by itself, slowly
                 report(f"{problem}; nothing is lost, try again later")
                 return left + [Left(_name(one), len(Record.of(one).waiting), problem) for one in runs[number - 1 :]]
@@ -161,27 +161,30 @@ def _confirm(run: Run, until: int) -> str | None:
 
 
 def _complete(run: Run) -> str | None:
-    """A finished run has a model on the server too, which a piece that was cut off may have lost."""
-    record, epochs = Record.of(run), _epochs(run)
+    """Ask the server what it holds, and send what it lacks; why it lacks something all the same, or None."""
+    if not (epochs := _epochs(run)):  # an analysis
+        set_unconfirmed(run, unconfirmed=False)
+        return None
+    reason = _confirm(run, epochs[-1]) or _complete_results(run)
+    set_unconfirmed(run, unconfirmed=reason is not None)
+    return reason
+
+
+def _complete_results(run: Run) -> str | None:
+    """What a run has beside its epochs: pictures, summary, models, results of probes."""
     try:
-        where = str(record.entity), record.project, run.id
-        if run.finished and epochs and (record.unconfirmed or not has_model(*where)):
+        found = lacking(run)
+        send_pictures(run, found.files)
+        if run.finished and (Record.of(run).unconfirmed or found.keys or found.model):
             set_unconfirmed(run, unconfirmed=False)
             with reopened(run) as opened:
                 publish(run, opened)
-            if not has_model(*where):
-                set_unconfirmed(run, unconfirmed=True)
-                return f"the server did not take {model_name(run.id)}"
+            if opened.failed:
+                return "the server did not take all of it"
+        words = lacking(run).words()
     except TrackerError as error:
-        set_unconfirmed(run, unconfirmed=True)
         return f"the server did not confirm it: {error}"
-    if Record.of(run).unconfirmed and epochs:
-        return "the server did not take all of it"
-    if epochs and (reason := _confirm(run, epochs[-1])):
-        set_unconfirmed(run, unconfirmed=True)
-        return reason
-    set_unconfirmed(run, unconfirmed=False)
-    return None
+    return f"the server lacks {words}" if words else None
 
 
 def _epochs(run: Run) -> list[int]:

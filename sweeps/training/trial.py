@@ -28,7 +28,7 @@ from sweeps.runs.lock import LockedError, locked
 from sweeps.runs.run import Run, by_epoch
 from sweeps.runs.state import now
 from sweeps.runs.store import RunStore
-from sweeps.tracking.mirror import Mirror, adopt, publish
+from sweeps.tracking.mirror import Mirror, adopt, ask_what_arrived, publish
 from sweeps.tracking.session import tracked
 from sweeps.training import provenance
 from sweeps.training.checkpoints import (
@@ -133,6 +133,7 @@ def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str]
             write_json(run.provenance_file, facts | {"steps_by_threads": cores[0].steps})
         _finish(run, config, module, data, history, report)
         publish(run, session)
+    ask_what_arrived(run, session)
     report(f"finished: {run.path}")
 
 

@@ -1,7 +1,7 @@
 """Runs of a sweep side by side: grouped by what was swept, mean and sd over seeds."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,8 +129,17 @@ def run_numbers(run: Run) -> dict[str, float]:
     for images, probe, _ in run.probe_results():
         for (name, key), label in _PROBES.items():
             if name == probe:
-                values[f"{label} [{images}]"] = known.get(f"{probe_key(images, probe)}/{key}")
+                start = f"{probe_key(images, probe)}/"
+                values[f"{label} [{images}]"] = known.get(f"{start}{key}")
+                for other in _baselines(known, start, key):
+                    values[f"{label} of {other} [{images}]"] = known[f"{start}{other}/{key}"]
     return {column: float(value) for column, value in values.items() if value is not None}
+
+
+def _baselines(known: Mapping[str, float], start: str, key: str) -> list[str]:
+    """The baselines that a probe's number was measured on as well."""
+    places = (name.removeprefix(start).rpartition("/") for name in known if name.startswith(start))
+    return [other for other, _, name in places if other and name == key]
 
 
 def _cell(values: Sequence[float | None]) -> Cell | None:

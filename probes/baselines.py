@@ -1,0 +1,172 @@
+"""What a probe's numbers are to be compared with: the same probe on something that is no trained expert.
+
+All experts read the same shared features, which hold much of the image: experts that are alike, or that tell classes
+apart, may say no more than their input does.
+
+Axes: n images, B images of a chunk, C channels or features, E experts, K slots, D embedding.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from moe.data.augment import as_float, normalise
+from moe.data.loading import at_size
+from moe.data.readers import no_progress
+from moe.data.store import ImageStore
+from moe.export import load_model
+from moe.model import build_model, drawn_from
+from moe.precision import full_float32
+from probes.activations import Activations, Snapshot, activations, digest
+from probes.drawing.base import save
+from probes.drawing.curves import beside_baselines
+from probes.probe import Baseline, Numbers, Probe
+from probes.subject import Subject
+from probes.tables import write_table
+from sweeps.runs.run import Run
+
+_CHUNK = 128  # images
+_SIDE = 8  # of the pictures that pixels are averaged to: 192 numbers an image, about as many as a readout has
+
+
+def initial_snapshot(run: Run) -> Snapshot:
+    """The run's model before training: the initial weights of its seed, after 0 epochs.
+
+    In eval mode its batch norms use the statistics they begin with, mean 0 and variance 1.
+
+    Raises:
+        UserError: the run has no usable model.
+    """
+    _, card = load_model(run.model)
+    with drawn_from(card.seed):
+        model = build_model(card.model, card.gate)
+    return Snapshot(run, model.eval(), card, digest(f"initial weights of seed {card.seed}", card), epoch=0)
+
+
+class Baselines:
+    """The subjects that stand beside a run's own, each made when a probe first asks for it.
+
+    Args:
+        snapshot: the run's model.
+        subject: it, seen through a set of images.
+    """
+
+    def __init__(self, snapshot: Snapshot, subject: Subject) -> None:
+        self._snapshot, self._subject = snapshot, subject
+        self._made: dict[Baseline, Subject] = {}
+        self._makers: dict[Baseline, Callable[[], Activations]] = {
+            "untrained": self._untrained,
+            "shared": lambda: _one_readout(_features(snapshot, subject.store, _pooled_shared)),
+            "pixels": lambda: _one_readout(_features(snapshot, subject.store, _small_pictures)),
+            "embedding": lambda: _one_readout(embedding(subject.activations)),
+            "random_router": lambda: random_router(subject.activations, subject.run.config.seed),
+        }
+
+    def subject(self, name: Baseline) -> Subject:
+        """One of them."""
+        if name not in self._made:
+            self._made[name] = replace(self._subject, activations=self._makers[name](), epoch=None)
+        return self._made[name]
+
+    def numbers(self, probe: Probe) -> dict[str, Numbers]:
+        """Headline numbers of a probe on each baseline that means something to it, under the probe's options."""
+        found: dict[str, Numbers] = {}
+        for name in probe.baselines:
+            with tempfile.TemporaryDirectory() as folder:
+                found[name] = probe.run(self.subject(name), Path(folder), no_progress).numbers
+        return found
+
+    def close(self) -> None:
+        """Remove the untrained model's activations: large, and of little use once their numbers are known."""
+        if "untrained" in self._made:
+            shutil.rmtree(self._initial.folder(self._subject.store), ignore_errors=True)
+
+    def _untrained(self) -> Activations:
+        return activations(self._initial, self._subject.store, no_progress)[0]
+
+    @cached_property
+    def _initial(self) -> Snapshot:
+        return initial_snapshot(self._snapshot.run)
+
+
+def _one_readout(readout_nD: NDArray[np.float32]) -> Activations:
+    """As activations of a single expert whose gate says nothing."""
+    n = len(readout_nD)
+    return Activations(
+        np.zeros((n, 1), np.float32), np.zeros((n, 1), np.int64), np.ones((n, 1), np.float32), readout_nD[None]
+    )
+
+
+def embedding(found: Activations) -> NDArray[np.float32]:
+    """Z (n, D): the sum of the chosen experts' readouts, weighted by their gates (Equation 1)."""
+    images = np.arange(len(found.indices_nK))
+    z_nD = np.zeros(found.readouts_EnD.shape[1:], np.float32)
+    for indices_n, weights_n in zip(found.indices_nK.T, found.weights_nK.T, strict=True):
+        z_nD += weights_n[:, None] * found.readouts_EnD[indices_n, images]
+    return z_nD
+
+
+def random_router(found: Activations, seed: int) -> Activations:
+    """The same experts and the same gates, but the gates of another image: a router that does not look."""
+    order = np.random.default_rng(seed).permutation(len(found.logits_nE))
+    return replace(
+        found, logits_nE=found.logits_nE[order], indices_nK=found.indices_nK[order], weights_nK=found.weights_nK[order]
+    )
+
+
+def _pooled_shared(snapshot: Snapshot, x_BCHW: Tensor) -> Tensor:
+    """Shared features (B, C), averaged over places: the gate and all experts get no others."""
+    pooled: Tensor = snapshot.model.shared(x_BCHW).float().mean(dim=(2, 3))
+    return pooled
+
+
+def _small_pictures(_snapshot: Snapshot, x_BCHW: Tensor) -> Tensor:
+    """Normalised pixels (B, 3 * side * side), averaged within squares."""
+    return adaptive_avg_pool2d(x_BCHW, _SIDE).flatten(1)
+
+
+def _features(
+    snapshot: Snapshot, store: ImageStore, of_chunk: Callable[[Snapshot, Tensor], Tensor]
+) -> NDArray[np.float32]:
+    """(n, C) of all images, prepared as the model has them."""
+    card, device, parts = snapshot.card, next(snapshot.model.parameters()).device, []
+    with torch.inference_mode(), full_float32(device.type):
+        for start in range(0, len(store), _CHUNK):
+            images = at_size(store.images_NHWC[start : start + _CHUNK], card.data.image_size)
+            x_BCHW = normalise(as_float(images.to(device)), card.mean, card.sd)
+            parts.append(of_chunk(snapshot, x_BCHW.contiguous(memory_format=torch.channels_last)).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def write_baselines(folder: Path, name: str, own: Numbers, baselines: Mapping[str, Numbers]) -> None:
+    """`baselines.csv`, a row a headline number, and `baselines.png`.
+
+    Args:
+        folder: of the probe's results.
+        name: of the probe, for the figure's title.
+        own: the run's numbers.
+        baselines: those of each baseline.
+    """
+    keys = [key for key in own if any(numbers.get(key) is not None for numbers in baselines.values())]
+    columns = {"run": own, **baselines}
+    rows = [[key, *(numbers.get(key) for numbers in columns.values())] for key in keys]
+    write_table(folder / "baselines.csv", ["number", *columns], rows)
+    shown = [key for key in keys if not _is_detail(key, own)]
+    if shown:
+        curves = {key: {which: numbers.get(key) for which, numbers in columns.items()} for key in shown}
+        save(beside_baselines(curves, f"{name}: the run beside its baselines"), folder / "baselines.png")
+
+
+def _is_detail(key: str, keys: Iterable[str]) -> bool:
+    """Ends of intervals, p-values and counts, which say nothing beside another subject's."""
+    stem = key.removesuffix("_low").removesuffix("_high")
+    return (stem != key and stem in keys) or key.endswith(("_p", "_p_more", "_p_fewer")) or "images" in key
