@@ -123,8 +123,8 @@ class Queue(ABC):
 
     Failures
     --------
-    A service that does not answer for a while raises AwayError (as SQLAlchemy's OperationalError does); agents ask again
-    for the length of a lease. A mistake that a person can mend, such as a wrong address, raises UserError.
+    A service that does not answer for a while raises AwayError, or SQLAlchemy's OperationalError; agents ask again for
+    the length of a lease. A mistake that a person can mend, such as a wrong address, raises UserError.
     """
 
     precedence: ClassVar[int] = -1  # `auto` asks those with the highest number first, and never below 0
