@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py --preset cpu
     python benchmarks/train_step.py --preset gpu          the paper's size; needs CUDA
+    python benchmarks/train_step.py --busy 1              ours alone and beside a busy process, by kind of threads
     pip install lightly                                   for that row; it is left out where lightly is absent
 
 All train the same network on the same images through Lightning's Trainer, in turn, several rounds. Before that, the
@@ -9,13 +10,17 @@ four must agree on the loss of the same views (eval mode, since dense experts no
 """
 
 import argparse
+import contextlib
 import importlib.util
 import logging
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
@@ -26,6 +31,11 @@ from torch import Tensor
 from moe.config import RunConfig, from_flat
 from moe.data.augment import two_views
 from moe.data.loading import Pixels
+from moe.hardware import precision_plugin
+from sweeps.training.cores import LeaveCores
+
+# the warm-up lasts longer than the second after which a run looks around for the first time
+_BUSY = {"data.image_size": 32}, {"experts": [4], "images": 2048, "warm_up": 14, "steps": 20, "rounds": 3}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
@@ -86,7 +96,15 @@ def check_agreement(config: RunConfig, pixels: Pixels, recipes: list[str], devic
     return losses
 
 
-def views_per_second(name: str, config: RunConfig, pixels: Pixels, options: Any, *, compiled: bool = False) -> float:
+def views_per_second(
+    name: str,
+    config: RunConfig,
+    pixels: Pixels,
+    options: Any,
+    *,
+    compiled: bool = False,
+    extra: Sequence[L.Callback] = (),
+) -> float:
     """One round of one recipe."""
     device = torch.device(config.machine.device)
     kind, loader = RECIPES[name]
@@ -98,12 +116,48 @@ def views_per_second(name: str, config: RunConfig, pixels: Pixels, options: Any,
             expert.blocks.compile(dynamic=True)
     clock = Clock(options.warm_up, options.steps)
     trainer = L.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, precision=config.train.precision,
+        accelerator=device.type, devices=1, plugins=[precision_plugin(device.type, config.train)],
         max_steps=options.warm_up + options.steps, gradient_clip_val=config.train.clip_norm, logger=False,
-        callbacks=[clock], enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        callbacks=[*extra, clock], enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
     trainer.fit(module, loader(config, pixels, device, options.workers))
     return 2 * config.train.batch_size * options.steps / clock.seconds
+
+
+@contextlib.contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Other processes that compute all the time."""
+    others = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def beside_others(config: RunConfig, pixels: Pixels, options: Any) -> None:
+    """Our step alone and beside busy processes: all threads kept, one thread, and as a run has them."""
+    most = torch.get_num_threads()
+    kinds = {f"{most} threads": most, "one thread": 1, "as a run has them": None}
+    speeds: dict[tuple[str, int], list[float]] = {}
+    for _ in range(options.rounds):
+        for others in (0, options.busy):
+            for kind, threads in kinds.items():
+                torch.set_num_threads(threads or most)
+                with busy(others):
+                    extra = [LeaveCores(lambda _line: None)] if threads is None else []
+                    speed = views_per_second("ours", config, pixels, options, extra=extra)
+                speeds.setdefault((kind, others), []).append(speed)
+    torch.set_num_threads(most)
+    medians = {case: statistics.median(values) for case, values in speeds.items()}
+    for (kind, others), values in speeds.items():
+        where = f"beside {others} busy" if others else "alone"
+        print(f"{kind:18} {where:14} {medians[kind, others]:7.0f} views/s ({min(values):.0f} to {max(values):.0f})")
+    alone = medians["as a run has them", 0] / medians[f"{most} threads", 0]
+    beside = medians["as a run has them", options.busy] / medians["one thread", 0]
+    print(f"alone {100 * alone:.1f} % of {most} threads kept (wanted: 97 or more)")
+    print(f"beside {options.busy} busy {100 * beside:.1f} % of one thread alone (wanted: 80 or more)")
 
 
 def where_the_time_goes(config: RunConfig, pixels: Pixels, repeats: int) -> dict[str, float]:
@@ -157,12 +211,16 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), help="of the per-image recipes; default: all cores"
     )
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="ours alone and beside N busy processes")
+    parser.add_argument("--precision", help="train.precision; default: the preset's")
     parser.add_argument("--compile", action="store_true", help="also ours with torch.compile")
     for name in ("images", "warm_up", "steps", "rounds"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int)
     parser.add_argument("--experts", type=int, nargs="+")
     options = parser.parse_args()
     preset = PRESETS[options.preset]
+    if options.busy:
+        preset = preset | _BUSY[1] | {"config": preset["config"] | _BUSY[0]}
     for name in ("images", "warm_up", "steps", "rounds", "experts"):
         if getattr(options, name) is None:
             setattr(options, name, preset[name])
@@ -172,7 +230,12 @@ def main() -> None:
     print(f"{hardware}, {os.cpu_count()} cores, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
     recipes = [name for name in RECIPES if name != "lightly" or importlib.util.find_spec("lightly")]
     for experts in options.experts:
-        config = from_flat(preset["config"] | {"model.experts": experts})
+        chosen = {"train.precision": options.precision} if options.precision else {}
+        config = from_flat(preset["config"] | {"model.experts": experts} | chosen)
+        if options.busy:
+            print(f"\nE = {experts}, {config.data.image_size} px, batch {config.train.batch_size}")
+            beside_others(config, smooth_images(options.images, config.data.image_size), options)
+            continue
         _compare(config, smooth_images(options.images, config.data.image_size), recipes, options)
 
 
