@@ -343,7 +343,7 @@ def _check_top(tree: Any, source: Source) -> None:
 def _check_name(name: str, source: Source) -> None:
     if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
         problem = f"the name has {len(name)} characters, more than a folder's may have"
-        raise source.error(("name",), f"{problem}; write a shorter name:")
+        raise source.error(("name",), f"{problem}; write a shorter one")
     if not re.fullmatch(r"\w[\w .+-]*", name):
         problem = f"name {as_yaml(name)} cannot name a folder; use letters, digits, dots and hyphens"
         raise source.error(("name",), problem)

@@ -44,7 +44,7 @@ HOSTILE = {
     "a number of thousands of digits": (SEED.replace("0", "9" * 5000), "no valid value"),
     "a number of hundreds of digits": (f"method: grid\nparameters: {{train.lr: {{value: {'9' * 400}}}}}", "too large"),
     "an infinite factor": (STOP + "min_iter: 1, eta: .inf}", "no factor above 1"),
-    "a name longer than a folder's": (f"name: {'x' * 5000}\n" + SEED, "write a shorter name"),
+    "a name longer than a folder's": (f"name: {'x' * 5000}\n" + SEED, "write a shorter one"),
     "a character that does not exist": ('method: "\\UFFFFFFFF"', "not valid YAML"),
 }  # fmt: skip
 

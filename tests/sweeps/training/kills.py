@@ -109,7 +109,7 @@ def forked(work):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-CONFIG = {"train__epochs": 3, "machine__checkpoint_minutes": 1e-9}
+CONFIG = {"train__epochs": 3, "machine__checkpoint_minutes": 1e-9, "machine__threads": 1}
 
 
 def attempt(store, at=None):
