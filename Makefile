@@ -46,7 +46,7 @@ fuzz: $(ENV)
 	MOE_FUZZ=long $(BIN)/pytest -n auto -rf $(FUZZ)
 
 calibrate: $(ENV)
-	PYTHONPATH=. $(BIN)/python benchmarks/calibrate.py
+	$(BIN)/python -m benchmarks.calibrate
 
 format: $(ENV)
 	$(BIN)/ruff check --fix .

@@ -318,28 +318,28 @@ class _MaskedNorm(Function):
         own_E1, several_E1 = own_E.unsqueeze(1), n_E1.clamp_min(1)
         batch_mean_EC = x.sum(dim=(1, 2, 3), dtype=dtype) / several_E1
         mean_EC = torch.where(own_E1, batch_mean_EC, running_mean_EC.to(dtype))
-        centred = torch.addcmul(x.to(dtype), valid, _channelwise(mean_EC), value=-1)
+        centred = torch.addcmul(x, valid, _channelwise(mean_EC), value=-1)
         square_EC = torch.linalg.vector_norm(centred, dim=(1, 2, 3)).square()
         rstd_EC = (torch.where(own_E1, square_EC / several_E1, running_var_EC.to(dtype)) + eps).rsqrt()
-        y = torch.addcmul(valid * _channelwise(shift_EC), centred, _channelwise(rstd_EC * scale_EC))
+        y = torch.empty_like(x)  # half precision is converted on the way: no pass of its own
+        torch.addcmul(valid * _channelwise(shift_EC), centred, _channelwise(rstd_EC * scale_EC), out=y)
         context.save_for_backward(x, scale_EC, mean_EC, rstd_EC, valid, n_E1, own_E1)
         unbiased_EC = square_EC / (n_E1 - 1).clamp_min(1)
         context.mark_non_differentiable(batch_mean_EC, unbiased_EC)
-        return y.to(x.dtype), batch_mean_EC, unbiased_EC
+        return y, batch_mean_EC, unbiased_EC
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, gradient: Tensor, *_unused: Tensor) -> tuple[Tensor | None, ...]:
         x, scale_EC, mean_EC, rstd_EC, valid, n_E1, own_E1 = context.saved_tensors
-        dtype = mean_EC.dtype
-        normal = torch.addcmul(x.to(dtype), valid, _channelwise(mean_EC), value=-1).mul_(_channelwise(rstd_EC))
-        shift_EC = gradient.sum(dim=(1, 2, 3), dtype=dtype)
+        normal = torch.addcmul(x, valid, _channelwise(mean_EC), value=-1).mul_(_channelwise(rstd_EC))
+        shift_EC = gradient.sum(dim=(1, 2, 3), dtype=mean_EC.dtype)
         change_EC = (gradient * normal).sum(dim=(1, 2, 3))
         # the statistics depend on the images too, where they are the batch's
         part_E1 = own_E1 / n_E1.clamp_min(1)
         result = torch.addcmul(gradient, normal, _channelwise(change_EC * part_E1), value=-1)
         result = result.addcmul_(valid, _channelwise(shift_EC * part_E1), value=-1)
-        of_x = result.mul_(_channelwise(scale_EC * rstd_EC)).to(x.dtype)
+        of_x = torch.mul(result, _channelwise(scale_EC * rstd_EC), out=torch.empty_like(x))
         return of_x, change_EC, shift_EC, None, None, None, None, None, None
 
 

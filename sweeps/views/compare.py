@@ -65,6 +65,11 @@ class Group:
     cells: dict[str, Cell | None]
 
     @property
+    def label(self) -> str:
+        """The cell in words: ``experts=4 temperature=0.5``."""
+        return " ".join(f"{path.rsplit('.', 1)[-1]}={value}" for path, value in self.values.items()) or "all runs"
+
+    @property
     def count(self) -> str:
         """Finished runs, with a mark when some are missing."""
         done = len(self.runs)
@@ -194,9 +199,8 @@ def terminal_table(comparison: Comparison) -> Table:
     table.add_column("")
     rows = rows_of(comparison)
     shared = len(comparison.parameters)
-    for row in rows:
-        named = zip(comparison.parameters, row[:shared], strict=True)
-        table.add_column(" ".join(f"{path.rsplit('.', 1)[-1]}={value}" for path, value in named) or "all runs")
+    for group in comparison.groups:
+        table.add_column(group.label)
     for place, name in enumerate(header(comparison)[shared:], shared):
         table.add_row(escape(name), *(row[place] for row in rows))  # names hold [images], which rich reads as style
     return table

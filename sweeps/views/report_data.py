@@ -60,11 +60,6 @@ def collect(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def label(values: Mapping[str, Any]) -> str:
-    """A cell in words: ``experts=4 temperature=0.5``."""
-    return " ".join(f"{path.rsplit('.', 1)[-1]}={value}" for path, value in values.items()) or "all runs"
-
-
 def table(file: Path) -> list[dict[str, str]]:
     """Rows of a CSV file; none where there is no file."""
     if not file.exists():
@@ -84,7 +79,7 @@ def rounded(value: Any) -> float | None:
 
 def _cell(group: Group) -> dict[str, Any]:
     return {
-        "label": label(group.values),
+        "label": group.label,
         "values": group.values,
         "planned": group.planned,
         "runs": [run.id for run in group.runs],

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from callbacks.keys import Keys
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, Group
-from sweeps.views.report_data import label
 
 _SIGNIFICANT = 0.05
 
@@ -54,7 +53,7 @@ Says = Callable[[Sequence[Numbers]], str | None]
 
 def found(comparison: Comparison) -> list[Findings]:
     """What each cell with finished runs found."""
-    return [Findings(label(group.values), _of_group(group)) for group in comparison.groups if group.runs]
+    return [Findings(group.label, _of_group(group)) for group in comparison.groups if group.runs]
 
 
 def missing(comparison: Comparison) -> list[Gap]:
