@@ -1,4 +1,5 @@
-"""Decisive and even at once: regularised information maximisation (Krause, Perona and Gomes 2010, Equation 1).
+"""Decisive and even at once: regularised information maximisation (Krause, Perona and Gomes 2010,
+"Discriminative clustering by regularized information maximization"), its mutual information, with experts as classes.
 
     mean over images of H(p(e | x))  -  H(mean over images of p(e | x)),  over log E
 

@@ -1,4 +1,5 @@
-"""Balance without a loss (Wang et al. 2024, "Auxiliary-loss-free load balancing strategy for mixture of experts").
+"""Balance without a loss (Wang et al. 2024, "Auxiliary-loss-free load balancing strategy for mixture-of-experts",
+arXiv:2408.15664). The division of the chosen scores by their sum is that of DeepSeek-V3 (arXiv:2412.19437).
 
     s = sigmoid(l);  chosen: the k largest s_e + b_e;  weights: s over the chosen, divided by their sum
     after a step:    b_e <- b_e + u sign(mean load - load_e)
