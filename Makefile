@@ -1,6 +1,7 @@
 # make quickstart   install, train a small sweep, probe it, compare: about five minutes on two cores
 # make test         install, lint, type check, all tests
 # make test-fast    the checks for daily work, under 90 seconds
+# make kills        kill a small run at every write of its folder, and prove that nothing is lost (the suite takes a sample)
 # make fuzz         10,000 odd inputs for every reader of files (the suite tries 200); FUZZ=tests/fuzz/test_X.py for one
 # make calibrate    how often the probes' p-values and intervals are wrong, by simulation: some minutes
 # The environment is kept in .venv while requirements.lock is unchanged.
@@ -12,7 +13,7 @@ ENV := .venv/installed
 REPORT := runs/quickstart.html
 FUZZ ?= tests/fuzz
 
-.PHONY: quickstart test test-fast fuzz calibrate check format lock clean
+.PHONY: quickstart test test-fast kills fuzz calibrate check format lock clean
 
 $(ENV): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -45,8 +46,11 @@ test-fast: $(ENV)
 fuzz: $(ENV)
 	MOE_FUZZ=long $(BIN)/pytest -n auto -rf $(FUZZ)
 
+kills: $(ENV)
+	folder=$$(mktemp -d) && $(BIN)/python -m tests.sweeps.training.kills "$$folder" --again && rm -r "$$folder"
+
 calibrate: $(ENV)
-	PYTHONPATH=. $(BIN)/python benchmarks/calibrate.py
+	$(BIN)/python -m benchmarks.calibrate
 
 format: $(ENV)
 	$(BIN)/ruff check --fix .

@@ -1,7 +1,7 @@
 """How often the probes' p-values and intervals are wrong: simulations of data whose truth is known.
 
-    python benchmarks/calibrate.py                 all, some minutes; the figures in docs/probes.md
-    python benchmarks/calibrate.py --repeats 200   quicker and less exact
+    python -m benchmarks.calibrate                 all, some minutes; the figures in docs/probes.md
+    python -m benchmarks.calibrate --repeats 200   quicker and less exact
 
 A p-value is right if 5% of simulations without an effect have p <= 0.05, an interval if 95% of simulations have the
 truth in it. tests/probes/statistics/test_calibration.py runs the same with fewer repeats.

@@ -1,10 +1,10 @@
 """gpu_check: several runs on one device at a time, each a process of its own, as agents start them."""
 
 import json
+import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from gpu_setting import Findings, Loop, Setting
 
@@ -24,7 +24,11 @@ def _side_by_side(count: int, setting: Setting) -> list[float]:
     """Views/s of each; they start together, once all are warm."""
     seconds = 0.3 if setting.tiny else 5.0
     command = [sys.executable, __file__, json.dumps({"tiny": setting.tiny, "seconds": seconds})]
-    runs = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # the project need not be installed
+    runs = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(count)
+    ]
     try:
         for each in runs:
             if each.stdout is None or each.stdout.readline() != "warm\n":
@@ -57,5 +61,4 @@ def _one(*, tiny: bool, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     _one(**json.loads(sys.argv[1]))

@@ -44,7 +44,7 @@ class RoutingMonitor(L.Callback):
         raise NotImplementedError
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Learn where records are gathered."""
+        """Note the device on which records of all steps are joined."""
         self._device = trainer.strategy.root_device
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002

@@ -113,11 +113,11 @@ class LoadBalanceMonitor(RoutingMonitor):
             _log.warning("no validation image is routed to expert %s after epoch %d", names, epochs_done(trainer))
 
     def state_dict(self) -> dict[str, Any]:
-        """With the experts announced."""
+        """What the base class keeps, and the experts that were announced as dead."""
         return super().state_dict() | {"announced": sorted(self._announced)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """With the experts announced."""
+        """Go on from there: what was announced is not announced again."""
         super().load_state_dict(state_dict)
         self._announced = set(state_dict.get("announced", ()))
 

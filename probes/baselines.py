@@ -160,13 +160,17 @@ def write_baselines(folder: Path, name: str, own: Numbers, baselines: Mapping[st
     columns = {"run": own, **baselines}
     rows = [[key, *(numbers.get(key) for numbers in columns.values())] for key in keys]
     write_table(folder / "baselines.csv", ["number", *columns], rows)
-    shown = [key for key in keys if not _is_detail(key, own)]
+    shown = [key for key in keys if isinstance(own[key], float) and not _is_detail(key, own)]
     if shown:
-        curves = {key: {which: numbers.get(key) for which, numbers in columns.items()} for key in shown}
-        save(beside_baselines(curves, f"{name}: the run beside its baselines"), folder / "baselines.png")
+        panels = {
+            key: {which: (numbers.get(key), numbers.get(f"{key}_low"), numbers.get(f"{key}_high"))
+                  for which, numbers in columns.items()}
+            for key in shown
+        }  # fmt: skip
+        save(beside_baselines(panels, f"{name}: the run beside its baselines"), folder / "baselines.png")
 
 
 def _is_detail(key: str, keys: Iterable[str]) -> bool:
-    """Ends of intervals, p-values and counts, which say nothing beside another subject's."""
+    """Ends of intervals, nulls and p-values, which have no panel of their own."""
     stem = key.removesuffix("_low").removesuffix("_high")
-    return (stem != key and stem in keys) or key.endswith(("_p", "_p_more", "_p_fewer")) or "images" in key
+    return (stem != key and stem in keys) or key.endswith(("_p", "_null"))

@@ -1,1 +1,1 @@
-"""Many runs: the sweep file and its expansion, the backends and agents that run it, the run store, comparison."""
+"""Many runs: the sweep file and its cells, the queue that holds them, agents that run them, their folders, views."""

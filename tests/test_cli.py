@@ -165,3 +165,10 @@ def test_doctor_says_what_works_and_how_to_mend_the_rest(moe):
     assert "tiny (48)" in checks["images"]["found"]
     assert checks["W&B"]["found"] == "disabled: WANDB_MODE=disabled"
     assert "ok" in moe("doctor")[1]
+
+
+def test_the_former_name_of_an_option_is_still_understood(moe):
+    for option in ("--slots", "--places"):
+        code, _, err = moe("sweep", "agent", "nothing", option, "2")
+        assert (code, 'no sweep "nothing"' in err) == (2, True)
+    assert "--places" not in moe("sweep", "agent", "--help")[1]

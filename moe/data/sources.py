@@ -1,5 +1,6 @@
 """Where pictures come from: the files of a folder or a zip that are pictures, and the count of those that are not."""
 
+import lzma
 import os
 import re
 import struct
@@ -29,7 +30,7 @@ _ENCRYPTED = 0x1
 _UTF8_NAME = 0x800
 # what zipfile raises on damage
 ZIP_DAMAGE = (zipfile.BadZipFile, OSError, EOFError, ValueError, IndexError, OverflowError, NotImplementedError,
-              RuntimeError, struct.error, zlib.error)  # fmt: skip
+              RuntimeError, struct.error, zlib.error, lzma.LZMAError)  # fmt: skip
 _SIGNATURES = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"
     rb"|....ftyp(avif|avis|heic|heix|heim|heis|hevc|mif1|msf1)|BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
@@ -216,7 +217,7 @@ def check_unpacked(infos: Sequence[zipfile.ZipInfo], found: str, size: int) -> N
 
 
 def _check_readable(archive: zipfile.ZipFile, found: str, password: str | None) -> None:
-    files = [info for info in archive.infolist() if not info.is_dir()]
+    files = [info for info in archive.infolist() if not _is_entry_folder(info)]
     locked = [info for info in files if info.flag_bits & _ENCRYPTED]
     if locked and not password:
         raise UserError(f"{found} is encrypted; give --password, or unpack it and import the folder")
@@ -243,13 +244,18 @@ def zip_files(archive: zipfile.ZipFile, source: str) -> Found:
     for info in archive.infolist():
         parts = list(_zip_parts(info))
         hidden = "__MACOSX" in parts or any(part.startswith(".") for part in parts[:-1])
-        if parts and not hidden and not info.is_dir():
+        if parts and not hidden and not _is_entry_folder(info):
             found.add(
                 "/".join(parts),
                 lambda info=info: _zip_head(archive, info),  # type: ignore[misc]
                 lambda info=info: _zip_read(archive, info),  # type: ignore[misc]
             )
     return found.sorted(source)
+
+
+def _is_entry_folder(info: zipfile.ZipInfo) -> bool:
+    """Whether an entry is no file; `ZipInfo.is_dir` fails on one without a name and does not know backslashes."""
+    return not info.filename or info.filename.endswith(("/", "\\"))
 
 
 def _zip_parts(info: zipfile.ZipInfo) -> Iterator[str]:

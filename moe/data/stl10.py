@@ -3,7 +3,10 @@
 Its official binaries, as a folder, in torchvision's folder `stl10_binary`, or in the archive as it is downloaded.
 """
 
+import gzip
+import lzma
 import shutil
+import struct
 import tarfile
 import zlib
 from pathlib import Path
@@ -21,6 +24,9 @@ ARCHIVE = "stl10_binary.tar.gz"
 _FOLDER = "stl10_binary"
 _SIDE = 96
 _BYTES = 3 * _SIDE * _SIDE
+# what tarfile and its decompressors raise on damage
+_DAMAGE = (tarfile.TarError, EOFError, ValueError, LookupError, OverflowError, RuntimeError, struct.error, zlib.error,
+           lzma.LZMAError, gzip.BadGzipFile)  # fmt: skip
 # official sizes in bytes; an archive with more is another one
 _MOST = {
     "train_X.bin": 5000 * _BYTES,
@@ -134,7 +140,7 @@ def _unpack(archive: Path, target: Path) -> None:
                 if stream is not None:
                     with (target / name).open("wb") as file:
                         shutil.copyfileobj(stream, file, 2**20)
-    except (tarfile.TarError, EOFError, zlib.error, ValueError) as error:
+    except _DAMAGE as error:
         raise UserError(
             f"{archive} is damaged ({reason(error)}), as after a download that broke off; fetch it again"
         ) from None

@@ -51,18 +51,27 @@ def intervals(
     return figure
 
 
-def beside_baselines(numbers: Mapping[str, Mapping[str, float | None]], title: str) -> Figure:
-    """One small panel a headline number: the run's own first, then each baseline's; nothing where it has none."""
-    columns = min(3, len(numbers))
-    rows = -(-len(numbers) // columns)
+def beside_baselines(
+    panels: Mapping[str, Mapping[str, tuple[float | None, float | None, float | None]]], title: str
+) -> Figure:
+    """One small panel a headline number: the run's own first, then each baseline's, with their intervals, if any.
+
+    Args:
+        panels: number -> whose it is -> (value, low, high).
+        title: of the figure.
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
     figure = Figure(figsize=(2.9 * columns, 1.7 * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[len(numbers) :]:
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    for axes, (name, found) in zip(grid, numbers.items(), strict=False):
-        values, places = _floats(list(found.values())), range(len(found))
+    for axes, (name, found) in zip(grid, panels.items(), strict=False):
+        places = np.arange(len(found))
+        values, lows, highs = (np.array(_floats(part)) for part in zip(*found.values(), strict=True))
         axes.axvline(values[0], ls="--", lw=0.8, color="0.6")
-        axes.scatter(values, places, s=18, color=["C3", *["0.3"] * (len(values) - 1)])
+        axes.hlines(places, lows, highs, color="0.6", lw=1.2)
+        axes.scatter(values, places, s=18, color=["C3", *["0.3"] * (len(values) - 1)], zorder=2)
         axes.set_yticks(places, [which.replace("_", " ") for which in found], fontsize=6)
         axes.set_ylim(len(values) - 0.5, -0.5)
         axes.set_title(name, fontsize=7)

@@ -13,7 +13,7 @@ from moe.errors import UserError
 from sweeps.agents.devices import Device
 from sweeps.agents.foreign_agent import look_after
 from sweeps.agents.worker import GRACE, Worker, environment
-from sweeps.queue.base import Claim, LeaseLostError
+from sweeps.queue.base import AwayError, Claim, LeaseLostError
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.leases import BEAT, LEASE
 from sweeps.queue.opening import open_queue, steering
@@ -24,6 +24,7 @@ from sweeps.runs.signals import handling
 FAILURES = 3
 _POLL, _STOP_POLL = 0.2, 2.0
 _TAIL = 20
+_AWAY = (AwayError, OperationalError)
 
 T = TypeVar("T")
 
@@ -170,7 +171,7 @@ class Agent:
                 if held:
                     return self._attempt(claim)
                 self._hand_back(claim)
-        except (LeaseLostError, OperationalError):
+        except (LeaseLostError, *_AWAY):
             raise
         except Exception as error:  # noqa: BLE001 - one cell's trouble, such as a full disk, is not the others'
             ending = Ending.REFUSED if isinstance(error, UserError) else Ending.FAILED
@@ -284,7 +285,7 @@ class Agent:
         """Say now and then that this agent lives."""
         if time.monotonic() - self._beaten > BEAT:
             self._beaten = time.monotonic()
-            with contextlib.suppress(OperationalError):  # the next beat may get through
+            with contextlib.suppress(*_AWAY):  # the next beat may get through
                 self.queue.beat(claim)
 
 
@@ -300,12 +301,12 @@ def _sign_of_life(run: Run) -> tuple[int, ...]:
 
 
 def patiently(call: Callable[[], T]) -> T:
-    """The call's result; a database that does not answer is asked again for the length of a lease."""
+    """The call's result; a queue that does not answer is asked again for the length of a lease."""
     end = time.monotonic() + LEASE
     while True:
         try:
             return call()
-        except OperationalError:
+        except _AWAY:
             if time.monotonic() > end:
                 raise
             time.sleep(_STOP_POLL)

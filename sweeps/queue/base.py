@@ -84,6 +84,10 @@ class LeaseLostError(Exception):
     """The cell was taken for lost and given to another agent; this one has to drop it."""
 
 
+class AwayError(Exception):
+    """The queue's service does not answer just now."""
+
+
 class Queue(ABC):
     """Hands out each cell of one sweep until it is finished.
 
@@ -119,8 +123,8 @@ class Queue(ABC):
 
     Failures
     --------
-    A service that does not answer for a while raises sqlalchemy.exc.OperationalError or OSError: agents ask again for
-    some minutes. A mistake that a person can mend, such as a wrong address, raises moe.errors.UserError.
+    A service that does not answer for a while raises AwayError, or SQLAlchemy's OperationalError; agents ask again for
+    the length of a lease. A mistake that a person can mend, such as a wrong address, raises UserError.
     """
 
     precedence: ClassVar[int] = -1  # `auto` asks those with the highest number first, and never below 0
@@ -137,7 +141,7 @@ class Queue(ABC):
         """Whether this kind of queue can run a sweep, here and now."""
 
     @classmethod
-    def create(cls, sweep: Sweep) -> str | None:  # noqa: ARG003
+    def create(cls, sweep: Sweep) -> str | None:
         """Make the sweep in the service that the queue belongs to; its address there, None without such a service.
 
         Raises:
@@ -146,7 +150,7 @@ class Queue(ABC):
         return None
 
     @classmethod
-    def find(cls, address: str) -> Sweep | None:  # noqa: ARG003
+    def find(cls, address: str) -> Sweep | None:
         """The sweep at an address in the queue's service; None if the address is not one of its own.
 
         Raises:

@@ -81,7 +81,7 @@ class DatabaseQueue(SteerableQueue):
         self.owner = Owner(sweep.folder.agents)
 
     @classmethod
-    def offer(cls, sweep: Sweep) -> Offer:  # noqa: ARG003
+    def offer(cls, sweep: Sweep) -> Offer:
         """It runs every sweep."""
         return Offer(accepted=True, why="a database on this machine, or the one of --storage")
 

@@ -1,6 +1,7 @@
 """Pictures, zips and arrays with damage of every kind; names of every kind inside of zips."""
 
 import io
+import tarfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from moe.data.names import natural
-from moe.data.readers import ReadOptions, read_images
+from moe.data.readers import ReadOptions, no_progress, read_images
 from moe.data.sources import zip_files
+from moe.data.stl10 import STL10
 from moe.errors import UserError
 from tests.fuzz.bounds import taken_or_refused
 from tests.fuzz.mutations import damaged
@@ -124,3 +126,26 @@ ARRAYS = [
 def test_arrays(tmp_path: Path, data: bytes, suffix: str) -> None:
     (tmp_path / f"a{suffix}").write_bytes(data)
     _read(tmp_path / f"a{suffix}")
+
+
+def _tar(mode: str) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as archive:
+        for name, data in (
+            ("train_X.bin", bytes(2 * 96 * 96 * 3)),
+            ("train_y.bin", b"\1\2"),
+            ("class_names.txt", b"a\nb\n"),
+        ):
+            info = tarfile.TarInfo(f"stl10_binary/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
+@given(data=damaged(_tar("w"), _tar("w:gz"), _tar("w:xz")))
+def test_archives_of_stl10(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "stl10_binary.tar.gz").write_bytes(data)
+    with taken_or_refused():
+        for store in STL10().prepare(tmp_path / "data", tmp_path / "stl10_binary.tar.gz", no_progress):
+            assert store.images_NHWC.shape[1:] == (96, 96, 3)
+    assert not [path for path in (tmp_path / "data").iterdir() if path.name.startswith(".")]

@@ -236,6 +236,10 @@ class TestZips:
         read = read_images(zipped(tmp_path / "a.zip", "/abs/0.png", "../up/1.png", "C:\\pics\\2.png", "./3.png"))
         assert read.ids == ["3", "abs/0", "pics/2", "up/1"]
 
+    def test_an_entry_without_a_name_is_no_picture(self, tmp_path: Path) -> None:
+        path = zipped(tmp_path / "a.zip", "a.png", "\0")
+        assert read_images(path).ids == ["a"]
+
     def test_undeclared_utf8_names(self, tmp_path: Path) -> None:
         path = zipped(tmp_path / "a.zip", "xx.png")
         path.write_bytes(path.read_bytes().replace(b"xx.png", "é.png".encode()))

@@ -23,6 +23,7 @@ from sweeps.agents.agent import Agent, Limits
 from sweeps.agents.devices import Device
 from sweeps.launching import plan, register_planned
 from sweeps.queue import leases, storage
+from sweeps.queue.base import AwayError
 from sweeps.queue.database import DatabaseQueue
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.opening import open_queue
@@ -529,6 +530,22 @@ def test_any_call_may_fail_now_and_then(situation, clock, monkeypatch, call):
     else:
         assert here.states() == [("finished", 2), ("finished", 1)]
     assert finished == 2
+
+
+def test_a_queue_of_another_kind_may_be_away_for_a_while_too(situation, clock, monkeypatch):
+    clock.speed = 1
+    here = situation(["finish"])
+    real, failed = DatabaseQueue.claim, []
+
+    def flaky(self):
+        if len(failed) < 3:
+            failed.append(1)
+            raise AwayError("the service is restarted")
+        return real(self)
+
+    monkeypatch.setattr(DatabaseQueue, "claim", flaky)
+    assert here.run() == 1
+    assert here.states() == [("finished", 1)]
 
 
 AGENT = """

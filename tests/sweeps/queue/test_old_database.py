@@ -103,3 +103,15 @@ def test_machines_that_upgrade_it_at_once_do_it_once(old):
         for queue in machines.map(lambda _number: open_queue(old), range(8)):
             queue.close()
     assert [cell.ending for cell in status(old).cells] == [ending for _, ending in ENDS]
+
+
+def test_a_sweep_that_named_a_server_is_still_that_servers(tmp_path):
+    """As the earlier version wrote it down."""
+    sweep = register_planned(*plan(str(write_spec(tmp_path, epochs=2))))
+    definition = sweep.definition() | {"remote": "me/moe/abc"}
+    del definition["queue"], definition["address"]
+    write_json(sweep.folder.definition, definition)
+    found = open_sweep("little")
+    assert (found.queue, found.address, found.cells) == ("wandb", "me/moe/abc", sweep.cells)
+    with closing(open_queue(found)) as queue:
+        assert queue.agent_command()[-1] == "me/moe/abc"

@@ -8,6 +8,7 @@ import pytest
 import wandb
 
 from moe.config import from_flat
+from probes.failures import ProbesFailedError
 from probes.probing import probe_run
 from probes.suite.routing_probe import RoutingProbe
 from sweeps.launching import plan, register_planned
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wandb_server")]
 
 KILLED = """
 import os, signal, sys
+from probes.failures import ProbesFailedError
 from probes.probing import probe_run
 from probes.suite.routing_probe import RoutingProbe
 
@@ -84,7 +86,7 @@ def test_an_error_of_a_probe_is_none_of_the_run(wandb_server, trained, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(RoutingProbe, "run", broken)
-        with pytest.raises(RuntimeError, match="own fault"):
+        with pytest.raises(ProbesFailedError, match="own fault"):
             probe_run(trained.id, ["coupling", "routing"], ["tiny"], silent)
     there = wandb_server.run(trained.id)
     assert (there.state, there.exit_code) == ("finished", 0)
