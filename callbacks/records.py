@@ -21,7 +21,8 @@ def to_tensors(record: RoutingRecord) -> dict[str, Tensor]:
         f"{part}.{field}": tensor
         for part, routing in parts.items()
         if routing is not None
-        for field, tensor in routing._asdict().items()
+        for field, tensor in routing.detached()._asdict().items()
+        if tensor is not None
     }
     return tensors if record.labels_B is None else tensors | {"labels": record.labels_B}
 
@@ -30,7 +31,7 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> RoutingRecord:
     """The record that `to_tensors` took apart."""
 
     def routing(part: str) -> Routing:
-        return Routing(*(tensors[f"{part}.{field}"] for field in Routing._fields))
+        return Routing(*(tensors[f"{part}.{field}"] for field in ("logits", "indices", "weights")))
 
     clean = routing("clean") if "clean.logits" in tensors else None
     return RoutingRecord(routing("view_a"), routing("view_b"), clean, tensors.get("labels"))

@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from moe.balancing.options import BALANCING
 from moe.errors import UserError, suggest
 from moe.gates.options import GATES, AnyGate, GateConfig, NoisyTopKConfig
 from moe.objectives.options import OBJECTIVES, AnyLoss, LossConfig
@@ -120,6 +121,18 @@ class RunConfig(Section):
             raise ValueError(
                 f"machine.devices={self.machine.devices} does not divide train.batch_size={self.train.batch_size}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _losses_suit_the_gate(self) -> Self:
+        if self.gate.has_noise():
+            return self
+        for name, weight in self.loss.weights().items():
+            if weight and BALANCING[name].needs_noise:
+                raise ValueError(
+                    f"loss.{name}_weight={weight} needs the noise of gate.kind=noisy_top_k with gate.noisy=true; "
+                    f"choose that gate, or loss.{name}_weight=0"
+                )
         return self
 
     def scientific(self) -> dict[str, Any]:

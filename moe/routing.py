@@ -18,11 +18,15 @@ class Routing(NamedTuple):
         logits: (B, E) float32, the deterministic logits l_g of Equation 3, without noise.
         indices: (B, K) int64, the chosen experts, largest gate first.
         weights: (B, K) float32, softmax over the chosen ones; each row sums to 1.
+        noisy: (B, E) float32, the scores H of Equation 3, with noise, whose k largest were chosen; None without noise.
+        scale: (B, E) float32, standard deviation of that noise; None without noise.
     """
 
     logits: Tensor
     indices: Tensor
     weights: Tensor
+    noisy: Tensor | None = None
+    scale: Tensor | None = None
 
     def gates(self) -> Tensor:
         """G(h) of Equation 3: (B, E) float32, zero for experts that were not chosen."""
@@ -38,11 +42,11 @@ class Routing(NamedTuple):
         return flat.new_zeros(self.logits.shape[1]).scatter_add_(0, flat, torch.ones_like(flat))
 
     def detached(self) -> "Routing":
-        """The same without gradients, to be kept beyond the step."""
-        return Routing(*(part.detach() for part in self))
+        """The decisions without gradients, to be kept beyond the step; without what is known of the noise."""
+        return Routing(self.logits.detach(), self.indices, self.weights.detach())
 
     def rows(self, start: int, stop: int) -> "Routing":
-        """The decisions for images start..stop-1."""
+        """The decisions for images start..stop-1, without what is known of the noise."""
         return Routing(self.logits[start:stop], self.indices[start:stop], self.weights[start:stop])
 
 

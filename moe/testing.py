@@ -108,7 +108,17 @@ class GateContract(OptionsContract):
         noise = _drawn(_IMAGES, _EXPERTS, seed=1)
         first, second = (self.gate().train()(self.latents(), noise) for _ in range(2))
         for one, other in zip(first, second, strict=True):
-            assert torch.equal(one, other)
+            assert one is other is None or torch.equal(one, other)
+
+    def test_it_reports_its_noise_while_training_if_its_options_say_so(self) -> None:
+        """Scores of which the k largest are chosen, and a scale above 0; nothing else has either."""
+        for training in (True, False):
+            routing = self.gate().train(training)(self.latents())
+            if training and self.config().has_noise():
+                assert torch.equal(routing.noisy.topk(_TOP_K, dim=1).indices, routing.indices)
+                assert (routing.scale > 0).all()
+            else:
+                assert routing.noisy is routing.scale is None
 
     def test_gradients_reach_every_parameter(self) -> None:
         """While training; a parameter without one would break a run on several devices."""

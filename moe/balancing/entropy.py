@@ -1,4 +1,7 @@
-"""Decisive and even at once: regularised information maximisation (Krause, Perona and Gomes 2010, Equation 1).
+"""Decisive and even at once: the mutual information of image and expert.
+
+Krause, Perona and Gomes 2010, "Discriminative clustering by regularized information maximization", with experts for
+their classes and without their regulariser.
 
     mean over images of H(p(e | x))  -  H(mean over images of p(e | x)),  over log E
 

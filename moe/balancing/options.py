@@ -18,10 +18,12 @@ class BalancingConfig(Section):
     Attributes:
         implementation: ``package.module:Class``; imported when a model is trained.
         metric: the name under which its value, without the weight, is logged below ``train/`` and ``val/``.
+        needs_noise: whether it is defined only for gates with noise (`moe.gates.options.GateConfig.has_noise`).
     """
 
     implementation: ClassVar[str]
     metric: ClassVar[str]
+    needs_noise: ClassVar[bool] = False
 
     @classmethod
     def load(cls) -> Any:
@@ -34,6 +36,14 @@ class ImportanceConfig(BalancingConfig):
 
     implementation: ClassVar[str] = "moe.balancing.importance:ImportanceLoss"
     metric: ClassVar[str] = "importance_cv2"
+
+
+class LoadConfig(BalancingConfig):
+    """Squared coefficient of variation of the loads, smoothed by the gate's noise (Shazeer et al. 2017)."""
+
+    implementation: ClassVar[str] = "moe.balancing.load:LoadLoss"
+    metric: ClassVar[str] = "load_cv2"
+    needs_noise: ClassVar[bool] = True
 
 
 class SwitchConfig(BalancingConfig):
@@ -75,6 +85,7 @@ BALANCING = Registry(
     "moe.balancing_losses",
     {
         "importance": "moe.balancing.options:ImportanceConfig",
+        "load": "moe.balancing.options:LoadConfig",
         "switch": "moe.balancing.options:SwitchConfig",
         "z": "moe.balancing.options:ZConfig",
         "entropy": "moe.balancing.options:EntropyConfig",

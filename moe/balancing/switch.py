@@ -1,4 +1,4 @@
-"""The load-balancing loss of Switch Transformers (Fedus, Zoph and Shazeer 2022, Equations 4 to 6).
+"""The load-balancing loss of Switch Transformers (Fedus, Zoph and Shazeer 2022, arXiv:2101.03961, Equations 4 to 6).
 
     E * sum over experts of f_e P_e
 

@@ -1,4 +1,4 @@
-"""The router z-loss (Zoph et al. 2022, "ST-MoE", Equation 5).
+"""The router z-loss (Zoph et al. 2022, "ST-MoE", arXiv:2202.08906).
 
     mean over images of (log sum_e exp l_e)^2
 

@@ -1,4 +1,6 @@
-"""The cosine gate (Chi et al. 2022, "On the representation collapse of sparse mixture of experts", Section 3.2).
+"""The cosine gate: logits are cosines in a space of few dimensions.
+
+Chi et al. 2022, "On the representation collapse of sparse mixture of experts", arXiv:2204.09179.
 
     l_e = cos(Phi(h), w_e) / tau
 

@@ -31,9 +31,9 @@ class NoisyTopKGate(Gate):
     def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:
         """Route a batch, see `Gate`. Decisions are made in float32 whatever the autocast, see `Branch`."""
         logits_BE = self.logits(h_BCHW)
-        scores_BE = logits_BE
-        if self.noise is not None and self.training:
-            scale_BE = F.softplus(self.noise(h_BCHW))
-            noise_BE = torch.randn_like(logits_BE) if noise_BE is None else noise_BE
-            scores_BE = logits_BE + noise_BE * scale_BE
-        return Routing(logits_BE, *keep_top_k(scores_BE, self.top_k))
+        if self.noise is None or not self.training:
+            return Routing(logits_BE, *keep_top_k(logits_BE, self.top_k))
+        scale_BE = F.softplus(self.noise(h_BCHW))
+        noise_BE = torch.randn_like(logits_BE) if noise_BE is None else noise_BE
+        scores_BE = logits_BE + noise_BE * scale_BE
+        return Routing(logits_BE, *keep_top_k(scores_BE, self.top_k), scores_BE, scale_BE)

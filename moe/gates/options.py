@@ -30,6 +30,10 @@ class GateConfig(Options):
 
     kind: str = Field(description="name in moe.gates.options.GATES")
 
+    def has_noise(self) -> bool:
+        """Whether its scores have noise while training, which it reports (`Routing.noisy`, `Routing.scale`)."""
+        return False
+
 
 class NoisyTopKConfig(GateConfig):
     """The paper's gate (Equations 2 and 3)."""
@@ -38,6 +42,10 @@ class NoisyTopKConfig(GateConfig):
     implementation: ClassVar[str] = "moe.gates.noisy_top_k:NoisyTopKGate"
 
     noisy: bool = Field(True, description="add input-dependent noise to the logits while training")
+
+    def has_noise(self) -> bool:
+        """Unless ``noisy`` is false."""
+        return self.noisy
 
 
 class TopKConfig(GateConfig):

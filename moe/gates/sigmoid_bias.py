@@ -1,4 +1,7 @@
-"""Balance without a loss (Wang et al. 2024, "Auxiliary-loss-free load balancing strategy for mixture of experts").
+"""Balance without a loss.
+
+Wang et al. 2024, "Auxiliary-loss-free load balancing strategy for mixture-of-experts", arXiv:2408.15664; the chosen
+scores are divided by their sum, as in DeepSeek-V3 (arXiv:2412.19437).
 
     s = sigmoid(l);  chosen: the k largest s_e + b_e;  weights: s over the chosen, divided by their sum
     after a step:    b_e <- b_e + u sign(mean load - load_e)

@@ -24,6 +24,7 @@ class LossConfig(Options):
 
     objective: str = Field(description="name in moe.objectives.options.OBJECTIVES")
     importance_weight: float = Field(0.1, ge=0, description="weight of the importance loss, Equation 4")
+    load_weight: Annotated[float, Later(0.0)] = Field(0.0, ge=0, description="weight of the load loss (needs noise)")
     switch_weight: Annotated[float, Later(0.0)] = Field(0.0, ge=0, description="weight of Switch Transformers' loss")
     z_weight: Annotated[float, Later(0.0)] = Field(0.0, ge=0, description="weight of the router z-loss")
     entropy_weight: Annotated[float, Later(0.0)] = Field(0.0, ge=0, description="weight of the entropy loss")

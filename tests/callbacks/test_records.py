@@ -56,7 +56,7 @@ def test_nothing_joined_is_nothing():
 
 
 def test_numbers_are_of_one_kind_whatever_they_came_as():
-    half = Routing(*(part.to(torch.bfloat16) if part.is_floating_point() else part.int() for part in routing(4, 0)))
+    half = Routing(*(part.to(torch.bfloat16) if part.is_floating_point() else part.int() for part in routing(4, 0)[:3]))
     whole = records.join([RoutingRecord(half, half, None, torch.zeros(4, dtype=torch.int16))], CPU)
     kinds = {name: tensor.dtype for name, tensor in records.to_tensors(whole).items()}
     assert kinds["view_a.logits"] == kinds["view_b.weights"] == torch.float32

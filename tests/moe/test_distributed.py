@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from moe.balancing.options import BALANCING
 from moe.batchnorm import BatchNorm
 from moe.data.loading import Share
 from moe.distributed import all_sum, gather, world
@@ -112,6 +113,26 @@ def test_losses_cover_the_rows_of_all_processes(one, two):
         torch.testing.assert_close(process["losses"]["importance"], expected["importance"])
         for ours, whole in zip(process["losses"]["gradients"], expected["gradients"], strict=True):
             torch.testing.assert_close(ours, whole)
+
+
+@pytest.mark.parametrize("name", BALANCING)
+def test_balancing_losses_and_their_gradients_are_those_of_the_whole_batch(one, two, name):
+    expected = one["balancing"][name]
+    mean = (two[0]["balancing"][name]["value"] + two[1]["balancing"][name]["value"]) / 2
+    torch.testing.assert_close(mean, expected["value"], rtol=1e-12, atol=1e-12)
+    assert expected["gradients"][0].abs().max() > 1e-4
+    for process in two:
+        torch.testing.assert_close(process["balancing"][name]["gradients"], expected["gradients"])
+
+
+def test_the_bias_follows_the_loads_of_all_processes(one, two):
+    """Each half of the batch overloads another expert, so that a process by itself would move otherwise."""
+    expected = one["nudged"]
+    assert (two[0]["nudged"]["loads"] + two[1]["nudged"]["loads"]).tolist() == expected["loads"].tolist()
+    for process in two:
+        assert torch.equal(process["nudged"]["biases"], expected["biases"])
+        own = process["nudged"]["loads"][0].double()
+        assert (own.mean() - own).sign().tolist() != expected["biases"][0].sign().tolist()
 
 
 def test_one_process_is_a_world_of_its_own():

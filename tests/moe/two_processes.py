@@ -10,11 +10,14 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from moe.balancing.options import BALANCING
 from moe.config import ModelConfig, from_flat
 from moe.data.loading import Batch, Share
 from moe.distributed import gather
 from moe.experts import weighted_sum
 from moe.gates.base import keep_top_k
+from moe.gates.options import SigmoidBiasConfig
+from moe.gates.sigmoid_bias import SigmoidBiasGate
 from moe.lightning_module import MoEModule
 from moe.losses import importance_cv2, nt_xent
 from moe.model import build_model
@@ -171,6 +174,38 @@ def losses(share):
     }  # fmt: skip
 
 
+def balancing(share):
+    """Every balancing loss and its gradient to the logits and, where it has noise, to scores and scale."""
+    generator = torch.Generator().manual_seed(5)
+    logits, noise, raw = torch.randn(3, COUNT, 4, generator=generator).double()
+    logits[: COUNT // 2, 0] += 1  # halves that differ
+    parts = [logits, logits + noise * raw.exp(), raw.exp()]
+    result = {}
+    for name, config in BALANCING.usable().items():
+        leaves = [share.cut(part).clone().requires_grad_() for part in parts]
+        routing = Routing(leaves[0], *keep_top_k(leaves[0] if name != "load" else leaves[1], 2), *leaves[1:])
+        value = config.load()(config())(routing)
+        (value / share.of).backward()
+        gradients = [gather(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad) for leaf in leaves]
+        result[name] = {"value": value.detach(), "gradients": torch.stack(gradients)}
+    return result
+
+
+def nudged(share):
+    """The bias of each expert after each of five steps, and the loads of this process's part."""
+    torch.manual_seed(0)
+    gate = SigmoidBiasGate(5, 3, 5, 2, SigmoidBiasConfig(bias_rate=0.1)).train()
+    gate.logits = nn.Flatten()
+    biases, loads = [], []
+    for step in range(5):
+        h = torch.randn(COUNT, 5, 1, 1, generator=torch.Generator().manual_seed(step))
+        h[: COUNT // 2, 0] += 2
+        h[COUNT // 2 :, 1] += 2
+        loads.append(gate(share.cut(h)).load())
+        biases.append(gate.bias_E.clone())
+    return {"biases": torch.stack(biases), "loads": torch.stack(loads)}
+
+
 def everything(share):
     """All scenarios."""
     return {
@@ -182,6 +217,8 @@ def everything(share):
         "idle without exchange": experts(share, CHOSEN_APART, sync=False),
         "idle steps": idle_steps(share),
         "losses": losses(share),
+        "balancing": balancing(share),
+        "nudged": nudged(share),
     }
 
 

@@ -21,7 +21,7 @@ def test_it_is_the_noisy_gate_without_noise():
         gates.append(kind(5, 3, 4, 2, config).train())
     h = torch.randn(6, 5, 4, 4)
     assert gates[0].state_dict().keys() == gates[1].state_dict().keys()
-    for one, other in zip(gates[0](h, torch.randn(6, 4)), gates[1](h), strict=True):
+    for one, other in zip(gates[0](h, torch.randn(6, 4))[:3], gates[1](h)[:3], strict=True):
         assert torch.equal(one, other)
 
 
