@@ -70,11 +70,11 @@ class MoEModule(L.LightningModule):
         self._steps: list[Tensor] = []
         self._views_E: Sequence[int] | None = None
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Images and labels go to the device; places stay, since views are drawn from them on the CPU."""
         return Batch(to_device(batch.images, device), to_device(batch.labels, device), batch.places)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed torch from the step: layers that draw their own numbers leave no state to save for a resume."""
         torch.manual_seed(key(self.config.seed, self.global_step, Stream.STEP, world()[0]) % 2**63)
 
@@ -89,7 +89,7 @@ class MoEModule(L.LightningModule):
         self._steps.append(torch.stack([value.detach().float() for value in values.values()]))
         return {"loss": values["loss"], "routing": record}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss on two views, and the routing of the images as they are."""
         values, record = self._two_view_step(batch, VALIDATION)
         self.log_dict(
@@ -127,7 +127,7 @@ class MoEModule(L.LightningModule):
     def _several(self) -> bool:
         return self.trainer.world_size > 1
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the epoch's means with its last batch."""
         if not self._ends_epoch(batch_idx):
             return

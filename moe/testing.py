@@ -231,7 +231,7 @@ class DatasetContract:
         """The dataset under test."""
         raise NotImplementedError
 
-    def source(self, folder: Path) -> Path | None:  # noqa: ARG002
+    def source(self, folder: Path) -> Path | None:
         """Original files for it, written into a folder; None for a dataset that is built in."""
         return None
 

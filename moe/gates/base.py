@@ -39,7 +39,7 @@ class Gate(nn.Module, ABC):
         config: the gate's own options.
     """
 
-    def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: GateConfig) -> None:  # noqa: ARG002
+    def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: GateConfig) -> None:
         super().__init__()
         self.top_k = top_k
 
