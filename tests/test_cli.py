@@ -1,34 +1,13 @@
 """The command line as a user meets it: exit codes, one sentence for a mistake, JSON and nothing else."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
-import cli
 from sweeps.runs.folders import home
 from sweeps.runs.store import RunStore
 from tests.conftest import tiny_config, tiny_store
-
-
-@pytest.fixture
-def moe(monkeypatch, capsys):
-    """Runs a command; returns (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["moe", *map(str, words)])
-        for console in (cli.out, cli.err):
-            monkeypatch.setattr(console, "_width", 200)
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 def write(path, text):
