@@ -10,7 +10,7 @@ from rich.table import Table
 
 from moe.errors import UserError
 from sweeps.commands import app as sweep_app
-from sweeps.console import Json, Set, SweepName, err, out, print_json, progress_bar
+from sweeps.console import Json, Set, SweepName, err, out, print_json, progress_bar, show_damage
 from sweeps.runs.endings import FAILURE, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def _main(
 ) -> None:
     if debug:
         os.environ["MOE_DEBUG"] = "1"
+    show_damage()
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
@@ -123,7 +124,10 @@ def runs_list(as_json: Json = False) -> None:
         return
     table = Table("run", "data", "E", "k", "seed", "state", "epochs", "val loss", "probes")
     for row in rows:
-        cells = [str(row[key]) for key in ("id", "data", "experts", "top_k", "seed", "state", "epochs")]
+        cells = [
+            "?" if row[key] is None else str(row[key])
+            for key in ("id", "data", "experts", "top_k", "seed", "state", "epochs")
+        ]
         loss = f"{row['val_loss']:.3f}" if row["val_loss"] is not None else ""
         table.add_row(*cells, loss, " ".join(row["probes"]))
     out.print(table)

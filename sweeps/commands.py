@@ -339,5 +339,9 @@ def list_command(as_json: Json = False) -> None:
     table = Table("sweep", "trials", *states, "swept", "queue")
     for row in rows:
         counts = [str(row[state] or "") for state in states]
-        table.add_row(row["sweep"], str(row["trials"]), *counts, " ".join(row["swept"]), row["queue"])
+        known = "problem" not in row
+        table.add_row(row["sweep"], str(row["trials"] if known else "?"), *counts, " ".join(row["swept"]), row["queue"])
     out.print(table)
+    for row in rows:
+        if "problem" in row:
+            err.print(f"{row['sweep']}: {row['problem']}", markup=False)

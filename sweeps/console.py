@@ -3,11 +3,14 @@
 import contextlib
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from sweeps.runs.files import DamagedFileWarning
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -24,6 +27,22 @@ Storage = Annotated[
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+_show_others = warnings.showwarning
+
+
+def show_damage() -> None:
+    """From now on, say in one line of standard error which damaged files something goes on without."""
+    warnings.filterwarnings("always", category=DamagedFileWarning)  # each is given once anyway
+    warnings.showwarning = _show
+
+
+def _show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    if issubclass(category, DamagedFileWarning):
+        err.print(str(message), markup=False)
+    else:
+        _show_others(message, category, *where, **more)
 
 
 @contextlib.contextmanager

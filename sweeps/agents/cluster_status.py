@@ -5,14 +5,28 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from pydantic import BaseModel, TypeAdapter
+
 from sweeps.agents.cluster import Where
-from sweeps.runs.files import read_json
+from sweeps.runs.files import read_typed, unless_damaged
 from sweeps.runs.folders import SweepFolder
 
 _UNFINISHED = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD"}
 _PATIENCE = 60  # seconds for an answer of Slurm
+_MEND = "its jobs are left out here; `squeue` and `scancel` know them"
+
+
+class _Submission(BaseModel):
+    """What `cluster.submit` writes down, as far as it is needed here."""
+
+    on: Where
+    ids: list[str]
+
+
+_SUBMISSION: TypeAdapter[_Submission] = TypeAdapter(_Submission)
 
 
 @dataclass(frozen=True)
@@ -42,15 +56,25 @@ class JobStatus:
 def status(sweep: str, root: Path) -> list[JobStatus]:
     """Every job that was submitted for a sweep, oldest first, and how it stands."""
     submissions = SweepFolder(root.absolute(), sweep).submissions()
-    known = [(folder, read_json(SweepFolder.submission(folder))) for folder in submissions]
-    slurm = [job for _, record in known if record["on"] == "slurm" for job in record["ids"]]
+    read = ((folder, unless_damaged(partial(_record, folder), None)) for folder in submissions)
+    known = [(folder, record) for folder, record in read if record is not None]
+    slurm = [job for _, record in known if record.on == "slurm" for job in record.ids]
     told = _slurm_states(slurm) if slurm else {}
     result = []
     for folder, record in known:
-        for job in record["ids"]:
-            state, reason = told[job] if record["on"] == "slurm" else (_local_state(job, folder), "")
-            result.append(JobStatus(job, record["on"], state, reason, folder / f"{job}_0_log.out"))
+        for job in record.ids:
+            state, reason = told[job] if record.on == "slurm" else (_local_state(job, folder), "")
+            result.append(JobStatus(job, record.on, state, reason, folder / f"{job}_0_log.out"))
     return result
+
+
+def _record(folder: Path) -> _Submission:
+    """What was submitted.
+
+    Raises:
+        DamagedFileError: the record of it does not say.
+    """
+    return read_typed(SweepFolder.submission(folder), _SUBMISSION, _Submission(on="local", ids=[]), _MEND)
 
 
 def cancel(sweep: str, root: Path) -> list[str]:

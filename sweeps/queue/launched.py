@@ -11,6 +11,7 @@ from moe.errors import UserError
 from sweeps.plan.parameters import as_yaml
 from sweeps.plan.spec import Cell, Sweep, budget, replicates, restore
 from sweeps.queue.storage import without_password
+from sweeps.runs.files import unless_damaged
 from sweeps.runs.folders import SweepFolder
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
@@ -134,7 +135,7 @@ class LaunchedSweep:
     def prepare(self, cell: QueuedCell) -> Run:
         """The cell's run; its folder and configuration are written if they are not there."""
         run = self.store.run(cell.run_id)
-        if not run.config_file.exists():
+        if not run.config_file.exists() or unless_damaged(lambda: run.config, None) is None:
             self.store.create(from_flat(cell.values))
         return run
 

@@ -9,6 +9,7 @@ Other packages bring queues by an entry point:
 import dataclasses
 import os
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,15 @@ from moe.registry import Registry
 from sweeps.plan.spec import Sweep, expand
 from sweeps.queue.base import Queue, SteerableQueue
 from sweeps.queue.launched import LaunchedSweep
-from sweeps.queue.storage import ENVIRONMENT, without_password
-from sweeps.runs.files import read_json, write_json
+from sweeps.queue.storage import ENVIRONMENT, default_url, without_password
+from sweeps.runs.files import DamagedFileError, name_damage, read_json, reading, unless_damaged, write_json
 from sweeps.runs.folders import HomeFolder, SweepFolder, home
 
 if TYPE_CHECKING:
     from sweeps.queue.steering import Steering
 
 AUTO = "auto"
+_LAUNCH_AGAIN = "`moe sweep launch` with the sweep's file writes it again"
 
 
 def _checked(loaded: Any, _name: str) -> type[Queue]:
@@ -135,8 +137,8 @@ def write_down(sweep: LaunchedSweep) -> LaunchedSweep:
 def launched_before(name: str, storage: str | None = None, root: Path | None = None) -> LaunchedSweep | None:
     """A sweep as it was launched under a name, here or by another machine on the same storage; writes nothing."""
     root = root or home()
-    if name in names(root):
-        return _read(name, storage, root)
+    if name in names(root) and (known := unless_damaged(partial(_read, name, storage, root), None)):
+        return known
     url = storage_of(storage)
     definition = _stored(name, root, url)[0] if url else None
     return LaunchedSweep.read(definition, root, url) if definition else None
@@ -148,14 +150,35 @@ def storage_of(given: str | None) -> str | None:
 
 
 def _read(name: str, storage: str | None, root: Path) -> LaunchedSweep:
-    return LaunchedSweep.read(read_json(SweepFolder(root, name).definition), root, storage_of(storage))
+    """A sweep from its definition here; from the copy in its queue's database if that file is damaged.
+
+    Raises:
+        DamagedFileError: it is, and there is no copy.
+    """
+    file, url = SweepFolder(root, name).definition, storage_of(storage)
+    try:
+        with reading(file, _LAUNCH_AGAIN):
+            return _as_launched(read_json(file, _LAUNCH_AGAIN), name, root, url)
+    except DamagedFileError as damage:
+        copy = _stored(name, root, url or default_url(root))[0]
+        if copy is None:
+            raise
+        name_damage(damage)
+        return _as_launched(copy, name, root, url)
+
+
+def _as_launched(definition: dict[str, Any], name: str, root: Path, url: str | None) -> LaunchedSweep:
+    sweep = LaunchedSweep.read(definition, root, url)
+    if sweep.name != name:
+        raise ValueError(f'it is that of sweep "{sweep.name}"')
+    return sweep
 
 
 def _adopt(found: Sweep, queue: str, address: str, storage: str | None, root: Path) -> LaunchedSweep:
     """Take in a sweep that another machine launched, under a name that no other sweep has here."""
-    known = {name: _read(name, storage, root) for name in names(root)}
+    known = {name: unless_damaged(partial(_read, name, storage, root), None) for name in names(root)}
     for sweep in known.values():
-        if (sweep.queue, sweep.address) == (queue, address):
+        if sweep and (sweep.queue, sweep.address) == (queue, address):
             return sweep
     name = found.name if found.name not in known else f"{found.name}-{address.rsplit('/', 1)[-1]}"
     sweep = LaunchedSweep.of(found, expand(found), root, queue, address, storage_of(storage))

@@ -2,13 +2,15 @@
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sweeps.queue.base import CellState, Queue
 from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number
 from sweeps.queue.opening import open_queue
 from sweeps.runs.endings import Ending
-from sweeps.runs.files import read_json
+from sweeps.runs.files import read_json, unless_damaged
+from sweeps.runs.folders import TRAIN_AGAIN
 from sweeps.runs.run import Run
 from sweeps.runs.state import State
 
@@ -41,7 +43,7 @@ class CellStatus:
         """Plain JSON types."""
         return {
             "run_id": self.run.id,
-            "config": read_json(self.run.config_file) or self.cell.values,
+            "config": unless_damaged(partial(read_json, self.run.config_file, TRAIN_AGAIN), None) or self.cell.values,
             "values": self.cell.values,
             "state": self.state,
             "attempts": self.attempts,

@@ -1,10 +1,95 @@
-"""Small files that are replaced whole: a reader sees the old one or the new one."""
+"""The small files of runs and sweeps: replaced whole, and one that is damaged is named and hides no other.
 
+Whoever reads a file does so within `reading`, so that whatever its content lacks comes out as DamagedFileError, which
+names the file and says how to mend it. Whoever goes through many asks with `unless_damaged`: the file is named once, as
+a warning, and the rest is shown.
+"""
+
+import contextlib
+import csv
 import json
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from moe.errors import UserError
 from moe.files import replacing
+
+Read = TypeVar("Read")
+
+# what taking a file's content apart raises where it is cut short, changed, or not a file at all
+_MISFITS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, csv.Error)
+
+
+class DamagedFileError(UserError):
+    """A file does not hold what it should.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, why: str, mend: str) -> None:
+        super().__init__(f"{path} is damaged: {why}" + (f"; {mend}" if mend else ""))
+        self.path = path
+
+
+class DamagedFileWarning(UserWarning):
+    """A damaged file that something went on without."""
+
+
+_named: set[Path] = set()
+
+
+def unless_damaged(read: Callable[[], Read], otherwise: Read) -> Read:
+    """What `read` gives; `otherwise` if a file that it needs is damaged, which a warning says once a process."""
+    try:
+        return read()
+    except DamagedFileError as damage:
+        name_damage(damage)
+        return otherwise
+
+
+def name_damage(damage: DamagedFileError) -> None:
+    """Say that a file is damaged, as a warning, once a process and file."""
+    if damage.path not in _named:
+        _named.add(damage.path)
+        warnings.warn(DamagedFileWarning(str(damage)), stacklevel=3)
+
+
+@contextlib.contextmanager
+def reading(path: Path, mend: str = "") -> Iterator[None]:
+    """Around all that takes a file's content apart: what goes wrong there is the file's damage.
+
+    Args:
+        path: the file.
+        mend: what to do about it.
+
+    Raises:
+        DamagedFileError: it cannot be read, or does not hold what it should.
+    """
+    try:
+        yield
+    except DamagedFileError:
+        raise
+    except _MISFITS as error:
+        raise DamagedFileError(path, _why(path, error), mend) from error
+
+
+def _why(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if path.is_file() and not path.stat().st_size:
+        return "it is empty"
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return f"{where}: {first['msg']}" if where else str(first["msg"])
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
@@ -20,9 +105,54 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
         partial.write_text(text)
 
 
-def read_json(path: Path) -> Any:
-    """JSON of a file, or None if it does not exist."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
+def read_json(path: Path, mend: str = "") -> Any:
+    """JSON of a file, or None if it does not exist.
+
+    Args:
+        path: the file.
+        mend: what to do if it is damaged.
+
+    Raises:
+        DamagedFileError: it is no JSON.
+    """
+    with reading(path, mend):
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+
+def read_typed(path: Path, kind: TypeAdapter[Read], otherwise: Read, mend: str = "") -> Read:
+    """JSON of a file, checked against a type.
+
+    Args:
+        path: the file.
+        kind: what it holds.
+        otherwise: what it counts as if it does not exist.
+        mend: what to do if it is damaged.
+
+    Raises:
+        DamagedFileError: it is no JSON, or holds something else.
+    """
+    with reading(path, mend):
+        try:
+            return kind.validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return otherwise
+
+
+def read_table(path: Path, mend: str = "") -> list[dict[str, str]]:
+    """Rows of a CSV file by the names of its columns; none if it does not exist.
+
+    Raises:
+        DamagedFileError: it is no table.
+    """
+    with reading(path, mend):
+        try:
+            with path.open(newline="", encoding="utf-8") as lines:
+                rows = list(csv.DictReader(lines))
+        except FileNotFoundError:
+            return []
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError("its rows differ in length")
+        return rows

@@ -7,14 +7,17 @@ MOE_HOME/                    HomeFolder
 Names alone: nothing here writes, and nothing has to exist. What the callbacks write is named in `callbacks/files.py`.
 """
 
-import json
 import os
 import socket
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from callbacks.files import RoutingFolder
+from sweeps.runs.files import read_typed, unless_damaged
 
 RESULT = "result.json"  # a probe's headline numbers, in its folder
 
@@ -22,6 +25,14 @@ _CONFIG, _STATE, _CHECKPOINTS = "config.json", "state.json", "checkpoints"
 _SWEEPS, _DEFINITION = "sweeps", "sweep.json"
 _ANALYSIS, _TRACKER = "analysis", "tracker.json"
 _PROBES, _SUBMISSION = "probes", "jobs.json"
+
+_RESULT_OF_PROBE: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+
+# what to do about a damaged file; from its last checkpoint a run goes on in seconds, and ends with all its files
+PROBE_AGAIN = "`moe probe` makes it anew"
+TRAIN_AGAIN = f"`moe sweep resume SWEEP` writes it again once {_STATE} beside it is deleted"
+WAITS_AGAIN = "its run counts as waiting, and `moe sweep resume SWEEP` goes on from the last checkpoint"
+PASSES = "it is written anew while the run is trained; delete it otherwise"
 
 
 def home() -> Path:
@@ -68,9 +79,13 @@ class ProbedFolder:
         return self.probe(images, name) / RESULT
 
     def probe_results(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """(images, probe, headline numbers) of every probe that was run."""
-        files = sorted((self.path / _PROBES).glob(f"*/*/{RESULT}"))
-        return [(file.parts[-3], file.parts[-2], json.loads(file.read_text())) for file in files]
+        """(images, probe, headline numbers) of every probe that was run; damaged ones are named and left out."""
+        found = []
+        for file in sorted((self.path / _PROBES).glob(f"*/*/{RESULT}")):
+            numbers = unless_damaged(partial(read_typed, file, _RESULT_OF_PROBE, {}, PROBE_AGAIN), None)
+            if numbers is not None:
+                found.append((file.parts[-3], file.parts[-2], numbers))
+        return found
 
     def probe_pictures(self) -> list[Path]:
         """Every figure of every probe that was run."""

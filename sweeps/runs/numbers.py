@@ -1,9 +1,10 @@
 """A run's numbers by the names that its summary in the tracker has for them."""
 
-import csv
+from functools import partial
 from typing import Any
 
-from sweeps.runs.folders import ProbedFolder
+from sweeps.runs.files import read_table, unless_damaged
+from sweeps.runs.folders import PROBE_AGAIN, ProbedFolder
 from sweeps.runs.run import Run
 
 BEST, UNTRAINED = "best", "untrained"
@@ -43,10 +44,7 @@ def expert_rows(folder: ProbedFolder) -> list[dict[str, Any]]:
     for images, probe, _ in folder.probe_results():
         path = folder.probe(images, probe)
         table = path / f"{probe.partition('--')[0]}.csv"
-        if not table.exists():
-            continue
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows: list[dict[str, str]] = unless_damaged(partial(read_table, table, PROBE_AGAIN), [])
         if not _is_about_experts(rows):
             continue
         for row in rows:

@@ -2,15 +2,58 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, TypeAdapter
 
 from moe.config import RunConfig
-from sweeps.runs.files import read_json, write_json
-from sweeps.runs.folders import RunFolder
+from sweeps.runs.files import DamagedFileError, read_typed, reading, unless_damaged, write_json
+from sweeps.runs.folders import PASSES, TRAIN_AGAIN, WAITS_AGAIN, RunFolder
 from sweeps.runs.lock import is_locked
 from sweeps.runs.state import RunState
 
 Row = dict[str, float | None]  # of a history: metrics by name, NaN and infinity as None
+Where = dict[str, int | float]  # training is: epochs and steps done, and what was last measured
+
+
+def _whole(where: Where) -> Where:
+    """A position that lacks nothing its readers take for granted."""
+    needed = {"epoch", "epochs"} | ({"chance", "cv2"} if "agreement" in where else set())
+    if missing := sorted(needed - where.keys()):
+        raise ValueError(f"it has no {missing[0]}")
+    return where
+
+
+def _with_epoch(row: Row) -> Row:
+    """A row that says after how many epochs its values were measured."""
+    if row.get("epoch") is None:
+        raise ValueError("it has no epoch")
+    return row
+
+
+_FACTS: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+_SUMMARY: TypeAdapter[dict[str, Row]] = TypeAdapter(dict[str, Row])
+_ROW: TypeAdapter[Row] = TypeAdapter(Annotated[Row, AfterValidator(_with_epoch)])
+_STATE: TypeAdapter[RunState] = TypeAdapter(RunState)
+_WHERE: TypeAdapter[Where] = TypeAdapter(Annotated[Where, AfterValidator(_whole)])
+
+
+def stored_state(file: Path) -> RunState:
+    """What a state file says; a damaged one is named, and its run waits: its checkpoints have what is done."""
+    damaged = RunState(error=f"its {file.name} is damaged")
+    return unless_damaged(partial(read_typed, file, _STATE, RunState(), WAITS_AGAIN), damaged)
+
+
+def read_config(file: Path) -> RunConfig:
+    """The configuration in a file.
+
+    Raises:
+        DamagedFileError: it holds none.
+    """
+    with reading(file, TRAIN_AGAIN):
+        return RunConfig.model_validate_json(file.read_bytes())
 
 
 class Run(RunFolder):
@@ -18,14 +61,20 @@ class Run(RunFolder):
 
     @property
     def config(self) -> RunConfig:
-        """The run's configuration."""
-        return RunConfig.model_validate_json(self.config_file.read_text())
+        """The run's configuration.
+
+        Raises:
+            DamagedFileError: its file does not hold it; the run's id tells.
+        """
+        config = read_config(self.config_file)
+        if config.identity() != self.id:
+            raise DamagedFileError(self.config_file, f"it describes another run, {config.identity()}", TRAIN_AGAIN)
+        return config
 
     @property
     def state(self) -> RunState:
         """The run's state; one that was running when its process was killed is waiting."""
-        stored = read_json(self.state_file)
-        state = RunState() if stored is None else RunState.model_validate(stored)
+        state = stored_state(self.state_file)
         if state.state == "running" and not is_locked(self.lock_file):
             return state.model_copy(update={"state": "waiting", "error": "its process was killed"})
         return state
@@ -42,31 +91,42 @@ class Run(RunFolder):
         return self.state.state == "finished"
 
     @property
-    def summary(self) -> dict[str, Any]:
-        """Last and best values; empty before the run is finished."""
-        return read_json(self.summary_file) or {}
+    def summary(self) -> dict[str, Row]:
+        """Last and best values; empty before the run is finished, or (which is said) if the file is damaged."""
+        return unless_damaged(partial(read_typed, self.summary_file, _SUMMARY, {}, TRAIN_AGAIN), {})
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What made the run; empty before it starts."""
-        return read_json(self.provenance_file) or {}
+        """What made the run; empty before it starts, or (which is said) if the file is damaged."""
+        return unless_damaged(partial(read_typed, self.provenance_file, _FACTS, {}, TRAIN_AGAIN), {})
 
     @property
-    def progress(self) -> dict[str, Any]:
-        """Where training is; empty before it starts."""
-        return read_json(self.progress_file) or {}
+    def progress(self) -> Where:
+        """Where training is; empty before it starts, or (which is said) if the file is damaged."""
+        return unless_damaged(partial(read_typed, self.progress_file, _WHERE, {}, PASSES), {})
 
     def history_rows(self) -> list[Row]:
-        """The lines of the history as they were logged: validation and training of an epoch apart."""
-        rows = []
-        if self.history_file.exists():
-            for line in self.history_file.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # the last line of a process that was killed while writing it
-                rows.append(row)
-        return rows
+        """The lines of the history as they were logged: validation and training of an epoch apart.
+
+        Damaged lines are named and left out; not so the end of a run that is not finished, whose process may have been
+        killed while it wrote.
+        """
+        content = unless_damaged(self._history, b"")
+        *whole, last = content.split(b"\n")
+        rows = [unless_damaged(partial(self._row, number, line), None) for number, line in enumerate(whole, 1)]
+        if last and self.finished:
+            rows.append(unless_damaged(partial(self._row, len(rows) + 1, last), None))
+        return [row for row in rows if row is not None]
+
+    def _history(self) -> bytes:
+        with reading(self.history_file, TRAIN_AGAIN):
+            return self.history_file.read_bytes() if self.history_file.exists() else b""
+
+    def _row(self, number: int, line: bytes) -> Row:
+        try:
+            return _ROW.validate_python(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise DamagedFileError(self.history_file, f"line {number} is no row of a history", TRAIN_AGAIN) from error
 
     def history(self) -> list[Row]:
         """One dict of metrics for each number of epochs done, 0 (untrained) first."""

@@ -1,12 +1,13 @@
 """All runs under one home."""
 
+from functools import partial
 from pathlib import Path
 
 from moe.config import RunConfig
 from moe.errors import UserError, suggest
-from sweeps.runs.files import read_json, write_json
+from sweeps.runs.files import read_json, unless_damaged, write_json
 from sweeps.runs.folders import HomeFolder
-from sweeps.runs.run import Run
+from sweeps.runs.run import Run, stored_state
 
 
 class RunStore:
@@ -33,7 +34,7 @@ class RunStore:
         run = self.run(config.identity())
         content = config.model_dump(mode="json")
         # machine settings are no part of the identity, so an unfinished run may go on with other ones
-        if not run.finished and read_json(run.config_file) != content:
+        if not run.finished and unless_damaged(partial(read_json, run.config_file), None) != content:
             write_json(run.config_file, content)
         return run
 
@@ -43,7 +44,7 @@ class RunStore:
 
     def finished_ids(self) -> set[str]:
         """Ids of all finished runs; reads one small file a run."""
-        return {file.parent.name for file in self.home.states() if (read_json(file) or {}).get("state") == "finished"}
+        return {file.parent.name for file in self.home.states() if stored_state(file).state == "finished"}
 
     def begun_ids(self) -> set[str]:
         """Ids of all runs that have a checkpoint."""

@@ -12,15 +12,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from moe.errors import UserError
 from moe.export import CARD, WEIGHTS, load_model
-from sweeps.runs.files import write_json
-from sweeps.runs.run import Run
+from sweeps.runs.files import DamagedFileError, write_json
+from sweeps.runs.run import Run, read_config
 from sweeps.runs.store import RunStore
 from sweeps.tracking.artifacts import LAST, MODEL, model_name
-from sweeps.tracking.connection import TrackerError, api, asking, connection, project, sentence
+from sweeps.tracking.connection import TrackerError, api, asking, connection, project
 from sweeps.tracking.record import Record
 
 _BIGGEST, _BIG = 20e9, 1e9  # bytes of the weights, and of any other file
@@ -142,9 +140,9 @@ def _digest(file: Path) -> str:
 def _place(pulled: Run, run: Run) -> None:
     """Make a run of downloaded files, once they prove to be of one piece."""
     try:
-        config = pulled.config
-    except ValidationError as error:
-        raise UserError(f"the pulled {pulled.config_file.name} is none of moe's: {sentence(error)}") from None
+        config = read_config(pulled.config_file)
+    except DamagedFileError as error:
+        raise UserError(f"the pulled {pulled.config_file.name} is none of moe's: {error}") from None
     pulled.model.mkdir()
     for name in (WEIGHTS, CARD):
         (pulled.path / name).rename(pulled.model / name)

@@ -1,10 +1,12 @@
 """What a run has in W&B, kept in its `tracker.json`."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from sweeps.runs.files import read_json, write_json
+from sweeps.runs.files import read_typed, write_json
 from sweeps.runs.folders import TrackedFolder
 from sweeps.tracking.connection import project
+
+_FORGET = "delete it, and `moe runs sync RUN` asks the server what it has; what lies in wandb/ beside it stays"
 
 
 class Segment(BaseModel):
@@ -52,9 +54,13 @@ class Record(BaseModel):
 
     @classmethod
     def of(cls, place: TrackedFolder) -> "Record":
-        """The record of a run or an analysis; a new one is named after its folder."""
-        stored = read_json(place.tracker_file)
-        return cls(id=place.id, project=project()) if stored is None else cls.model_validate(stored)
+        """The record of a run or an analysis; a new one is named after its folder.
+
+        Raises:
+            DamagedFileError: the file does not hold it.
+        """
+        stored = read_typed(place.tracker_file, _RECORD, None, _FORGET)
+        return stored or cls(id=place.id, project=project())
 
     def save(self, place: TrackedFolder) -> None:
         """Write it into the folder."""
@@ -81,6 +87,9 @@ class Record(BaseModel):
     def path(self) -> str:
         """`ENTITY/PROJECT/ID`, as W&B names a run."""
         return "/".join(filter(None, [self.entity, self.project, self.id]))
+
+
+_RECORD: TypeAdapter[Record | None] = TypeAdapter(Record | None)
 
 
 def set_unconfirmed(place: TrackedFolder, *, unconfirmed: bool) -> None:

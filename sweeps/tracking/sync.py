@@ -6,9 +6,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from moe.errors import UserError
+from sweeps.runs.files import unless_damaged
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
 from sweeps.tracking import session
@@ -38,8 +40,12 @@ class Left:
 def waiting(store: RunStore) -> list[Run]:
     """Runs with something that no server has confirmed, oldest first."""
     analyses = [Run(place.path) for place in store.home.analyses()]
-    records = [(run, Record.of(run)) for run in (*store.all(), *analyses)]
-    return [run for run, record in records if record.waiting or record.unconfirmed]
+    return [run for run in (*store.all(), *analyses) if unless_damaged(partial(_waits, run), otherwise=False)]
+
+
+def _waits(run: Run) -> bool:
+    record = Record.of(run)
+    return bool(record.waiting) or record.unconfirmed
 
 
 def pieces(runs: Sequence[Run]) -> list[Left]:

@@ -4,10 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
-from sweeps.runs.files import read_json
+from sweeps.runs.files import read_json, reading, unless_damaged
+from sweeps.runs.folders import TRAIN_AGAIN
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
 
@@ -90,10 +92,18 @@ def _measured(store: RunStore) -> dict[_Settings, list[float]]:
     found: dict[_Settings, list[float]] = {}
     for run_id in store.finished_ids():
         run = store.run(run_id)
-        config, seconds = read_json(run.config_file), run.state.seconds
+        config, seconds = unless_damaged(partial(_config, run), None), run.state.seconds
         if config is not None and seconds > 0:
-            found.setdefault(_settings(config), []).append(seconds / config["train"]["epochs"])
+            settings, epochs = config
+            found.setdefault(settings, []).append(seconds / epochs)
     return found
+
+
+def _config(run: Run) -> tuple[_Settings, int] | None:
+    """A run's settings and epochs; its configuration is not checked as a whole, because there may be thousands."""
+    with reading(run.config_file, TRAIN_AGAIN):
+        config = read_json(run.config_file, TRAIN_AGAIN)
+        return None if config is None else (_settings(config), int(config["train"]["epochs"]))
 
 
 def _settings(config: Mapping[str, Any]) -> _Settings:

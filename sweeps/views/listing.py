@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.keys import Keys
+from moe.errors import UserError
 from sweeps.queue.opening import names, open_queue, open_sweep
 from sweeps.queue.status import status
-from sweeps.runs.files import read_json
+from sweeps.runs.files import unless_damaged
 from sweeps.runs.run import Run
 from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
@@ -16,36 +17,41 @@ _STATES: tuple[State, ...] = ("waiting", "running", "finished", "failed")
 
 
 def listing(store: RunStore | None = None) -> list[dict[str, Any]]:
-    """One row for each run, oldest first."""
+    """One row for each run, oldest first; None for what stands in a damaged file, which is named."""
     return [_row(run) for run in (store or RunStore()).all()]
 
 
 def _row(run: Run) -> dict[str, Any]:
-    config = read_json(run.config_file)
-    last = run.summary.get("last", {})
+    config = unless_damaged(lambda: run.config, None)
     return {
         "id": run.id,
-        "data": config["data"]["name"],
-        "experts": config["model"]["experts"],
-        "top_k": config["model"]["top_k"],
-        "seed": config["seed"],
+        "data": config and config.data.name,
+        "experts": config and config.model.experts,
+        "top_k": config and config.model.top_k,
+        "seed": config and config.seed,
         "state": run.state.state,
-        "epochs": config["train"]["epochs"],
-        "val_loss": last.get(Keys.VAL_LOSS),
+        "epochs": config and config.train.epochs,
+        "val_loss": run.summary.get("last", {}).get(Keys.VAL_LOSS),
         "probes": sorted({probe for _, probe, _ in run.probe_results()}),
     }
 
 
 def sweeps(root: Path | None = None) -> list[dict[str, Any]]:
-    """One row for each sweep launched on this machine."""
-    rows = []
-    for name in names(root):
+    """One row for each sweep launched on this machine, with `problem` where it cannot be asked."""
+    return [_sweep_row(name, root) for name in names(root)]
+
+
+def _sweep_row(name: str, root: Path | None) -> dict[str, Any]:
+    """How a sweep stands; of one that cannot be asked, its name and why."""
+    try:
         sweep = open_sweep(name, root=root)
         with closing(open_queue(sweep)) as queue:
             now, place = status(sweep, queue), queue.place
-        counts: dict[str, int] = {state: now.count(state) for state in _STATES}
-        rows.append({"sweep": name, "trials": len(now.cells), **counts, "swept": list(sweep.swept), "queue": place})
-    return rows
+    except UserError as error:  # its file is damaged, or its queue does not answer: the others do not care
+        unknown = dict.fromkeys(("trials", *_STATES))
+        return {"sweep": name, **unknown, "swept": [], "queue": None, "problem": str(error)}
+    counts: dict[str, int] = {state: now.count(state) for state in _STATES}
+    return {"sweep": name, "trials": len(now.cells), **counts, "swept": list(sweep.swept), "queue": place}
 
 
 def details(run_id: str, store: RunStore | None = None) -> dict[str, dict[str, Any]]:
@@ -54,7 +60,7 @@ def details(run_id: str, store: RunStore | None = None) -> dict[str, dict[str, A
     probes = {f"{probe} on {images}": result for images, probe, result in run.probe_results()}
     return {
         "run": {"id": run.id, "folder": str(run.path), **run.state.model_dump()},
-        "config": read_json(run.config_file),
+        "config": unless_damaged(lambda: run.config.model_dump(mode="json"), {}),
         "last epoch": run.summary.get("last", {}),
         "provenance": run.provenance,
         "probes": probes,

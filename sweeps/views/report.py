@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 from jinja2 import Environment
 from PIL import Image
 
+from sweeps.runs.files import reading, unless_damaged
+from sweeps.runs.folders import PROBE_AGAIN
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, header, rows_of
-from sweeps.views.report_data import collect
+from sweeps.views.report_data import collect, described
 from sweeps.views.report_words import found, missing
 
 ROOM = 5_000_000  # bytes of figures that the page takes; of further runs it names the folder
@@ -89,12 +91,13 @@ def _as_script(data: dict[str, Any]) -> str:
 
 def figures(comparison: Comparison, room: int = ROOM) -> Iterator[Part]:
     """The probes' own figures, smaller: of all runs together first, then run by run, while there is room."""
-    runs = [run for group in comparison.groups for run in group.runs]
+    runs = described(comparison)
     sources = [("all runs", comparison.sweep.folder.probe_pictures())]
     for title, pictures in sources + [(_title(run), run.probe_pictures()) for run in runs]:
         if not pictures:
             continue
-        copies = [_copy(path) for path in pictures] if room > 0 else []
+        tried = [unless_damaged(partial(_copy, path), None) for path in pictures] if room > 0 else []
+        copies = [copy for copy in tried if copy is not None]
         room -= sum(len(copy.source) for copy in copies)
         yield Part(title, len(pictures), pictures[0].parents[2], copies if room > 0 else [])
 
@@ -106,7 +109,7 @@ def _title(run: Run) -> str:
 
 def _copy(path: Path) -> Copy:
     """A figure as a small WebP."""
-    with Image.open(path) as picture:
+    with reading(path, PROBE_AGAIN), Image.open(path) as picture:
         small = picture.convert("RGB")
     small.thumbnail((_WIDTH, 4 * _WIDTH))
     buffer = io.BytesIO()

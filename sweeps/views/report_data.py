@@ -4,9 +4,9 @@ Axes: N images, M experts of all runs, H height, W width.
 """
 
 import base64
-import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from callbacks.files import View
 from callbacks.keys import Keys, importance, load
 from moe.data.store import ImageStore
 from moe.errors import UserError
+from sweeps.runs.files import read_table, reading, unless_damaged
+from sweeps.runs.folders import PROBE_AGAIN
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, Group
 
@@ -39,14 +41,14 @@ def collect(comparison: Comparison) -> dict[str, Any]:
         chance level), ``routing`` (by epoch, a run), ``experts`` (one a card), ``maps`` (experts in the
         plane by similarity, one for each image set), ``thumbnails`` (image -> data URI).
     """
-    runs = [run for group in comparison.groups for run in group.runs]
+    runs = described(comparison)
     gallery = Gallery()
     experts = [card for run in runs for card in cards(run, gallery)]
     return {
         "name": comparison.sweep.name,
         "parameters": comparison.parameters,
         "notes": comparison.notes,
-        "cells": [_cell(group) for group in comparison.groups],
+        "cells": [_cell(group, runs) for group in comparison.groups],
         "columns": comparison.columns,
         "rows": [[_number(group, column) for column in comparison.columns] for group in comparison.groups],
         "runs": [_run(run) for run in runs],
@@ -60,12 +62,29 @@ def collect(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def table(file: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file; none where there is no file."""
-    if not file.exists():
-        return []
-    with file.open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
+def described(comparison: Comparison) -> list[Run]:
+    """The runs of a comparison whose configuration can be read; damaged ones are named."""
+    runs = [run for group in comparison.groups for run in group.runs]
+    return [run for run in runs if unless_damaged(partial(getattr, run, "config"), None) is not None]
+
+
+def table(file: Path, *columns: str) -> list[dict[str, str]]:
+    """Rows of a CSV file; none where there is no file, or (which is said) it is damaged.
+
+    Args:
+        file: the table.
+        columns: that it must have.
+    """
+    return unless_damaged(partial(_table, file, columns), [])
+
+
+def _table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    rows = read_table(file, PROBE_AGAIN)
+    with reading(file, PROBE_AGAIN):
+        for row in rows[:1]:
+            if missing := sorted(set(columns) - row.keys()):
+                raise ValueError(f"it has no column {missing[0]}")
+    return rows
 
 
 def rounded(value: Any) -> float | None:
@@ -77,12 +96,12 @@ def rounded(value: Any) -> float | None:
     return float(f"{number:.5g}") if np.isfinite(number) else None
 
 
-def _cell(group: Group) -> dict[str, Any]:
+def _cell(group: Group, shown: Sequence[Run]) -> dict[str, Any]:
     return {
         "label": group.label,
         "values": group.values,
         "planned": group.planned,
-        "runs": [run.id for run in group.runs],
+        "runs": [run.id for run in group.runs if any(run.id == one.id for one in shown)],
     }
 
 
@@ -114,18 +133,18 @@ def routing(run: Run) -> dict[str, Any] | None:
     kept = [
         there[place] for place in np.unique(np.linspace(0, len(there) - 1, min(EPOCHS, len(there))).round()).astype(int)
     ]
-    heat = [_matrix(files.table(View.HEATMAP, epoch)) for epoch in kept]
-    together = [_matrix(files.table(View.COACTIVATION, epoch)) for epoch in kept]
+    tables = [[_matrix(files.table(view, epoch)) for view in (View.HEATMAP, View.COACTIVATION)] for epoch in kept]
+    whole = [(epoch, heat, pairs) for epoch, (heat, pairs) in zip(kept, tables, strict=True) if heat[0] and pairs[0]]
     return {
-        "epochs": kept,
-        "classes": heat[0][0],
-        "heatmap": [values for _, values in heat],
-        "coactivation": [values for _, values in together],
-    }
+        "epochs": [epoch for epoch, _, _ in whole],
+        "classes": whole[0][1][0],
+        "heatmap": [values for _, (_, values), _ in whole],
+        "coactivation": [values for _, _, (_, values) in whole],
+    } if whole else None  # fmt: skip
 
 
 def _matrix(file: Path) -> tuple[list[str], list[list[float | None]]]:
-    """Names of the rows, and the numbers beside them, to three decimals."""
+    """Names of the rows, and the numbers beside them, to three decimals; nothing of a damaged table."""
     rows = [list(row.values()) for row in table(file)]
     names = [row[0] for row in rows]
     return names, [[None if (x := rounded(cell)) is None else round(x, 3) for cell in row[1:]] for row in rows]
@@ -178,10 +197,10 @@ def cards(run: Run, gallery: Gallery) -> Iterator[dict[str, Any]]:
     """One card for each expert and image set that the run was probed with."""
     sets = list(dict.fromkeys(images for images, _, _ in run.probe_results()))
     for images in sets:
-        tuned = table(run.probe(images, "tuning") / "tuning.csv")
-        shown = table(run.probe(images, "exciting") / "exciting.csv")
+        tuned = table(run.probe(images, "tuning") / "tuning.csv", "target", "expert")
+        shown = table(run.probe(images, "exciting") / "exciting.csv", "expert", "rank", "score", "images", "image")
         alive = table(run.probe(images, "animacy") / "animacy.csv")
-        sent = table(run.probe(images, "routing") / "routing.csv")
+        sent = table(run.probe(images, "routing") / "routing.csv", "class")
         for expert in range(run.config.model.experts):
             yield {
                 "run": run.id,
@@ -201,7 +220,7 @@ def _numbers(row: Mapping[str, str]) -> dict[str, Any]:
 def _tuned(row: Mapping[str, str]) -> dict[str, Any]:
     """r2 and p of one target, and the dimensions that drive it most."""
     dimensions = [
-        [row[f"dimension_{place}"], rounded(row[f"weight_{place}"])]
+        [row[f"dimension_{place}"], rounded(row.get(f"weight_{place}"))]
         for place in range(1, _DIMENSIONS + 1)
         if row.get(f"dimension_{place}")
     ]
@@ -216,7 +235,7 @@ def _routed(rows: Sequence[Mapping[str, str]], expert: int) -> list[tuple[str, f
 
 def _exciting(rows: Sequence[Mapping[str, str]], expert: int, gallery: Gallery) -> dict[str, list[str]]:
     """Pictures of the images with the highest readout norm and gate logit."""
-    mine = [row for row in rows if row["expert"] == str(expert) and int(row["rank"]) <= PICTURES]
+    mine = [row for row in rows if row["expert"] == str(expert) and (rounded(row["rank"]) or np.inf) <= PICTURES]
     sets: dict[str, list[str]] = {}
     for row in mine:
         sets.setdefault(row["score"], []).extend(gallery.show(row["images"], [row["image"]]))
@@ -228,16 +247,31 @@ def maps(comparison: Comparison) -> list[dict[str, Any]]:
     found = []
     for images, probe, result in comparison.sweep.folder.probe_results():
         if probe == "similarity":
-            folder = comparison.sweep.folder.probe(images, probe)
-            members = [_numbers(row) for row in table(folder / "members.csv")]
-            similarity_MM = np.array([list(row.values())[1:] for row in table(folder / "similarity.csv")], dtype=float)
-            xy_M2 = plane(similarity_MM)
-            points = [
-                {"run": str(row["run"]), "expert": row["expert"], "cluster": row["cluster"], "x": x, "y": y}
-                for row, (x, y) in zip(table(folder / "members.csv"), xy_M2.round(4).tolist(), strict=True)
-            ]
-            found.append({"images": images, "points": points, "clusters": result.get("clusters"), "of": len(members)})
+            points = unless_damaged(partial(_points, comparison.sweep.folder.probe(images, probe)), None)
+            if points is not None:
+                found.append(
+                    {"images": images, "points": points, "clusters": result.get("clusters"), "of": len(points)}
+                )
     return found
+
+
+def _points(folder: Path) -> list[dict[str, Any]]:
+    """Every expert's place in the plane.
+
+    Raises:
+        DamagedFileError: the tables of the similarity probe do not say.
+    """
+    members, file = read_table(folder / "members.csv", PROBE_AGAIN), folder / "similarity.csv"
+    with reading(file, PROBE_AGAIN):
+        similarity_MM = np.array([list(row.values())[1:] for row in read_table(file)], dtype=float)
+        if similarity_MM.shape != (len(members), len(members)):
+            raise ValueError(f"it is no table of {len(members)} experts")
+        xy_M2 = plane(similarity_MM)
+    with reading(folder / "members.csv", PROBE_AGAIN):
+        return [
+            {"run": str(row["run"]), "expert": row["expert"], "cluster": row["cluster"], "x": x, "y": y}
+            for row, (x, y) in zip(members, xy_M2.round(4).tolist(), strict=True)
+        ]
 
 
 def plane(similarity_MM: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,137 @@
+"""One damaged file hides nothing else: every file of a small home in turn, in every way in which files are lost."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import cycle, islice
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import app
+from moe.errors import UserError
+from sweeps.queue.opening import open_queue
+from tests.sweeps.views.made import made_sweep
+
+DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
+    "emptied": lambda _content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "a bit flipped": lambda content: flipped(content, 3),
+    "another bit flipped": lambda content: flipped(content, 7),
+    "null": lambda _content: b"null\n",
+    "a list": lambda _content: b"[]\n",
+    "an object": lambda _content: b"{}\n",
+    "no text": lambda _content: b"\xff\xfe\x00\x01",
+    "a folder": None,
+}
+COMMANDS = {
+    "runs list": ["runs", "list", "--json"],
+    "sweep ls": ["sweep", "ls", "--json"],
+    "status": ["sweep", "status", "made", "--json"],
+    "compare": ["compare", "made", "--json"],
+    "plan": ["sweep", "launch", "made.yaml", "--dry-run", "--json"],
+    "sync": ["runs", "sync", "--dry-run", "--json"],
+    "report": ["report", "made", "--html", "page.html"],
+    "probe": ["probe", "--sweep", "made", "--json"],
+}
+QUICK = 6  # of the commands, in the suite
+
+
+def flipped(content: bytes, seed: int) -> bytes:
+    """The content with one bit changed."""
+    place, changed = random.Random(seed).randrange(8 * max(1, len(content))), bytearray(content)
+    if content:
+        changed[place // 8] ^= 1 << place % 8
+    return bytes(changed)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch) -> Iterator[tuple[Path, Path]]:
+    """A home with two probed runs of a sweep, and a whole copy of it."""
+    monkeypatch.chdir(tmp_path)
+    sweep = made_sweep(tmp_path, seeds=1)
+    with closing(open_queue(sweep)) as queue:
+        queue.update(sweep.store.finished_ids(), failed=False)
+    whole = tmp_path / "whole"
+    shutil.copytree(sweep.root, whole)
+    return sweep.root, whole
+
+
+def files(whole: Path) -> list[Path]:
+    """The files of a home, by name; locks and the queue's database apart."""
+    found = (file.relative_to(whole) for file in whole.rglob("*") if file.is_file())
+    return sorted(file for file in found if file.suffix != ".lock" and "studies.db" not in file.name)
+
+
+def damage(root: Path, whole: Path, file: Path, change: Callable[[bytes], bytes] | None) -> None:
+    shutil.rmtree(root)
+    shutil.copytree(whole, root)
+    if change is None:
+        (root / file).unlink()
+        (root / file).mkdir()
+    else:
+        (root / file).write_bytes(change((whole / file).read_bytes()))
+
+
+def ask(command: list[str]) -> tuple[int, str, str]:
+    """Exit code, standard output and error; what is neither done nor a sentence with code 1 or 2 fails."""
+    said = CliRunner().invoke(app, command)
+    assert said.exception is None or isinstance(said.exception, UserError | SystemExit), repr(said.exception)
+    code = 2 if isinstance(said.exception, UserError) else said.exit_code
+    assert code in (0, 1, 2)
+    return code, said.stdout, said.stderr + str(said.exception or "")
+
+
+def shown(name: str, printed: str) -> set[str]:
+    """The runs or sweeps that a listing shows."""
+    found = json.loads(printed)
+    return {row["id"] for row in found["runs"]} if name == "runs list" else {row["sweep"] for row in found["sweeps"]}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_the_rest_is_shown(small, kind):
+    root, whole = small
+    runs = {file.parts[0] for file in files(whole) if file.name == "config.json"}
+    commands = cycle(islice(COMMANDS.items(), QUICK))
+    for file in files(whole):
+        damage(root, whole, file, DAMAGES[kind])
+        for name, command in islice(commands, 5):  # another one is left out each time
+            code, printed, _ = ask(command)
+            if name in ("runs list", "sweep ls"):
+                assert code == 0
+                assert shown(name, printed) == (runs if name == "runs list" else {"made"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_the_rest_is_reported_and_probed(small, kind):
+    root, whole = small
+    for file in files(whole):
+        for command in islice(COMMANDS.values(), QUICK, None):
+            damage(root, whole, file, DAMAGES[kind])
+            ask(command)
+
+
+NAMED = ["state.json", "config.json", "summary.json", "history.jsonl", "result.json", "sweep.json"]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_file_is_named_once_with_what_mends_it(small, name):
+    root, whole = small
+    file = next(file for file in files(whole) if file.name == name)
+    damage(root, whole, file, lambda _content: b"{")
+    words = [ask(command)[2] for command in (COMMANDS["runs list"], COMMANDS["status"], COMMANDS["report"])]
+    assert sum(text.count(f"{root / file} is damaged: ") for text in words) == 1
+    assert any(word in text for text in words for word in ("again", "anew", "resume"))
+
+
+def test_a_run_whose_state_is_damaged_counts_as_waiting(small):
+    root, whole = small
+    file = next(file for file in files(whole) if file.name == "state.json")
+    damage(root, whole, file, lambda _content: b"")
+    states = {row["id"]: row["state"] for row in json.loads(ask(COMMANDS["runs list"])[1])["runs"]}
+    assert states.pop(file.parts[0]) == "waiting"
+    assert set(states.values()) == {"finished"}
