@@ -20,6 +20,7 @@ from moe.data.draw import Draws
 from moe.data.loading import Batch
 from moe.distributed import all_sum, world
 from moe.experts import leave_idle_alone
+from moe.gates.told import Known, of_images, of_views
 from moe.hardware import adam_options, has_scaler
 from moe.keys import Keys, train, val
 from moe.model import build_model, drawn_from
@@ -96,7 +97,11 @@ class MoEModule(L.LightningModule):
             {val(name): value for name, value in values.items()},
             on_step=False, on_epoch=True, batch_size=len(batch.images), sync_dist=self._several,
         )  # fmt: skip
-        clean = self.model.route(self._normalised(as_float(batch.images)))
+        told = of_images(
+            self.model.gate.told, Known(batch.places, batch.labels), seed=self.config.seed,
+            experts=self.config.model.experts, device=batch.images.device,
+        )  # fmt: skip
+        clean = self.model.route(self._normalised(as_float(batch.images)), told)
         return {"loss": values["loss"], "routing": RoutingRecord(record.view_a, record.view_b, clean, batch.labels)}
 
     def _two_view_step(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], RoutingRecord]:
@@ -105,7 +110,9 @@ class MoEModule(L.LightningModule):
         drawn, noise = draws(batch.places, size=batch.images.shape[-1], epoch=epoch, device=batch.images.device)
         config = self.config
         views = two_views(config.augment, batch.images, batch.places, seed=config.seed, epoch=epoch, drawn=drawn)
-        z, routing, loads = self.model.embed(self._normalised(torch.cat(views)), noise if self.training else None)
+        known = Known(batch.places, batch.labels)
+        told = of_views(self.model.gate.told, known, noise, seed=config.seed, training=self.training)
+        z, routing, loads = self.model.embed(self._normalised(torch.cat(views)), told)
         z_a, z_b = z.chunk(2)
         objective, metrics = self.objective(z_a, z_b, batch.labels)
         penalties = {of.config.metric: of.loss(routing) for of in self._balancing}
