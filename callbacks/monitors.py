@@ -168,7 +168,7 @@ class FewestViews(L.Callback):
         return {"fewest": self._fewest_E}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them up."""
+        """Go on from a checkpoint's counts."""
         self._fewest_E = list(state_dict["fewest"])
 
 

@@ -239,17 +239,17 @@ class _PerTrial(BaseSampler):
         self.inner.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """As TPE does."""
+        """The parameters that this trial's TPE models together."""
         return self.inner.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """As TPE does."""
+        """Positions that this trial's TPE suggests for parameters modelled together."""
         return self.inner.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """As TPE does."""
+        """A position that this trial's TPE suggests for a parameter by itself."""
         return self.inner.sample_independent(study, trial, param_name, param_distribution)

@@ -18,7 +18,7 @@ class Axis(Protocol):
 
     @property
     def distribution(self) -> BaseDistribution:
-        """Optuna's."""
+        """The distribution from which Optuna suggests positions on this axis."""
         ...
 
     def value(self, position: Any) -> Any:
@@ -26,7 +26,7 @@ class Axis(Protocol):
         ...
 
     def position(self, value: Any) -> Any:
-        """Where a value lies.
+        """The position at which a value lies on the axis.
 
         Raises:
             ValueError: it is none of the parameter's.
@@ -42,15 +42,15 @@ class ListAxis:
 
     @property
     def distribution(self) -> CategoricalDistribution:
-        """Optuna's."""
+        """The distribution from which Optuna suggests positions on this axis."""
         return CategoricalDistribution([v if isinstance(v, _PLAIN) else as_yaml(v) for v in self.parameter.choices])
 
     def value(self, position: Any) -> Any:
-        """The value itself."""
+        """The listed value that stands behind a choice."""
         return self.parameter.choices[self.distribution.choices.index(position)]
 
     def position(self, value: Any) -> Any:
-        """Its choice."""
+        """The choice that stands for a listed value."""
         return self.distribution.choices[self.parameter.choices.index(value)]
 
 
@@ -65,7 +65,7 @@ class RangeAxis:
 
     @property
     def distribution(self) -> FloatDistribution | IntDistribution:
-        """Optuna's."""
+        """The distribution from which Optuna suggests positions on this axis."""
         parameter, (low, high) = self.parameter, self.parameter.support
         kind = parameter.kind
         if kind.whole:
@@ -80,7 +80,7 @@ class RangeAxis:
         return self.parameter.on_grid(position)
 
     def position(self, value: Any) -> Any:
-        """The value itself."""
+        """The nearest number that Optuna may suggest."""
         distribution = self.distribution
         return min(max(self.parameter.on_grid(value), distribution.low), distribution.high)
 
@@ -97,7 +97,7 @@ class QuantileAxis:
 
     @property
     def distribution(self) -> FloatDistribution:
-        """Optuna's."""
+        """The distribution from which Optuna suggests positions on this axis."""
         return FloatDistribution(TAIL, 1 - TAIL)
 
     def value(self, position: Any) -> Any:

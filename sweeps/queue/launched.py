@@ -123,7 +123,7 @@ class LaunchedSweep:
 
     @property
     def file(self) -> Sweep:
-        """Its file again."""
+        """The sweep's file, read and checked anew from the stored text."""
         return restore(self.name, self.raw, self.digest)
 
     @property

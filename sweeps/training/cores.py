@@ -42,11 +42,11 @@ class LeaveCores(L.Callback):
         )
 
     def on_train_batch_start(self, *_args: Any, **_kwargs: Any) -> None:
-        """Look around."""
+        """Look once a second how many cores other processes keep busy."""
         self._spare.look()
 
     def on_validation_batch_start(self, *_args: Any, **_kwargs: Any) -> None:
-        """Look around."""
+        """Look once a second how many cores other processes keep busy."""
         self._spare.look()
 
     def on_train_batch_end(self, *_args: Any, **_kwargs: Any) -> None:
@@ -62,5 +62,5 @@ class LeaveCores(L.Callback):
         return {"steps": self.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them up."""
+        """Go on counting from a checkpoint's steps."""
         self.steps = dict(state_dict["steps"])

@@ -43,12 +43,12 @@ class HistoryLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Lightning wants one."""
+        """The logger's name, which Lightning asks for."""
         return "history"
 
     @property
     def version(self) -> str:
-        """Lightning wants one."""
+        """No version: a run has one history. Lightning asks for it."""
         return ""
 
     @rank_zero_only

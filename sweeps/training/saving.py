@@ -70,11 +70,11 @@ class Saving(Checkpoint):
         self._unconfirmed: tuple[Path, int] | None = None
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen to signals."""
+        """Take the signals back: Lightning's own handlers would raise between a step and its checkpoint."""
         self.stop.install()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen to signals."""
+        """Take the signals back: Lightning's own handlers would raise between a step and its checkpoint."""
         self.stop.install()
         self._saved = time.monotonic()
 
