@@ -76,7 +76,7 @@ def main() -> None:
     ratios = [pair[1][0] / pair[0][0] for pair in pairs]
     print(f"ratio: {statistics.median(ratios):.1f} (pairs {min(ratios):.1f} to {max(ratios):.1f})")
     difference = torch.stack([a[1].mean() - b[1].mean() for a, b in pairs]).mean().abs().item()
-    if difference > 0.01:  # noqa: PLR2004 - a hundredth of the scale; the views are random
+    if difference > 0.01:
         raise SystemExit(f"the two pipelines disagree: mean pixel differs by {difference:.3f}")
     print(f"agreement: mean pixel differs by {difference:.4f} of 1; {torch.get_num_threads()} threads")
 

@@ -85,7 +85,7 @@ def ratings() -> tuple[np.ndarray, str]:
     if path.is_file():
         return np.maximum(np.loadtxt(path), 0.0), "real ratings"
     rng = np.random.default_rng(0)
-    return rng.exponential(size=(1854, 66)) * (rng.random((1854, 66)) < 0.4), "random ratings"  # noqa: PLR2004
+    return rng.exponential(size=(1854, 66)) * (rng.random((1854, 66)) < 0.4), "random ratings"
 
 
 def standardised(A_nk: np.ndarray) -> np.ndarray:
@@ -99,7 +99,7 @@ def tuning_rows(size: dict[str, Any]) -> None:
     X_np = standardised(X_np)
     rng = np.random.default_rng(1)
     targets, few = size["targets"], size["literal targets"]
-    weights_tp = rng.exponential(size=(targets, 66)) * (rng.random((targets, 66)) < 0.15)  # noqa: PLR2004
+    weights_tp = rng.exponential(size=(targets, 66)) * (rng.random((targets, 66)) < 0.15)
     Y_nt = standardised(X_np @ weights_tp.T) + rng.uniform(0.5, 2.0, size=targets) * rng.normal(size=(1854, targets))
     Y_nt = standardised(Y_nt)
     row = Row(f"tuning, {targets} targets, {source}", "60, aim 200", 1e-8, f"reference: {few} of {targets} targets")

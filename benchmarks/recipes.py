@@ -111,7 +111,7 @@ class Literal(Ours):
         super().__init__(*args, **kwargs)
         self.to(memory_format=torch.contiguous_format)
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:  # type: ignore[override]  # noqa: ARG002
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:  # type: ignore[override]
         """Loss of two views."""
         loss = self.loss_of_views(*batch)
         self.log("train/loss", loss)

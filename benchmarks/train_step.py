@@ -91,7 +91,7 @@ def check_agreement(config: RunConfig, pixels: Pixels, recipes: list[str], devic
         with torch.no_grad():
             losses[name] = float(module.loss_of_views(a, b))
     worst = max(abs(loss - losses["ours"]) for loss in losses.values())
-    if worst > 1e-4:  # noqa: PLR2004
+    if worst > 1e-4:
         raise SystemExit(f"the recipes disagree about the loss of the same views: {losses}")
     return losses
 

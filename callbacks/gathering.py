@@ -43,21 +43,21 @@ class RoutingMonitor(L.Callback):
         """Compute and log; `record` covers all images of the epoch, in every process."""
         raise NotImplementedError
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:  # noqa: ARG002
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Note the device on which records of all steps are joined."""
         self._device = trainer.strategy.root_device
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start afresh. Not called when a run resumes within an epoch."""
         self._records["train"] = []
 
     def on_train_batch_end(
         self,
-        trainer: L.Trainer,  # noqa: ARG002
-        pl_module: L.LightningModule,  # noqa: ARG002
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
         outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Keep the step's record."""
         self._keep("train", outputs)
@@ -66,18 +66,18 @@ class RoutingMonitor(L.Callback):
         """Observe the training epoch."""
         self._hand_over("train", trainer, pl_module)
 
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start afresh."""
         self._records["val"] = []
 
     def on_validation_batch_end(
         self,
-        trainer: L.Trainer,  # noqa: ARG002
-        pl_module: L.LightningModule,  # noqa: ARG002
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
         outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keep the step's record."""
         self._keep("val", outputs)

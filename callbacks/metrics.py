@@ -43,7 +43,7 @@ def load_balance(gates_BE: ArrayLike) -> LoadBalance:
         ValueError: not a matrix, or no gate is above zero.
     """
     gates = np.asarray(gates_BE, dtype=np.float64)
-    if gates.ndim != 2 or not gates.sum() > 0:  # noqa: PLR2004
+    if gates.ndim != 2 or not gates.sum() > 0:
         raise ValueError(f"gates must be a matrix (B, E) with some gate above zero, not {gates.shape}")
     return _balance(gates.sum(axis=0), (gates > 0).sum(axis=0))
 
@@ -103,7 +103,7 @@ def gate_entropy(logits_BE: ArrayLike) -> float:
         ValueError: not a matrix, or there is no image.
     """
     logits = np.asarray(logits_BE, dtype=np.float64)
-    if logits.ndim != 2 or not logits.size:  # noqa: PLR2004
+    if logits.ndim != 2 or not logits.size:
         raise ValueError(f"logits must be a matrix (B, E) with B > 0, not {logits.shape}")
     experts = logits.shape[1]
     if experts == 1:
@@ -117,7 +117,7 @@ def gate_entropy(logits_BE: ArrayLike) -> float:
 
 def _chosen(indices_BK: ArrayLike, experts: int | None = None) -> NDArray[np.int64]:
     indices = np.asarray(indices_BK)
-    if indices.ndim != 2:  # noqa: PLR2004
+    if indices.ndim != 2:
         raise ValueError(f"chosen experts must be a matrix (B, K), not {indices.shape}")
     limit = np.inf if experts is None else experts
     if indices.size and not (indices.min() >= 0 and indices.max() < limit):
@@ -318,7 +318,7 @@ def class_information(indices_BK: ArrayLike, labels_B: ArrayLike, classes: int, 
         ValueError: numbers of images differ, a label is not below C or an expert not below E.
     """
     counts, _ = _counts(indices_BK, labels_B, classes, experts)
-    if (counts.sum(axis=1) > 0).sum() < 2:  # noqa: PLR2004
+    if (counts.sum(axis=1) > 0).sum() < 2:
         return float("nan")
     joint = counts / counts.sum()
     p_class, p_expert = joint.sum(axis=1, keepdims=True), joint.sum(axis=0, keepdims=True)

@@ -139,17 +139,17 @@ class FewestViews(L.Callback):
     def __init__(self) -> None:
         self._fewest_E: list[int] = []
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start afresh. Not called when a run resumes within an epoch."""
         self._fewest_E = []
 
     def on_train_batch_end(
         self,
-        trainer: L.Trainer,  # noqa: ARG002
-        pl_module: L.LightningModule,  # noqa: ARG002
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
         outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Keep the smaller counts; they are on the host already."""
         record = outputs.get("routing") if isinstance(outputs, Mapping) else None
@@ -223,7 +223,7 @@ class Coactivation(RoutingMonitor):
         super().__init__()
         self.folder = RoutingFolder(folder)
 
-    def observe(self, record: RoutingRecord, stage: Stage, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002
+    def observe(self, record: RoutingRecord, stage: Stage, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write and show the matrix of this epoch."""
         if not trainer.is_global_zero:
             return
@@ -279,7 +279,7 @@ class RoutingHeatmap(RoutingMonitor):
         self.folder = RoutingFolder(folder)
         self.classes = list(classes)
 
-    def observe(self, record: RoutingRecord, stage: Stage, trainer: L.Trainer, module: L.LightningModule) -> None:  # noqa: ARG002
+    def observe(self, record: RoutingRecord, stage: Stage, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write and log the routing of this epoch's classes."""
         if record.clean is None or record.labels_B is None or not self.classes:
             return

@@ -43,7 +43,7 @@ class BatchNorm(_BatchNorm):
             return self._jointly(at_least_float32(input)).to(input.dtype)
 
     def _jointly(self, x: Tensor) -> Tensor:
-        axes, shape = ([0], (1, -1)) if x.dim() == 2 else ([0, 2, 3], (1, -1, 1, 1))  # noqa: PLR2004
+        axes, shape = ([0], (1, -1)) if x.dim() == 2 else ([0, 2, 3], (1, -1, 1, 1))
         values = x.new_tensor([x.numel() // x.shape[1]])
         sums = all_sum(torch.cat([x.sum(axes), values]))
         count = sums[-1]

@@ -20,6 +20,7 @@ from moe.data.draw import Draws
 from moe.data.loading import Batch
 from moe.distributed import all_sum, world
 from moe.experts import leave_idle_alone
+from moe.gates.told import Known, of_images, of_views
 from moe.hardware import adam_options, has_scaler
 from moe.keys import Keys, train, val
 from moe.model import build_model, drawn_from
@@ -70,11 +71,11 @@ class MoEModule(L.LightningModule):
         self._steps: list[Tensor] = []
         self._views_E: Sequence[int] | None = None
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:  # noqa: ARG002
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Images and labels go to the device; places stay, since views are drawn from them on the CPU."""
         return Batch(to_device(batch.images, device), to_device(batch.labels, device), batch.places)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed torch from the step: layers that draw their own numbers leave no state to save for a resume."""
         torch.manual_seed(key(self.config.seed, self.global_step, Stream.STEP, world()[0]) % 2**63)
 
@@ -89,14 +90,18 @@ class MoEModule(L.LightningModule):
         self._steps.append(torch.stack([value.detach().float() for value in values.values()]))
         return {"loss": values["loss"], "routing": record}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss on two views, and the routing of the images as they are."""
         values, record = self._two_view_step(batch, VALIDATION)
         self.log_dict(
             {val(name): value for name, value in values.items()},
             on_step=False, on_epoch=True, batch_size=len(batch.images), sync_dist=self._several,
         )  # fmt: skip
-        clean = self.model.route(self._normalised(as_float(batch.images)))
+        told = of_images(
+            self.model.gate.told, Known(batch.places, batch.labels), seed=self.config.seed,
+            experts=self.config.model.experts, device=batch.images.device,
+        )  # fmt: skip
+        clean = self.model.route(self._normalised(as_float(batch.images)), told)
         return {"loss": values["loss"], "routing": RoutingRecord(record.view_a, record.view_b, clean, batch.labels)}
 
     def _two_view_step(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], RoutingRecord]:
@@ -105,7 +110,9 @@ class MoEModule(L.LightningModule):
         drawn, noise = draws(batch.places, size=batch.images.shape[-1], epoch=epoch, device=batch.images.device)
         config = self.config
         views = two_views(config.augment, batch.images, batch.places, seed=config.seed, epoch=epoch, drawn=drawn)
-        z, routing, loads = self.model.embed(self._normalised(torch.cat(views)), noise if self.training else None)
+        known = Known(batch.places, batch.labels)
+        told = of_views(self.model.gate.told, known, noise, seed=config.seed, training=self.training)
+        z, routing, loads = self.model.embed(self._normalised(torch.cat(views)), told)
         z_a, z_b = z.chunk(2)
         objective, metrics = self.objective(z_a, z_b, batch.labels)
         penalties = {of.config.metric: of.loss(routing) for of in self._balancing}
@@ -127,7 +134,7 @@ class MoEModule(L.LightningModule):
     def _several(self) -> bool:
         return self.trainer.world_size > 1
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the epoch's means with its last batch."""
         if not self._ends_epoch(batch_idx):
             return

@@ -54,7 +54,8 @@ class MoE(nn.Module):
 
         Args:
             x_BCHW: the images.
-            noise_BE: the gate's noise while training, standard normal; None: from torch's generator.
+            noise_BE: the gate's noise while training, standard normal; None: from torch's generator. For a control
+                gate what it is told instead, see `moe.gates.told`.
         """
         h = self.shared(x_BCHW)
         routing = self.gate(h, noise_BE)
@@ -67,19 +68,27 @@ class MoE(nn.Module):
         """Embedding z (B, D) float32 of normalised images (B, 3, H, W), Equation 1."""
         return self.embed(x_BCHW).z
 
-    def route(self, x_BCHW: Tensor) -> Routing:
-        """Logits (B, E), chosen experts (B, K) and weights (B, K), without running any expert."""
-        routing: Routing = self.gate(self.shared(x_BCHW))
+    def route(self, x_BCHW: Tensor, told: Tensor | None = None) -> Routing:
+        """Logits (B, E), chosen experts (B, K) and weights (B, K), without running any expert.
+
+        Args:
+            x_BCHW: the images.
+            told: what `moe.gates.told.of_images` gives for them; None for gates that look at the image.
+        """
+        routing: Routing = self.gate(self.shared(x_BCHW), told)
         return routing
 
     def all_readouts(self, x_BCHW: Tensor) -> Tensor:
         """(E, B, D) float32: every image forced through every expert, the router bypassed (Section 4)."""
-        return self.route_and_readouts(x_BCHW)[1]
+        return self._readouts(self.shared(x_BCHW))
 
-    def route_and_readouts(self, x_BCHW: Tensor) -> tuple[Routing, Tensor]:
+    def route_and_readouts(self, x_BCHW: Tensor, told: Tensor | None = None) -> tuple[Routing, Tensor]:
         """`route` and `all_readouts` of the same images; the shared blocks run once."""
         h = self.shared(x_BCHW)
-        return self.gate(h), torch.stack([expert(h).float() for expert in self.experts])
+        return self.gate(h, told), self._readouts(h)
+
+    def _readouts(self, h_BCHW: Tensor) -> Tensor:
+        return torch.stack([expert(h_BCHW).float() for expert in self.experts])
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ class Stream(IntEnum):
     WEIGHTS = 3
     NOISE = 4
     STEP = 5
+    ROUTE = 6
 
 
 _MASK = (1 << 64) - 1

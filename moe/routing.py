@@ -17,7 +17,7 @@ class Routing(NamedTuple):
     Attributes:
         logits: (B, E) float32, the deterministic logits l_g of Equation 3, without noise.
         indices: (B, K) int64, the chosen experts, largest gate first.
-        weights: (B, K) float32, softmax over the chosen ones; each row sums to 1.
+        weights: (B, K) float32, how much the chosen ones count; each row sums to 1.
         noisy: (B, E) float32, the scores H of Equation 3, with noise, whose k largest were chosen; None without noise.
         scale: (B, E) float32, standard deviation of that noise; None without noise.
     """

@@ -20,6 +20,7 @@ from moe.data.readers import no_progress
 from moe.errors import UserError
 from moe.gates.base import Gate, keep_top_k
 from moe.gates.options import GateConfig
+from moe.gates.told import Told
 from moe.objectives.base import Objective
 from moe.objectives.options import LossConfig
 from moe.routing import Routing
@@ -71,6 +72,15 @@ class GateContract(OptionsContract):
         """Latents of so many images."""
         return _drawn(count, _CHANNELS, _SIDE, _SIDE, seed=seed)
 
+    def told(self, count: int = _IMAGES) -> Tensor | None:
+        """What the gate is told of so many images; None for one that looks at them and may draw its own noise."""
+        told = self.gate().told
+        if told is Told.NOISE:
+            return None
+        if told is Told.CLASS:
+            return (torch.arange(count) % _CLASSES).unsqueeze(1)
+        return _drawn(count, _EXPERTS, seed=2)
+
     def test_it_is_a_gate(self) -> None:
         """A subclass of `Gate`."""
         assert isinstance(self.gate(), Gate)
@@ -79,7 +89,7 @@ class GateContract(OptionsContract):
         """K experts an image, all different, the largest first; weights that sum to 1."""
         for training in (True, False):
             for top_k in range(1, _EXPERTS + 1):
-                routing = self.gate(top_k).train(training)(self.latents())
+                routing = self.gate(top_k).train(training)(self.latents(), self.told())
                 slots = routing.indices.shape[1]
                 assert routing.logits.shape == (_IMAGES, _EXPERTS)
                 assert routing.indices.shape == routing.weights.shape == (_IMAGES, slots)
@@ -91,21 +101,22 @@ class GateContract(OptionsContract):
     def test_decisions_are_float32_under_autocast(self) -> None:
         """Bfloat16 has too few digits to tell two experts apart."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            routing = self.gate()(self.latents())
+            routing = self.gate()(self.latents(), self.told())
         assert routing.logits.dtype == routing.weights.dtype == torch.float32
 
     def test_an_image_is_routed_alike_in_any_company(self) -> None:
         """In evaluation: a probe's batches are not those of training."""
-        gate, latents = self.gate().eval(), self.latents()
-        together = gate(latents)
+        gate, latents, told = self.gate().eval(), self.latents(), self.told()
+        together = gate(latents, told)
         for row in range(_IMAGES):
-            alone = gate(latents[row : row + 1])
+            alone = gate(latents[row : row + 1], None if told is None else told[row : row + 1])
             assert torch.equal(alone.indices[0], together.indices[row])
             torch.testing.assert_close(alone.weights[0], together.weights[row])
 
     def test_the_same_noise_gives_the_same_routing(self) -> None:
         """In training: a resumed run repeats its step."""
-        noise = _drawn(_IMAGES, _EXPERTS, seed=1)
+        told = self.told()
+        noise = _drawn(_IMAGES, _EXPERTS, seed=1) if told is None else told
         first, second = (self.gate().train()(self.latents(), noise) for _ in range(2))
         for one, other in zip(first, second, strict=True):
             assert one is other is None or torch.equal(one, other)
@@ -113,7 +124,7 @@ class GateContract(OptionsContract):
     def test_it_reports_its_noise_while_training_if_its_options_say_so(self) -> None:
         """Scores of which the k largest are chosen, and a scale above 0; nothing else has either."""
         for training in (True, False):
-            routing = self.gate().train(training)(self.latents())
+            routing = self.gate().train(training)(self.latents(), self.told())
             if training and self.config().has_noise():
                 assert torch.equal(routing.noisy.topk(_TOP_K, dim=1).indices, routing.indices)
                 assert (routing.scale > 0).all()
@@ -124,7 +135,7 @@ class GateContract(OptionsContract):
         """While training; a parameter without one would break a run on several devices."""
         gate = self.gate().train()
         if any(True for _ in gate.parameters()):
-            gate(self.latents()).weights[:, 0].sum().backward()
+            gate(self.latents(), self.told()).weights[:, 0].sum().backward()
         assert all(parameter.grad is not None for parameter in gate.parameters())
 
 
@@ -231,7 +242,7 @@ class DatasetContract:
         """The dataset under test."""
         raise NotImplementedError
 
-    def source(self, folder: Path) -> Path | None:  # noqa: ARG002
+    def source(self, folder: Path) -> Path | None:
         """Original files for it, written into a folder; None for a dataset that is built in."""
         return None
 

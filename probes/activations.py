@@ -21,6 +21,7 @@ from moe.data.readers import Progress
 from moe.data.store import ImageStore
 from moe.errors import UserError
 from moe.export import ModelCard, load_model
+from moe.gates.told import Known, check_known, of_images
 from moe.model import MoE
 from moe.precision import full_float32
 from moe.threads import SpareCores
@@ -171,6 +172,8 @@ def _compute(
     device: torch.device,
 ) -> None:
     model, card = snapshot.model.to(device).to(memory_format=torch.channels_last), snapshot.card
+    labels_N = torch.from_numpy(store.labels_N)
+    check_known(model.gate.told, labels_N, store.name, card.gate.kind)
     done = len(store) - sum(stop - start for start, stop in missing)
     progress(done, len(store))
     spare = SpareCores()
@@ -182,7 +185,11 @@ def _compute(
             rows = np.minimum(np.arange(start, start + _CHUNK), len(store) - 1)
             images = at_size(store.images_NHWC[rows[0] : rows[-1] + 1], card.data.image_size)[rows - start]
             x = normalise(as_float(images.to(device)), card.mean, card.sd)
-            routing, readouts_EBD = model.route_and_readouts(x.contiguous(memory_format=torch.channels_last))
+            told = of_images(
+                model.gate.told, Known(torch.from_numpy(rows), labels_N[rows]),
+                seed=card.seed, experts=card.model.experts, device=device,
+            )  # fmt: skip
+            routing, readouts_EBD = model.route_and_readouts(x.contiguous(memory_format=torch.channels_last), told)
             count = stop - start
             blocks = {
                 "logits_nE": routing.logits[:count].cpu().numpy(),

@@ -1,6 +1,8 @@
 """Every test has its own home, its own image folder, no tracker and no network."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import scipy.linalg
 import torch
 from threadpoolctl import threadpool_limits
 
+import cli
 from moe.config import RunConfig, from_flat
 from moe.data.store import Images, write_store
 
@@ -39,6 +42,28 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"the real images are not at {path} (MOE_SHARED_DATA names another place)")
     return path
+
+
+Moe = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def moe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Moe:
+    """Runs a command in this process; returns (exit code, stdout, stderr). Lines are 300 columns wide."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["moe", *map(str, words)])
+        for console in (cli.out, cli.err):
+            monkeypatch.setattr(console, "_width", 300)
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
 
 
 def tiny_store(name: str = "tiny", count: int = 48, size: int = 16, classes: int = 3, seed: int = 0):

@@ -11,29 +11,9 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-import cli
 from sweeps.runs.folders import home
 from sweeps.runs.store import RunStore
 from tests.conftest import tiny_config, tiny_store
-
-
-@pytest.fixture
-def moe(monkeypatch, capsys):
-    """Runs a command; returns (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["moe", *map(str, words)])
-        for console in (cli.out, cli.err):
-            monkeypatch.setattr(console, "_width", 200)
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 def write(path, text):
@@ -174,7 +154,7 @@ def test_a_fault_of_ours_names_its_place(moe, monkeypatch):
 def test_a_module_of_the_users_that_is_called_like_ours_is_none_of_ours(tmp_path):
     for name in ("cli", "sweeps", "typer_is_not_ours"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('this is the user's')")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parent)])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])}
     command = [sys.executable, "-P", "-m", "moe_command", "runs", "list", "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,33 +1,12 @@
 """`moe data` as a user meets it: what was left out is said, damage hides nothing, a mistake is one sentence, code 2."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-import cli
-
-Moe = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def moe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Moe:
-    """Runs a command; returns (exit code, stdout, stderr)."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["moe", *map(str, words)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+from tests.conftest import Moe
 
 
 @pytest.fixture

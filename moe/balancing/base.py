@@ -23,7 +23,7 @@ class BalancingLoss(nn.Module, ABC):
         config: the loss's own options.
     """
 
-    def __init__(self, config: BalancingConfig) -> None:  # noqa: ARG002
+    def __init__(self, config: BalancingConfig) -> None:
         super().__init__()
 
     @abstractmethod

@@ -1,4 +1,6 @@
-"""The load loss (Shazeer et al. 2017, "Outrageously large neural networks", arXiv:1701.06538, Appendix A).
+"""The load loss.
+
+Shazeer et al. 2017, "Outrageously large neural networks", arXiv:1701.06538, Appendix A, from Equation 8 on:
 
     P(x, e) = Phi((l_e - kth_excluding(H, k, e)) / s_e);  load_e = sum over images of P(x, e);  CV(load)^2
 

@@ -24,7 +24,8 @@ class SwitchLoss(BalancingLoss):
     def forward(self, routing: Routing) -> Tensor:
         """The loss without its weight."""
         with torch.autocast(routing.logits.device.type, enabled=False):
-            chosen_E = all_sum(at_least_float32(routing.load()))
-            probability_E = all_sum(at_least_float32(routing.logits).softmax(dim=1).sum(dim=0))
+            logits_BE = at_least_float32(routing.logits)
+            chosen_E = all_sum(routing.load().to(logits_BE.dtype))
+            probability_E = all_sum(logits_BE.softmax(dim=1).sum(dim=0))
             shares = (chosen_E / chosen_E.sum()) * (probability_E / probability_E.sum().detach())
             return len(chosen_E) * shares.sum()

@@ -31,7 +31,7 @@ def counted(count: int, what: str) -> str:
 def first_few(names: Sequence[str]) -> str:
     """Up to five names, and how many more there are."""
     shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5:,} more"  # noqa: PLR2004
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5:,} more"
 
 
 def is_folder(path: Path) -> bool:

@@ -150,7 +150,7 @@ def _delimiter(found: str, text: str, names: Names) -> str:
 def _layout(found: str, rows: list[_Row], names: Names) -> _Layout:
     sample, width = rows[:_SAMPLE], len(rows[0].cells)
     first = rows[0].cells
-    if width < 2:  # noqa: PLR2004
+    if width < 2:
         raise UserError(f"{found} needs two columns: image name, label")
     name = _name_column(sample, names)
     if name is None and len(rows) == 1 and not any(looks_like_a_file(cell) for cell in first):
@@ -220,7 +220,7 @@ def _is_index(body: list[_Row], column: int, header: list[str]) -> bool:
 
 def _flag(cell: str) -> bool | None:
     """What a cell says of a class that has a column of its own: yes, no, or None if it is no such cell."""
-    if _is_number(cell) and len(cell) < 10 and float(cell) in (0.0, 1.0):  # noqa: PLR2004
+    if _is_number(cell) and len(cell) < 10 and float(cell) in (0.0, 1.0):
         return float(cell) == 1.0
     return _TRUE_FALSE.get(cell.casefold())
 
@@ -269,7 +269,7 @@ def _notes(
     notes = []
     if layout.label is None:
         notes.append(f"the columns {first_few([layout.header[c] for c in layout.classes])} of {file} are the classes")
-    elif layout.header and len(layout.header) > 2:  # noqa: PLR2004
+    elif layout.header and len(layout.header) > 2:
         notes.append(f'the labels are column "{layout.header[layout.label]}" of {file}')
     if not layout.header:
         notes.append(f"{file} has no header; its first row is data")

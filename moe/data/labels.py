@@ -73,7 +73,7 @@ def array_labels(array: NDArray[Any], found: str) -> list[str]:
     """
     if array.size > _MOST_LABELS or array.dtype.kind not in "biufUS" or array.ndim not in (1, 2):
         raise UserError(f"{found} holds {array.dtype} {array.shape}; labels must be one number or name an image")
-    if array.ndim == 2 and array.shape[1] != 1:  # noqa: PLR2004
+    if array.ndim == 2 and array.shape[1] != 1:
         return _from_one_hot(array, found)
     flat = array.reshape(-1)
     if flat.dtype.kind == "S":
@@ -117,13 +117,13 @@ def checked(read: Labels, count: int, name: str, found: str) -> Labels:
     if not any(read.values):
         raise UserError(f"{found} has no label for any image")
     distinct = len({value for value in read.values if value})
-    if distinct == count - unknown and distinct > 20:  # noqa: PLR2004
+    if distinct == count - unknown and distinct > 20:
         read.notes.append(f"every label of {name} occurs once: no class has two images")
     return read
 
 
 def _is_minus_one(value: str) -> bool:
-    return _NUMBER.fullmatch(value) is not None and len(value) < 10 and float(value) == -1  # noqa: PLR2004
+    return _NUMBER.fullmatch(value) is not None and len(value) < 10 and float(value) == -1
 
 
 def _check_minus_one(known: set[str], found: str) -> None:
@@ -166,7 +166,7 @@ def classify(
 
 def _spellings(known: set[str]) -> dict[str, str]:
     """What each number is called: whole ones without their ".0"."""
-    whole = all(Decimal(value) == Decimal(value).to_integral_value() for value in known if len(value) < 20)  # noqa: PLR2004
+    whole = all(Decimal(value) == Decimal(value).to_integral_value() for value in known if len(value) < 20)
     called = {value: re.sub(r"\.0*$", "", value) if whole else value for value in known}
     of: dict[Decimal, str] = {}
     for value in sorted(known):

@@ -21,6 +21,7 @@ from moe.data.datasets import training_stores, validation_store
 from moe.data.pixels import chunks
 from moe.data.store import ImageStore
 from moe.errors import UserError
+from moe.gates.told import Told
 from moe.rng import Stream, key, to_device
 
 
@@ -228,13 +229,14 @@ def load_run_data(config: RunConfig) -> RunData:
     if count < config.train.batch_size:
         raise UserError(f"train.batch_size={config.train.batch_size} exceeds the {count} images of {config.data.name}")
     if config.loss.load().needs_labels:
-        _check_labels(config, train, validation)
+        _check_labels(f"loss.objective={config.loss.objective}", config, train, validation)
+    if config.gate.load().told is Told.CLASS:
+        _check_labels(f"gate.kind={config.gate.kind}", config, train, validation)
     return RunData(train, validation)
 
 
-def _check_labels(config: RunConfig, train: Pixels, validation: Pixels) -> None:
-    objective = f"loss.objective={config.loss.objective}"
+def _check_labels(chosen: str, config: RunConfig, train: Pixels, validation: Pixels) -> None:
     if not train.classes or (train.labels_N < 0).any():
-        raise UserError(f"{objective} needs a class for every image, which {config.data.name} lacks; choose data.name")
+        raise UserError(f"{chosen} needs a class for every image, which {config.data.name} lacks; choose data.name")
     if validation.classes != train.classes or (validation.labels_N < 0).any():
-        raise UserError(f"{objective} needs validation images of the same classes; choose data.validation")
+        raise UserError(f"{chosen} needs validation images of the same classes; choose data.validation")

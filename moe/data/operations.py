@@ -92,7 +92,7 @@ def blur(x_BCSS: Tensor, sigma_B: Tensor) -> Tensor:
     half = taps // 2
     weight_KB = _blur_weights(taps, sigma_B).T.to(x_BCSS)
     for axis in (2, 3):
-        pad = (half, half, 0, 0) if axis == 3 else (0, 0, half, half)  # noqa: PLR2004
+        pad = (half, half, 0, 0) if axis == 3 else (0, 0, half, half)
         padded = F.pad(x_BCSS, pad, mode="reflect")
         length = x_BCSS.shape[axis]
         x_BCSS = torch.stack(

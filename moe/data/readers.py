@@ -255,7 +255,7 @@ def _read_npz(path: Path, shown: str, options: ReadOptions, listed: _Listed) -> 
 
 
 def _read_array(loaded: NDArray[np.uint8], shown: str, options: ReadOptions, listed: _Listed) -> _Read:
-    if loaded.dtype != np.uint8 or loaded.ndim != 4 or loaded.shape[3] != 3:  # noqa: PLR2004
+    if loaded.dtype != np.uint8 or loaded.ndim != 4 or loaded.shape[3] != 3:
         raise UserError(f"{shown} holds {loaded.dtype} {loaded.shape}; images must be uint8 (N, H, W, 3)")
     if 0 in loaded.shape:
         raise UserError(f"{shown} holds no pixels: its shape is {loaded.shape}")

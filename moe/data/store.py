@@ -259,7 +259,7 @@ def _loaded(path: Path, damaged: Callable[[str, str], UserError]) -> NDArray[Any
 
 
 def _is_name(name: str) -> bool:
-    return name not in ("", ".", "..") and "/" not in name and "\0" not in name and len(name) < 256  # noqa: PLR2004
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name and len(name) < 256
 
 
 def store_names(root: Path | None = None) -> list[str]:
@@ -305,7 +305,7 @@ def check(content: Images) -> None:
         UserError: says in which point.
     """
     images, count = content.images_NHWC, len(content.ids)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:  # noqa: PLR2004
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise UserError(f"images must be uint8 of shape (N, H, W, 3), not {images.dtype} {images.shape}")
     if count == 0:
         raise UserError(f"no images found in {content.source}")

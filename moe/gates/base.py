@@ -4,12 +4,14 @@ Axes: B images, C channels, H height, W width, E experts, K = top-k slots.
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from moe.batchnorm import BatchNorm
 from moe.gates.options import GateConfig
+from moe.gates.told import Told
 from moe.precision import at_least_float32
 from moe.routing import Routing
 
@@ -23,12 +25,14 @@ class Gate(nn.Module, ABC):
 
     Precision. Logits and weights are float32 (float64 for float64 latents) whatever the autocast.
 
-    Reproducibility. In evaluation the routing of an image is a function of its latent alone, whatever else is in the
-    batch. In training nothing is drawn but from the noise that is handed over, or from torch's generator without it.
+    Reproducibility. In evaluation the routing of an image is a function of its latent and of what the gate is told of
+    it (`told`; nothing, but for controls), whatever else is in the batch. In training nothing is drawn but from the
+    noise that is handed over, or from torch's generator without it.
 
     Gradients. They reach every parameter that decides how much a chosen expert counts.
 
     Attributes:
+        told: what it is told of an image beside its latent, as `noise_BE`.
         top_k: experts chosen for each image, K.
 
     Args:
@@ -39,7 +43,9 @@ class Gate(nn.Module, ABC):
         config: the gate's own options.
     """
 
-    def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: GateConfig) -> None:  # noqa: ARG002
+    told: ClassVar[Told] = Told.NOISE
+
+    def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: GateConfig) -> None:
         super().__init__()
         self.top_k = top_k
 
@@ -49,7 +55,8 @@ class Gate(nn.Module, ABC):
 
         Args:
             h_BCHW: what the shared blocks made of the images.
-            noise_BE: standard normal numbers for a gate that is noisy while training; None: it draws its own.
+            noise_BE: standard normal numbers for a gate that is noisy while training; None: it draws its own. What
+                else a gate may be told, `moe.gates.told.Told` says.
         """
 
 

@@ -32,7 +32,7 @@ class CosineGate(Gate):
         self.expert_ED = nn.Parameter(torch.randn(experts, config.directions))
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.start_temperature)))
 
-    def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:  # noqa: ARG002
+    def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:
         """Route a batch, see `Gate`; noise plays no part."""
         image_BD = self.direction(h_BCHW)
         with torch.autocast(h_BCHW.device.type, enabled=False):

@@ -86,6 +86,30 @@ class SoftConfig(GateConfig):
     ignored: ClassVar[frozenset[str]] = frozenset({"model.top_k"})
 
 
+class RandomConfig(GateConfig):
+    """Control: experts drawn for each image, the same for both views, in every epoch and at probing."""
+
+    kind: Literal["random"] = "random"
+    implementation: ClassVar[str] = "moe.gates.controls:RandomGate"
+    ignored: ClassVar[frozenset[str]] = frozenset({"model.gate_channels"})
+
+
+class RandomViewConfig(GateConfig):
+    """Control: experts drawn anew for each view."""
+
+    kind: Literal["random_view"] = "random_view"
+    implementation: ClassVar[str] = "moe.gates.controls:RandomViewGate"
+    ignored: ClassVar[frozenset[str]] = frozenset({"model.gate_channels"})
+
+
+class FixedConfig(GateConfig):
+    """Control: experts by class; needs a label for every image."""
+
+    kind: Literal["fixed"] = "fixed"
+    implementation: ClassVar[str] = "moe.gates.controls:FixedGate"
+    ignored: ClassVar[frozenset[str]] = frozenset({"model.gate_channels"})
+
+
 def _checked(loaded: Any, name: str) -> type[GateConfig]:
     checked: type[GateConfig] = registered(GateConfig, loaded, name)
     return checked
@@ -100,6 +124,9 @@ GATES = Registry(
         "cosine": "moe.gates.options:CosineConfig",
         "sigmoid_bias": "moe.gates.options:SigmoidBiasConfig",
         "soft": "moe.gates.options:SoftConfig",
+        "random": "moe.gates.options:RandomConfig",
+        "random_view": "moe.gates.options:RandomViewConfig",
+        "fixed": "moe.gates.options:FixedConfig",
     },
     _checked,
 )

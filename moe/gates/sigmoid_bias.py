@@ -34,7 +34,7 @@ class SigmoidBiasGate(Gate):
         self.logits = Branch(channels, hidden, experts)
         self.register_buffer("bias_E", torch.zeros(experts))
 
-    def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:  # noqa: ARG002
+    def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:
         """Route a batch, see `Gate`; noise plays no part. The logits are those before sigmoid and bias."""
         logits_BE = self.logits(h_BCHW)
         scores_BE = logits_BE.sigmoid()

@@ -13,11 +13,11 @@ class SoftGate(Gate):
     It costs E / k times the experts' computation and bounds from above what any choice of k experts can reach.
     """
 
-    def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: SoftConfig) -> None:  # noqa: ARG002
+    def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: SoftConfig) -> None:
         super().__init__(channels, hidden, experts, experts, config)
         self.logits = Branch(channels, hidden, experts)
 
-    def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:  # noqa: ARG002
+    def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:
         """Route a batch, see `Gate`; noise plays no part, and K = E."""
         logits_BE = self.logits(h_BCHW)
         return Routing(logits_BE, *keep_top_k(logits_BE, self.top_k))

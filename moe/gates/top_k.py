@@ -17,7 +17,7 @@ class TopKGate(Gate):
         super().__init__(channels, hidden, experts, top_k, config)
         self.logits = Branch(channels, hidden, experts)
 
-    def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:  # noqa: ARG002
+    def forward(self, h_BCHW: Tensor, noise_BE: Tensor | None = None) -> Routing:
         """Route a batch, see `Gate`; noise plays no part."""
         logits_BE = self.logits(h_BCHW)
         return Routing(logits_BE, *keep_top_k(logits_BE, self.top_k))

@@ -42,7 +42,7 @@ class Objective(nn.Module, ABC):
 
     needs_labels: ClassVar[bool] = False
 
-    def __init__(self, embedding: int, classes: int, config: LossConfig) -> None:  # noqa: ARG002
+    def __init__(self, embedding: int, classes: int, config: LossConfig) -> None:
         super().__init__()
 
     @abstractmethod

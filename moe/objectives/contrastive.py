@@ -29,7 +29,7 @@ class Contrastive(Objective):
             nn.Linear(embedding, config.projection),
         )
 
-    def forward(self, z_a_BD: Tensor, z_b_BD: Tensor, labels_B: Tensor) -> Achieved:  # noqa: ARG002
+    def forward(self, z_a_BD: Tensor, z_b_BD: Tensor, labels_B: Tensor) -> Achieved:
         """NT-Xent of the projected views; labels play no part."""
         v_a, v_b = self.projection(torch.cat([z_a_BD, z_b_BD])).chunk(2)
         return Achieved(nt_xent(v_a, v_b, self.temperature), {})

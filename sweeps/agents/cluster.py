@@ -168,7 +168,7 @@ def minutes(text: str) -> int:
     if match["days"]:
         hours, mins, secs = (*parts, 0, 0)[:3]
         hours += 24 * int(match["days"])
-    elif len(parts) == 3:  # noqa: PLR2004 - hours, minutes, seconds
+    elif len(parts) == 3:
         hours, mins, secs = parts
     else:
         hours, mins, secs = (0, *parts, 0)[:3]

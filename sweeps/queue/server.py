@@ -52,7 +52,7 @@ class Remote:
             UserError: the path has other parts.
         """
         parts = path.split("/")
-        if len(parts) != 3 or not all(parts):  # noqa: PLR2004
+        if len(parts) != 3 or not all(parts):
             raise UserError(f'"{path}" is no W&B sweep; write ENTITY/PROJECT/SWEEP, as `moe sweep ls` shows it')
         return cls(*parts)
 

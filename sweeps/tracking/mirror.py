@@ -36,7 +36,7 @@ class Mirror(L.Callback):
     def __init__(self, run: Run, session: TrackedRun) -> None:
         self.run, self.session = run, session
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Here the files of the epochs before are complete."""
         if trainer.is_global_zero:
             send(self.run, self.session, until=trainer.current_epoch)

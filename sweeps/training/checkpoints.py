@@ -51,12 +51,12 @@ class DurableCheckpointIO(TorchCheckpointIO):
     Lightning's own writes through a copy in memory and one in the system's temporary folder.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:  # noqa: ARG002
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint under a hidden name first."""
         with replacing(Path(path)) as partial:
             torch.save(checkpoint, partial)
 
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:  # noqa: ARG002
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Read tensors and plain values, whatever the caller asks for."""
         content: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
         return content

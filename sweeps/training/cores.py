@@ -53,7 +53,7 @@ class LeaveCores(L.Callback):
         """Count the step."""
         self.steps[self._spare.present] = self.steps.get(self._spare.present, 0) + 1
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:  # noqa: ARG002
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Leave the process as it was."""
         self._spare.close()
 

@@ -77,11 +77,11 @@ class Progress(L.Callback):
         self._epoch_started = 0.0
         self._seconds_before = 0.0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of an epoch that another process began."""
         self._epoch_started = time.monotonic()
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the epoch's clock. Not called when a run resumes within an epoch."""
         self._epoch_started, self._seconds_before = time.monotonic(), 0.0
 
@@ -100,9 +100,9 @@ class Progress(L.Callback):
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
-        pl_module: L.LightningModule,  # noqa: ARG002
+        pl_module: L.LightningModule,
         outputs: Any,
-        batch: Any,  # noqa: ARG002
+        batch: Any,
         batch_idx: int,
     ) -> None:
         """Write where training is."""
@@ -122,7 +122,7 @@ class Progress(L.Callback):
                 position[short] = float(metrics[key])
         write_json(self.run.progress_file, position, durable=False)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """One line for the epoch."""
         if not trainer.is_global_zero:
             return
@@ -130,7 +130,7 @@ class Progress(L.Callback):
         self._write(trainer, done)
         self.report(f"epoch {done}/{trainer.max_epochs}  {describe(trainer.callback_metrics)}  {self._seconds():.1f} s")
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The untrained model is worth a line too."""
         if trainer.is_global_zero and trainer.state.fn == "validate":
             self.report(f"untrained  {describe(trainer.callback_metrics)}")

@@ -69,11 +69,11 @@ class Saving(Checkpoint):
         self._saved = time.monotonic()
         self._unconfirmed: tuple[Path, int] | None = None
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen to signals."""
         self.stop.install()
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen to signals."""
         self.stop.install()
         self._saved = time.monotonic()
@@ -83,7 +83,7 @@ class Saving(Checkpoint):
         if trainer.state.fn == "validate" and world()[1] == 1:
             self.stop.obey()
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The epoch before is logged by now."""
         self._confirm()
         if self._agreed(pl_module.device)[0]:
@@ -93,8 +93,8 @@ class Saving(Checkpoint):
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
+        outputs: Any,
+        batch: Any,
         batch_idx: int,
     ) -> None:
         """Save if it is time, end if asked; after an epoch's last step both wait for the epoch's end."""
@@ -108,11 +108,11 @@ class Saving(Checkpoint):
         if stop:
             raise InterruptedRunError("told to stop")
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save; Lightning calls this after all other callbacks' and the module's own."""
         self._save(trainer, self.run.epoch_checkpoint(epochs_done(trainer)))
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The last epoch is logged by now."""
         self._confirm()
 

@@ -51,7 +51,7 @@ class Forecast:
 def _duration(hours: float) -> str:
     if hours < 1:
         return f"{math.ceil(60 * hours)} min"
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"  # noqa: PLR2004
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 def epochs_behind(run: Run) -> int:

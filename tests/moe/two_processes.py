@@ -18,6 +18,7 @@ from moe.experts import weighted_sum
 from moe.gates.base import keep_top_k
 from moe.gates.options import SigmoidBiasConfig
 from moe.gates.sigmoid_bias import SigmoidBiasGate
+from moe.gates.told import Told
 from moe.lightning_module import MoEModule
 from moe.losses import importance_cv2, nt_xent
 from moe.model import build_model
@@ -61,9 +62,10 @@ def buffers(module):
     return {name: buffer.clone().double() for name, buffer in module.named_buffers()}
 
 
-def training_step(share, sync, dtype=torch.float32):
+def training_step(share, sync, dtype=torch.float32, gate="noisy_top_k"):
     """Values, gradients and running statistics after one step on this share of the batch."""
-    module = MoEModule(from_flat(CONFIG | {"train.sync_batch_norm": sync}), (0.5,) * 3, (0.25,) * 3).to(dtype)
+    config = from_flat(CONFIG | {"train.sync_batch_norm": sync, "gate.kind": gate})
+    module = MoEModule(config, (0.5,) * 3, (0.25,) * 3).to(dtype)
     single = module._normalised
     module._normalised = lambda x: single(x).to(dtype)
     step = Step(module.train())
@@ -106,6 +108,8 @@ class Scripted(nn.Module):
         chosen: experts of each image, over all processes; one list a step.
         share: this process's part of each batch.
     """
+
+    told = Told.NOISE
 
     def __init__(self, gate, chosen, share=None):
         super().__init__()
@@ -211,6 +215,7 @@ def everything(share):
     return {
         "step": training_step(share, sync=True),
         "step in float64": training_step(share, sync=True, dtype=torch.float64),
+        "step of random in float64": training_step(share, sync=True, dtype=torch.float64, gate="random"),
         "alone": training_step(share, sync=False),
         "experts": experts(share, CHOSEN, sync=True),
         "experts apart": experts(share, CHOSEN_APART, sync=True),

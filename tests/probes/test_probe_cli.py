@@ -1,34 +1,13 @@
 """`moe probe` as a user meets it."""
 
 import json
-import sys
 
 import pytest
 
-import cli
 from probes.registry import PROBES
 from sweeps import console
 from tests.conftest import tiny_config
 from tests.plugins import write_plugin
-
-
-@pytest.fixture
-def moe(monkeypatch, capsys):
-    """Runs a command; returns (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["moe", *words])
-        for where in (cli.out, cli.err):
-            monkeypatch.setattr(where, "_width", 300)
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 def test_the_list_has_every_probe_with_its_options(moe):

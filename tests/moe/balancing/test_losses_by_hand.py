@@ -46,6 +46,20 @@ def test_switch_by_hand():
     assert loss.item() == pytest.approx(2 * (2 / 3 * 2 / 3 + 1 / 3 * 1 / 3))
 
 
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_switch_is_the_published_sum_in_a_loop(top_k):
+    """Equations 4 to 6, image by image; a choice counts 1 / k, so that shares sum to 1 for any k."""
+    logits = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    chosen = logits.topk(top_k, dim=1).indices
+    total = 0.0
+    for expert in range(4):
+        share = sum(row.count(expert) / top_k for row in chosen.tolist()) / 9
+        mean = sum(math.exp(row[expert]) / sum(math.exp(value) for value in row) for row in logits.tolist()) / 9
+        total += share * mean
+    loss = SwitchLoss(SwitchConfig())(Routing(logits, chosen, torch.full((9, top_k), 1 / top_k)))
+    assert loss.item() == pytest.approx(4 * total, rel=1e-12)
+
+
 def test_switch_is_1_when_even_and_e_when_all_is_one_experts():
     even = routing([[0.0] * 4] * 4, [[0], [1], [2], [3]])
     assert SwitchLoss(SwitchConfig())(even).item() == pytest.approx(1)

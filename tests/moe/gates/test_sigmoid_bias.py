@@ -33,6 +33,30 @@ def test_a_step_by_hand():
     torch.testing.assert_close(gate.bias_E, torch.tensor([-0.2, -0.2, 0.2]))
 
 
+def test_many_steps_are_those_of_a_loop_and_centring_the_bias_would_choose_alike():
+    """Wang et al. add u times the sign; a public implementation takes the mean off as well, which no choice sees."""
+    gate, plain, centred = gate_of(5, 2, 0.05).train(), [0.0] * 5, [0.0] * 5
+    for number in range(20):
+        generator = torch.Generator().manual_seed(number)
+        logits = torch.randn(16, 5, generator=generator) + torch.tensor([1.0, 0.5, 0.0, -0.5, -1.0])
+        routing = gate(logits.view(16, 5, 1, 1))
+        counts = []
+        for bias in (plain, centred):
+            count = [0] * 5
+            for row, ours in zip(logits.sigmoid().tolist(), routing.indices.tolist(), strict=True):
+                best = sorted(range(5), key=lambda e, row=row, bias=bias: -(row[e] + bias[e]))[:2]
+                assert set(best) == set(ours)
+                for expert in best:
+                    count[expert] += 1
+            counts.append(count)
+        for bias, count in zip((plain, centred), counts, strict=True):
+            bias[:] = [b + 0.05 * ((c < 32 / 5) - (c > 32 / 5)) for b, c in zip(bias, count, strict=True)]
+        mean = sum(centred) / 5
+        centred[:] = [b - mean for b in centred]
+        torch.testing.assert_close(gate.bias_E, torch.tensor(plain))
+    assert gate.bias_E[0] < 0 < gate.bias_E[-1]
+
+
 def test_the_bias_chooses_and_does_not_weigh():
     gate = gate_of(3, 2, 0.1).eval()
     gate.bias_E.copy_(torch.tensor([0.0, -0.2, 0.2]))
