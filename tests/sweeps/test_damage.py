@@ -142,6 +142,7 @@ def test_a_run_whose_state_is_damaged_counts_as_waiting(small):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sweeps.runs.files.DamagedFileWarning")
 def test_what_is_said_to_mend_a_run_does(isolated):
     """A run goes on from its last checkpoint in no time, and has all its files again."""
     tiny_store()
@@ -188,4 +189,4 @@ def test_a_run_whose_model_or_activations_are_damaged_is_named_and_hinders_no_ot
             assert other.probe_result("tiny", "routing").exists(), (file, kind)
             assert code == 0 or first.id in words, (file, kind)
             tried += 1
-    assert tried > 20
+    assert tried == 35  # docs/reliability.md has the number
