@@ -10,7 +10,7 @@ from rich.table import Table
 
 from moe.errors import UserError
 from sweeps.commands import app as sweep_app
-from sweeps.console import Json, Set, SweepName, err, out, print_json, progress_bar, show_damage
+from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, print_table, progress_bar, show_damage
 from sweeps.runs.endings import FAILURE, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def runs_list(as_json: Json = False) -> None:
         ]
         loss = f"{row['val_loss']:.3f}" if row["val_loss"] is not None else ""
         table.add_row(*cells, loss, " ".join(row["probes"]))
-    out.print(table)
+    print_table(table)
 
 
 @runs_app.command("show")
@@ -247,7 +247,7 @@ def compare_command(
     if as_json:
         print_json(comparison.as_json())
     else:
-        out.print(compare.terminal_table(comparison))
+        print_table(compare.terminal_table(comparison))
     for path, render in ((html, report.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
         if path is not None:
             _write(path, render(comparison))
@@ -299,7 +299,7 @@ def data_list(as_json: Json = False) -> None:
     for m in stores:
         size = f"{m.width}x{m.height}"
         table.add_row(m.name, f"{m.count:,}", size, str(len(m.classes)), str(len(m.factors)), m.source)
-    out.print(table)
+    print_table(table)
 
 
 @data_app.command("prepare")
@@ -392,8 +392,7 @@ def doctor_command(as_json: Json = False) -> None:
 def _fail(error: BaseException, code: int) -> NoReturn:
     if os.environ.get("MOE_DEBUG"):
         traceback.print_exception(error)
-    name = "" if code == USER_MISTAKE else f"{type(error).__name__}: "
-    err.print(f"error: {name}{error}", markup=False)
+    err.print(f"error: {error if code == USER_MISTAKE else failure(error)}", markup=False)
     if code in (FAILURE, OUT_OF_MEMORY) and not os.environ.get("MOE_DEBUG"):
         err.print("(`moe --debug ...` shows where)", markup=False)
     raise SystemExit(code)

@@ -127,16 +127,18 @@ class ChunkedArrays:
             if json.loads(first) != head:
                 return False
             arrays = self.open()
-        except (FileNotFoundError, ValueError, EOFError):  # absent, not ours, or cut off
+        except (OSError, ValueError, EOFError):  # absent, not ours, or cut off
             return False
-        if any(array.shape != self.layouts[name].shape for name, array in arrays.items()):
+        kinds = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+        if kinds != {name: (layout.shape, np.dtype(layout.dtype)) for name, layout in self.layouts.items()}:
             return False
         for line in lines:
             try:
                 start, crc = (json.loads(line)[key] for key in ("start", "crc32"))
-            except json.JSONDecodeError:
-                continue  # the last line of a process that was killed while writing it
-            if crc == self._checksum(arrays, start):
+                whole = crc == self._checksum(arrays, start)
+            except (ValueError, LookupError, TypeError):
+                continue  # the last line of a process that was killed while writing it, or a damaged one
+            if whole:
                 self.done.add(start)
         return True
 

@@ -61,6 +61,13 @@ class Probe(BaseModel, ABC):
         """Why this probe cannot use these images, or None."""
         return None
 
+    def check(self, stores: Sequence[ImageStore]) -> None:
+        """Refuse options that fit none of these images.
+
+        Raises:
+            UserError: an option names what none of them has.
+        """
+
     @abstractmethod
     def run(self, subject: Subject, folder: Path, progress: Progress) -> Result:
         """Ask one run on one set of images: tables (.csv) and figures (.png) into `folder`, which exists."""

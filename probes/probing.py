@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -94,6 +95,8 @@ def _probe(
     if not run.finished:
         raise UserError(f"run {run.id} is {run.state.state}, not finished; finish it with `moe sweep resume SWEEP`")
     stores = probe_stores(list(images or []), run.config.data)
+    for probe in probes.values():
+        probe.check(stores)
     snapshot = final_snapshot(run)
     results: dict[str, dict[str, Numbers]] = {}
     with outbox(run) as found:
@@ -284,7 +287,7 @@ def probe_sweep(
     runs = [sweep.store.run(cell.run_id) for cell in filled_cells(sweep)]
     finished = [run for run in runs if run.finished]
     if not finished:
-        raise UserError(f"no run of sweep {name} is finished; `moe sweep resume {name}` goes on")
+        raise UserError(f"no run of sweep {name} is finished; `moe sweep resume {quote(name)}` goes on")
     if len(finished) < len(runs):
         report(f"{len(runs) - len(finished)} of {len(runs)} runs are not finished and are left out")
     results: list[dict[str, Any]] = []

@@ -1,13 +1,14 @@
 """`moe sweep ...`: many runs. No logic of its own; heavy imports happen inside the commands."""
 
 import os
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from moe.errors import UserError
-from sweeps.console import Json, Set, Storage, SweepName, err, out, print_json
+from sweeps.console import Json, Set, Storage, SweepName, err, out, print_json, print_table
 from sweeps.runs.endings import FAILURE
 
 if TYPE_CHECKING:
@@ -131,10 +132,12 @@ def _watched(work: "Callable[[Reporter], SweepStatus]", *, quiet: bool, as_json:
     if left := now.unfinished:
         running = now.count("running")
         elsewhere = f", {running} of them at work elsewhere" if running else ""
-        err.print(f"{len(left)} of {len(now.cells)} not finished{elsewhere}; `moe sweep resume {now.name}` goes on")
+        err.print(
+            f"{len(left)} of {len(now.cells)} not finished{elsewhere}; `moe sweep resume {quote(now.name)}` goes on"
+        )
         raise typer.Exit(FAILURE)
     if not as_json:
-        out.print(f"next: moe probe --sweep {now.name}; moe compare {now.name}")
+        out.print(f"next: moe probe --sweep {quote(now.name)}; moe compare {quote(now.name)}")
 
 
 def _print_jobs(name: str, submitted: "Iterable[Submitted]", as_json: bool) -> None:
@@ -143,7 +146,7 @@ def _print_jobs(name: str, submitted: "Iterable[Submitted]", as_json: bool) -> N
         return
     for job in submitted:
         out.print(f"job {job.id} submitted; it prints to {job.log}")
-    out.print(f"next: moe sweep status {name}; moe sweep stop {name}")
+    out.print(f"next: moe sweep status {quote(name)}; moe sweep stop {quote(name)}")
 
 
 def _print_plan(
@@ -185,7 +188,7 @@ def _print_plan(
     for row in rows[:_ROWS]:
         values = (str(row["values"].get(path, "to be found")) for path in sweep.swept)
         table.add_row(row["run_id"], *values, row["kind"])
-    out.print(table)
+    print_table(table)
     if len(rows) > _ROWS:
         out.print(f"... and {len(rows) - _ROWS:,} more; --json lists all")
     out.print(outlook.sentence())
@@ -197,7 +200,7 @@ def _print_status(now: "SweepStatus", as_json: bool) -> None:
     if as_json:
         print_json(now.as_json())
         return
-    out.print(table(now))
+    print_table(table(now))
     for cell in now.cells:
         if cell.state == "failed":
             out.print(f"\n{cell.run.id} failed: {cell.error}", markup=False)
@@ -310,7 +313,7 @@ def stop_command(sweep: SweepName, storage: Storage = None) -> None:
 
     for job in launching.stop(sweep, storage=storage):
         out.print(f"job {job} was taken back before it began")
-    out.print(f"sweep {sweep}: running trials checkpoint and end; `moe sweep resume {sweep}` goes on")
+    out.print(f"sweep {sweep}: running trials checkpoint and end; `moe sweep resume {quote(sweep)}` goes on")
 
 
 @app.command("dashboard")
@@ -341,7 +344,7 @@ def list_command(as_json: Json = False) -> None:
         counts = [str(row[state] or "") for state in states]
         known = "problem" not in row
         table.add_row(row["sweep"], str(row["trials"] if known else "?"), *counts, " ".join(row["swept"]), row["queue"])
-    out.print(table)
+    print_table(table)
     for row in rows:
         if "problem" in row:
             err.print(f"{row['sweep']}: {row['problem']}", markup=False)

@@ -1,18 +1,25 @@
 """What the `moe` command prints with; shared by its sub-apps."""
 
 import contextlib
+import errno
 import json
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from sweeps.runs.files import DamagedFileWarning
 
 out = Console(highlight=False, soft_wrap=True)
+_WIDEST = 10_000  # characters of a line of a file
+
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
@@ -27,6 +34,37 @@ Storage = Annotated[
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def print_table(table: Table) -> None:
+    """A table of which nothing is cut: as wide as it needs where no terminal limits it, else with cells folded."""
+    wide = out.options.update(max_width=_WIDEST)
+    width = None if out.is_terminal else max(out.width, Measurement.get(out, wide, table).maximum)
+    out.print(table, soft_wrap=False, width=width)
+
+
+_HINTS = {
+    errno.ENOSPC: "free some space, and the same command goes on",
+    errno.EDQUOT: "free some space, and the same command goes on",
+    errno.EROFS: "it may only be read; MOE_HOME and MOE_DATA name other places",
+    errno.EACCES: "check its permissions; MOE_HOME and MOE_DATA name other places",
+}
+_HOUSE = Path(__file__).parents[1]
+_ROOMS = ("moe", "callbacks", "sweeps", "probes")
+
+
+def failure(error: BaseException) -> str:
+    """What failed, in one sentence: of the system's errors the file and what helps, of others the place in our code."""
+    if isinstance(error, OSError) and error.strerror:
+        words = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return f"{words}; {_HINTS[error.errno]}" if error.errno in _HINTS else words
+    if isinstance(cause := getattr(error, "orig", None), BaseException):  # SQLAlchemy's, around the driver's
+        full = "disk is full" in str(cause)
+        return f"the queue's database: {str(cause).splitlines()[0]}" + (f"; {_HINTS[errno.ENOSPC]}" if full else "")
+    ours = tuple(str(_HOUSE / room) for room in _ROOMS)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(ours)]
+    where = f" (in {Path(frames[-1].filename).relative_to(_HOUSE)}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 _show_others = warnings.showwarning

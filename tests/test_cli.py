@@ -1,9 +1,15 @@
 """The command line as a user meets it: exit codes, one sentence for a mistake, JSON and nothing else."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from sweeps.runs.folders import home
 from sweeps.runs.store import RunStore
@@ -112,6 +118,57 @@ def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
     assert "error: RuntimeError: the disk is full" in err
     assert "Traceback" not in err
     assert "Traceback" in moe("--debug", "runs", "list")[2]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a.json"), "runs/a.json: No space left on device; free"),
+        (OSError(errno.EROFS, "Read-only file system", "runs/a.json"), "it may only be read; MOE_HOME"),
+        (
+            sa.exc.OperationalError("UPDATE", {}, Exception("database or disk is full")),
+            "database or disk is full; free",
+        ),
+        (KeyError("epoch"), "error: KeyError: 'epoch'"),
+    ],
+)
+def test_the_systems_errors_are_told_with_the_file_and_what_helps(moe, monkeypatch, error, said):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr("sweeps.views.listing.listing", broken)
+    code, _, err = moe("runs", "list")
+    assert code == 1
+    assert said in err
+    assert "sqlalche.me" not in err
+
+
+def test_a_fault_of_ours_names_its_place(moe, monkeypatch):
+    monkeypatch.setattr("sweeps.views.listing._row", lambda run: run["epoch"])
+    RunStore().create(tiny_config())
+    code, _, err = moe("runs", "list")
+    assert code == 1
+    assert "(in sweeps/views/listing.py, line " in err
+
+
+def test_a_module_of_the_users_that_is_called_like_ours_is_none_of_ours(tmp_path):
+    for name in ("cli", "sweeps", "typer_is_not_ours"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this is the user's')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])}
+    command = [sys.executable, "-P", "-m", "moe_command", "runs", "list", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {"runs": []}
+
+
+def test_no_number_of_a_table_is_cut(moe, tmp_path, monkeypatch):
+    tiny_store()
+    spec = SPEC.replace("model.experts:", "train.lr: {values: [5.3015e-05, 0.00012345678]}\n  model.experts:")
+    file = write(tmp_path / "sweep.yaml", spec)
+    monkeypatch.setenv("COLUMNS", "40")
+    _, out, _ = moe("sweep", "launch", file, "--dry-run")
+    assert "5.3015e-05" in out
+    assert "0.00012345678" in out
 
 
 def test_images_are_imported_listed_and_verified(moe, tmp_path):

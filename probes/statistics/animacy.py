@@ -30,6 +30,11 @@ INANIMATE = frozenset({
 })  # fmt: skip
 
 
+def plain_name(name: str) -> str:
+    """A class's name as it is compared: THINGS and STL-10 write the same words differently."""
+    return name.strip().lower().replace("_", " ")
+
+
 def animate_classes(classes: Sequence[str], animate: Sequence[str] | None = None) -> NDArray[np.bool_] | None:
     """Whether each class is animate, or None if that is not known of all, or the same for all.
 
@@ -37,13 +42,13 @@ def animate_classes(classes: Sequence[str], animate: Sequence[str] | None = None
         classes: names.
         animate: those that are animate, all others then are not; None: by ANIMATE and INANIMATE.
     """
-    names = [name.strip().lower().replace("_", " ") for name in classes]
+    names = [plain_name(name) for name in classes]
     if animate is None:
         if not set(names) <= ANIMATE | INANIMATE:
             return None
         wanted = ANIMATE
     else:
-        wanted = frozenset(name.strip().lower().replace("_", " ") for name in animate)
+        wanted = frozenset(plain_name(name) for name in animate)
     result = np.array([name in wanted for name in names], np.bool_)
     return result if result.any() and not result.all() else None
 

@@ -3,7 +3,7 @@
 Axes: n images, E experts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from moe.data.readers import Progress
 from moe.data.store import ImageStore
+from moe.errors import UserError, suggest
 from probes.drawing.base import save
 from probes.drawing.curves import intervals
 from probes.probe import READOUT_BASELINES, Baseline, Numbers, Probe, Result
@@ -22,6 +23,7 @@ from probes.statistics.animacy import (
     animacy_test,
     animate_classes,
     bootstrap_animacy,
+    plain_name,
 )
 from probes.statistics.resampling import interval
 from probes.subject import Subject, dead_note
@@ -46,9 +48,18 @@ class AnimacyProbe(Probe):
     bootstrap: int = Field(1000, ge=0, description="samples of the images (THINGS: of the concepts), for intervals")
     seed: int = Field(0, ge=0, description="of divisions and samples")
 
+    def check(self, stores: Sequence[ImageStore]) -> None:
+        """Every class that `animate` names is one of some of the images."""
+        classes = {plain_name(name): name for store in stores for name in store.manifest.classes}
+        for name in self.animate or ():
+            if plain_name(name) not in classes:
+                raise UserError(f'animacy.animate: no class "{name}": {suggest(name, classes.values())}')
+
     def skip(self, store: ImageStore) -> str | None:
         """Needs classes on both sides."""
         sides = animate_classes(store.manifest.classes, self.animate)
+        if sides is None and self.animate is not None:
+            return "animacy.animate names none of its classes, or all"
         if sides is None:
             return "it is not known which of these classes are animate; --set 'animacy.animate=[...]' says it"
         present = np.unique(store.labels_N[store.labels_N >= 0])

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from shlex import quote
 from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
@@ -70,7 +71,9 @@ def work(
             return 0
         if queue.stop_requested():
             name = sweep.name
-            raise UserError(f"sweep {name} was told to stop; `moe sweep resume {name}` withdraws that and goes on")
+            raise UserError(
+                f"sweep {name} was told to stop; `moe sweep resume {quote(name)}` withdraws that and goes on"
+            )
     finished = Agent(sweep, report, device, limits).run()
     report(f"nothing waits any more; this agent finished {finished}")
     return finished

@@ -69,7 +69,7 @@ class AgentJob:
 
     def _work(self, told: list[int]) -> int:
         environment = self._environment()
-        command = [sys.executable, "-P", "-m", "cli", "sweep", "agent", self.sweep, *self.options]
+        command = [sys.executable, "-P", "-m", "moe_command", "sweep", "agent", self.sweep, *self.options]
         if gpus := environment.get("CUDA_VISIBLE_DEVICES"):  # those that the job was given, for one trial at a time
             command += ["--device", gpus]
         # the agent ends when the other end of its standard input closes: with this process, however that ends

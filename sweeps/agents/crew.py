@@ -64,7 +64,7 @@ class Agents:
             environment.setdefault("OMP_NUM_THREADS", threads)
         if self.sweep.storage:
             environment[ENVIRONMENT] = self.sweep.storage
-        command = [sys.executable, "-P", "-m", "cli", "sweep", "agent", self.sweep.name, "--quiet"]
+        command = [sys.executable, "-P", "-m", "moe_command", "sweep", "agent", self.sweep.name, "--quiet"]
         command += ["--device", device.name, "--slots", str(device.slots)]
         if self.left_over:
             command += ["--left-over"]

@@ -47,7 +47,7 @@ class Worker:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cli", "worker"],
+            [sys.executable, "-P", "-m", "moe_command", "worker"],
             env=dict(environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -112,6 +112,6 @@ def wait_for_order() -> Path | None:
     if json.loads(config.read_text())["machine"]["devices"] > 1:
         # Lightning starts the other processes by the command that this one runs under
         os.environ["MOE_FOLLOW_STDIN"] = "1"
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "cli", "train", "--config", str(config)])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "moe_command", "train", "--config", str(config)])  # noqa: S606
     follow_stdin()
     return config

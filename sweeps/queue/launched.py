@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from moe.config import from_flat
@@ -175,7 +176,7 @@ def check_goes_on(before: LaunchedSweep, after: LaunchedSweep) -> str | None:
         what = "; ".join(changed) or "its file is the same, but this version of moe makes other runs of it"
         raise UserError(
             f'sweep "{after.name}" was launched with another file ({what}); launch the changed one with '
-            f"--name {after.name}-2, say, or undo the change"
+            f"--name {quote(after.name + '-2')}, say, or undo the change"
         )
     more = len(after.cells) - len(before.cells)
     return f"sweep {after.name} grows by {more} to {len(after.cells)} cells: {'; '.join(changed)}" if more else None

@@ -17,8 +17,8 @@ from moe.errors import UserError, suggest, unknown
 from moe.registry import Registry
 from sweeps.plan.spec import Sweep, expand
 from sweeps.queue.base import Queue, SteerableQueue
-from sweeps.queue.launched import LaunchedSweep
-from sweeps.queue.storage import ENVIRONMENT, default_url, without_password
+from sweeps.queue.launched import LOCAL, LaunchedSweep
+from sweeps.queue.storage import ENVIRONMENT, default_url, is_emptied, set_aside, without_password
 from sweeps.runs.files import DamagedFileError, name_damage, read_json, reading, unless_damaged, write_json
 from sweeps.runs.folders import HomeFolder, SweepFolder, home
 
@@ -76,10 +76,52 @@ def _first_that_accepts(sweep: Sweep) -> tuple[str, str]:
 def open_queue(sweep: LaunchedSweep) -> Queue:
     """The queue that hands out a sweep's cells.
 
+    A database in `MOE_HOME` that is damaged is kept under another name, which is said, and made anew.
+
     Raises:
         UserError: its service does not answer, or the package that brought it is missing.
     """
-    return QUEUES[sweep.queue](sweep)
+    kind, database = QUEUES[sweep.queue], HomeFolder(sweep.root).database.absolute()
+    try:
+        if is_emptied(database):
+            _make_anew(sweep.root, DamagedFileError(database, "it is empty", ""))
+        return kind(sweep)
+    except DamagedFileError as damage:
+        if damage.path != database:
+            raise
+        _make_anew(sweep.root, damage)
+        return kind(sweep)
+
+
+def _make_anew(root: Path, damage: DamagedFileError) -> None:
+    """Keep a damaged database under another name, and fill a new one; nothing if another process just did."""
+    kept = set_aside(damage.path)
+    if kept is not None:
+        what = f"it is kept as {kept.name}, and the queues are made anew from the folders of sweeps and runs"
+        name_damage(DamagedFileError(damage.path, damage.why, what))
+        _rebuild(root)
+
+
+def _rebuild(root: Path) -> None:
+    """Fill a new database with what the folders hold: the sweeps, their cells, and which of these are finished."""
+    for name in names(root):
+        sweep = unless_damaged(partial(_here, name, root), None)
+        if sweep and sweep.queue == LOCAL and sweep.storage is None:
+            from sweeps.queue.rebuilding import rebuild  # Optuna takes a while to import
+
+            with closing(QUEUES[LOCAL](sweep)) as queue:
+                rebuild(sweep, queue)
+
+
+def _here(name: str, root: Path, url: str | None = None) -> LaunchedSweep:
+    """A sweep from its definition here.
+
+    Raises:
+        DamagedFileError: it is damaged.
+    """
+    file = SweepFolder(root, name).definition
+    with reading(file, _LAUNCH_AGAIN):
+        return _as_launched(read_json(file, _LAUNCH_AGAIN), name, root, url)
 
 
 def steering(sweep: LaunchedSweep, queue: Queue) -> "Steering | None":
@@ -155,10 +197,9 @@ def _read(name: str, storage: str | None, root: Path) -> LaunchedSweep:
     Raises:
         DamagedFileError: it is, and there is no copy.
     """
-    file, url = SweepFolder(root, name).definition, storage_of(storage)
+    url = storage_of(storage)
     try:
-        with reading(file, _LAUNCH_AGAIN):
-            return _as_launched(read_json(file, _LAUNCH_AGAIN), name, root, url)
+        return _here(name, root, url)
     except DamagedFileError as damage:
         copy = _stored(name, root, url or default_url(root))[0]
         if copy is None:

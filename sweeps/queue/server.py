@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from moe.config import check_paths, from_flat
@@ -228,7 +229,7 @@ class ServerQueue(DatabaseQueue):
         try:
             found = self._known(afresh=True)
         except UserError as error:
-            sys.stderr.write(f"{error}; what it left over is found by `moe sweep resume {self.sweep.name}`\n")
+            sys.stderr.write(f"{error}; what it left over is found by `moe sweep resume {quote(self.sweep.name)}`\n")
             return []
         states, done = self._there(), store.finished_ids()
         lacking = [cell for cell in self.sweep.cells if states[cell.run_id].state in ("waiting", "failed")]

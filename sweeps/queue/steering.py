@@ -11,7 +11,7 @@ from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number
 from sweeps.queue.storage import study_storage
 from sweeps.runs.run import Run
 
-_MADE_BY = "made by"
+MADE_BY = "made by"
 
 
 class Steering:
@@ -48,12 +48,12 @@ class Steering:
 
         def propose() -> dict[str, Any]:
             suggestion = self.search.ask()
-            made.append((suggestion.number, suggestion.values | {_MADE_BY: uuid.uuid4().hex}))
+            made.append((suggestion.number, suggestion.values | {MADE_BY: uuid.uuid4().hex}))
             return made[-1][1]
 
         values = self.queue.suggestion(number, propose)
-        maker = values.pop(_MADE_BY)
-        mine = next((trial for trial, proposed in made if proposed[_MADE_BY] == maker), None)
+        maker = values.pop(MADE_BY)
+        mine = next((trial for trial, proposed in made if proposed[MADE_BY] == maker), None)
         for trial, _ in made:
             if trial != mine:  # another agent was first
                 self.search.fail(trial)

@@ -3,7 +3,10 @@
 import contextlib
 import math
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError
 
 from moe.errors import UserError
+from sweeps.runs.files import DamagedFileError
 from sweeps.runs.folders import HomeFolder
 from sweeps.runs.lock import locked
 
 ENVIRONMENT = "MOE_STORAGE"
 _SECONDS = 60  # that a writer waits for another
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_MOVE = "move it away, and the next command on its sweeps makes it anew from their folders and their runs'"
 
 
 def default_url(root: Path) -> str:
@@ -53,9 +59,12 @@ def guarded(url: str) -> Iterator[None]:
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         yield
         return
-    path = Path(parsed.database)
-    with locked(path.with_name(f".{path.name}.create"), math.inf):
+    with locked(_guard(Path(parsed.database)), math.inf):
         yield
+
+
+def _guard(file: Path) -> Path:
+    return file.with_name(f".{file.name}.create")
 
 
 def engine_options(url: str) -> dict[str, Any]:
@@ -66,9 +75,13 @@ def engine_options(url: str) -> dict[str, Any]:
 
 
 def listen(engine: sa.Engine) -> None:
-    """Let SQLite writers wait for each other: its driver's own BEGIN is deferred, so that two could both read first."""
+    """Let SQLite writers wait for each other: its driver's own BEGIN is deferred, so that two could both read first.
+
+    A damaged file comes out as DamagedFileError, whatever was asked.
+    """
     if engine.dialect.name != "sqlite":
         return
+    _name_damage(engine, file_of(engine.url))
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
@@ -82,6 +95,64 @@ def listen(engine: sa.Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def _name_damage(engine: sa.Engine, file: Path) -> None:
+    @sa.event.listens_for(engine, "handle_error")
+    def _damaged(context: sa.engine.ExceptionContext) -> None:
+        error = context.original_exception
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:  # the low byte; the others say more of it
+            raise DamagedFileError(file, str(error), _MOVE) from error
+
+
+def file_of(url: sa.URL) -> Path:
+    """The file of an SQLite database."""
+    return Path(url.database or "")
+
+
+def _check(engine: sa.Engine) -> None:
+    """Look through the pages of an SQLite file, which otherwise would be found damaged in the middle of some work.
+
+    Raises:
+        DamagedFileError: they do not fit together.
+    """
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if found != "ok":
+            raise DamagedFileError(file_of(engine.url), str(found), _MOVE)
+
+
+def set_aside(file: Path) -> Path | None:
+    """Give a damaged database, and the logs beside it, a name under which they are kept.
+
+    Returns:
+        The name; None if the database is not damaged any more: of several processes that find it so, one does it.
+    """
+    with locked(_guard(file), math.inf):
+        if not file.exists() or not is_damaged(file):
+            return None
+        aside = next(name for number in count(1) if not (name := Path(f"{file}.damaged-{number}")).exists())
+        for end in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{file}{end}").rename(f"{aside}{end}")
+        return aside
+
+
+def is_emptied(file: Path) -> bool:
+    """Whether a database that may be written is a file without content, which SQLite would take for a new one."""
+    return file.is_file() and not file.stat().st_size and _may_write(file.parent)
+
+
+def is_damaged(file: Path) -> bool:
+    """Whether an SQLite file that is there is none; an empty one held tables once."""
+    if not file.is_file() or not file.stat().st_size:
+        return True
+    with closing(sqlite3.connect(file)) as connection:
+        try:
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
+        except sqlite3.DatabaseError as error:
+            return error.sqlite_errorcode & 0xFF in _DAMAGE
+
+
 def open_engine(
     url: str, tables: sa.MetaData, upgrade: Callable[[sa.Engine], None] = lambda _engine: None
 ) -> sa.Engine:
@@ -93,18 +164,48 @@ def open_engine(
         upgrade: brings tables of an earlier version up to date.
 
     Raises:
-        UserError: the database does not answer, or its driver is not installed.
+        DamagedFileError: the database is an SQLite file, and damaged.
+        UserError: it does not answer, or its driver is not installed.
     """
+    if _only_readable(url):
+        return _as_it_is(file_of(sa.make_url(url)), tables)
     try:
         engine = sa.create_engine(url, **engine_options(url))
         listen(engine)
+        if engine.dialect.name == "sqlite" and file_of(engine.url).is_dir():
+            raise DamagedFileError(file_of(engine.url), "it is a folder", _MOVE)
         with guarded(url):
             _made(engine, tables, upgrade)
+            _check(engine)
     except (ModuleNotFoundError, NoSuchModuleError):
         raise UserError('PostgreSQL needs its driver: pip install "moe-experts[postgres]"') from None
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
         raise UserError(f"{without_password(url)} does not answer: {reason}; check --storage and the server") from None
+    return engine
+
+
+def _may_write(folder: Path) -> bool:
+    return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _only_readable(url: str) -> bool:
+    """Whether an SQLite file lies where this process may not write."""
+    parsed = sa.make_url(url)
+    folder = file_of(parsed).parent
+    return parsed.get_backend_name() == "sqlite" and folder.is_dir() and not _may_write(folder)
+
+
+def _as_it_is(file: Path, tables: sa.MetaData) -> sa.Engine:
+    """For reading alone: SQLite makes no files beside the database, and one that is not there has empty tables."""
+    if not file.exists() or not file.stat().st_size:
+        empty = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+        tables.create_all(empty)
+        return empty
+    log = Path(f"{file}-wal")
+    still = not log.exists() or not log.stat().st_size  # nobody is at work; with a log, SQLite has to read that too
+    engine = sa.create_engine(f"sqlite:///{file.as_uri()}?mode=ro{'&immutable=1' if still else ''}&uri=true")
+    _name_damage(engine, file)
     return engine
 
 

@@ -29,11 +29,12 @@ class DamagedFileError(UserError):
 
     Attributes:
         path: the file.
+        why: in what way.
     """
 
     def __init__(self, path: Path, why: str, mend: str) -> None:
         super().__init__(f"{path} is damaged: {why}" + (f"; {mend}" if mend else ""))
-        self.path = path
+        self.path, self.why = path, why
 
 
 class DamagedFileWarning(UserWarning):

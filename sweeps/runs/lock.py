@@ -74,9 +74,14 @@ def locked(path: Path, patience: float = 0.0) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds a lock file."""
+    """Whether some process holds a lock file. Makes none, so that a folder that may only be read can be asked too."""
     try:
-        with locked(path):
-            return False
-    except LockedError:
-        return True
+        file = path.open()
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

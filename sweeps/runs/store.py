@@ -34,7 +34,10 @@ class RunStore:
         run = self.run(config.identity())
         content = config.model_dump(mode="json")
         # machine settings are no part of the identity, so an unfinished run may go on with other ones
-        if not run.finished and unless_damaged(partial(read_json, run.config_file), None) != content:
+        if (
+            not run.finished
+            and unless_damaged(partial(read_json, run.config_file, "it is written again"), None) != content
+        ):
             write_json(run.config_file, content)
         return run
 

@@ -7,6 +7,7 @@ artifact's name.
 
 import base64
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -81,7 +82,7 @@ def pull(path: str, store: RunStore, report: Callable[[str], None]) -> Run:
             identity = found.config.get("identity")
     except TrackerError as error:
         raise UserError(f"W&B has no run {path} with a model: {error}") from None
-    if identity is None:
+    if not re.fullmatch(r"[0-9a-f]{12}", str(identity)):
         raise UserError(f"W&B run {path} was not made by moe: its config has no identity")
     run = store.run(str(identity))
     if run.finished:

@@ -178,16 +178,23 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[TrackedRun]:
 
 
 @contextlib.contextmanager
-def reopened(run: Run) -> Iterator[TrackedRun]:
+def reopened(run: Run, *, online: bool = False) -> Iterator[TrackedRun]:
     """The tracker's run of a trained run, to add to its summary; its history and system metrics stay.
 
     However the block ends, the run is one that has finished: what fails here is not its training. What the user has
     set in the tracker since (name, tags, notes, metrics) stays.
+
+    Args:
+        run: the run.
+        online: whether an offline piece is of no use.
+
+    Raises:
+        TrackerError: with `online`, the server does not answer, or refuses.
     """
     record = Record.of(run)
     about = {} if record.online_before else _about(run, record)
     described = _metrics(record)
-    session = _begun(run, record, connection().mode, about, stats=False)
+    session = _begun(run, record, connection().mode, about, stats=False, or_offline=not online)
     if session.mode == "online" and not session.known and not about:  # it was deleted there since
         session.describe(_about(run, record))
     session.show_over_epochs()
@@ -256,9 +263,15 @@ def _claimed(run: Run) -> Record:
 
 
 def _begun(
-    place: TrackedFolder, record: Record, how: Mode, about: Mapping[str, Any], *, stats: bool = True
+    place: TrackedFolder,
+    record: Record,
+    how: Mode,
+    about: Mapping[str, Any],
+    *,
+    stats: bool = True,
+    or_offline: bool = True,
 ) -> TrackedRun:
-    """A session of the tracker; an offline one where the server does not answer."""
+    """A session of the tracker; an offline one, unless that is of no use, where the server does not answer."""
     import wandb
 
     logging.getLogger("wandb").setLevel(logging.CRITICAL)  # what matters is raised
@@ -288,6 +301,8 @@ def _begun(
         if how != "online":
             raise
         wandb.teardown()  # its service holds on to the run's id
+        if not or_offline:
+            raise
         sys.stderr.write(f"W&B does not answer ({error}); this attempt is kept offline for `moe runs sync`\n")
         return _begun(place, record, "offline", about, stats=stats)
     session = TrackedRun(place, run)

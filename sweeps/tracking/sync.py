@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from moe.errors import UserError
 from sweeps.runs.files import unless_damaged
@@ -20,6 +21,8 @@ from sweeps.tracking.record import Record, set_unconfirmed
 from sweeps.tracking.session import reopened
 
 _SAY = 30.0  # seconds between words while a piece is uploaded
+_HEADER = 7  # bytes with which W&B begins an offline piece
+_MOMENT = 3.0  # seconds before a server that does not know a run is asked once more
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,8 @@ def _upload(run: Run, report: Callable[[str], None]) -> str | None:
     """Upload a run's pieces, one after the other; why that failed, or None.
 
     `wandb sync` ends with code 0 whatever happens, so each time the server is asked what it has. A piece of which a
-    part arrived is not handed to it again, which would double that part; the rest comes from the run's own files.
+    part arrived is not handed to it again, which would double that part; the rest comes from the run's own files. So
+    does everything of a piece that brings nothing, because its process was killed as it was begun, or it is gone.
     """
     before = -1
     for segment in Record.of(run).segments:
@@ -105,14 +109,20 @@ def _upload(run: Run, report: Callable[[str], None]) -> str | None:
         before = segment.until
         if segment.synced:
             continue
-        piece, there = run.path / segment.folder, _last_epoch(Record.of(run))
-        if not piece.is_dir():
-            return f"{piece.name} is gone from {run.path}"
-        said = _wandb_sync(piece, Record.of(run), report) if there is None or there <= begins else ""
+        piece, there, said = run.path / segment.folder, _last_epoch(Record.of(run)), ""
+        if not _brings_something(piece):
+            report(f"  {piece.name} brings nothing; what it lacks is sent from the run's own files")
+        elif there is None or there <= begins:
+            said = _wandb_sync(piece, Record.of(run), report)
         if reason := _confirm(run, segment.until):
             return f"{reason} ({said})" if said else reason
         _mark(run, segment.folder)
     return _complete(run)
+
+
+def _brings_something(piece: Path) -> bool:
+    """Whether an offline piece has a record behind the header of its file."""
+    return any(file.stat().st_size > _HEADER for file in piece.glob("*.wandb") if file.is_file())
 
 
 def _wandb_sync(piece: Path, record: Record, report: Callable[[str], None]) -> str:
@@ -151,19 +161,40 @@ def _confirm(run: Run, until: int) -> str | None:
     """Compare the server's history with the run's own up to an epoch, and send what was lost; why that failed."""
     record = Record.of(run)
     try:
-        with asking():
-            there = api().run(record.path)
+        there = _held(record)
+        if there is None and until < 0:  # a piece of no epoch, which brought nothing
+            return None if _epochs(run) else "the server does not know it; `moe probe --sweep SWEEP` sends it again"
+        if there is not None:
             record.entity, record.sent = there.entity, there.lastHistoryStep
-        record.save(run)
-        if record.sent < until:
-            with reopened(run) as opened:
+            record.save(run)
+        if there is None or record.sent < until:
+            with reopened(run, online=True) as opened:  # of a run that the server does not know, all is sent
                 send(run, opened, until=until)
+            record = Record.of(run)
         with asking():
             has = {row["epoch"] for row in api().run(record.path).scan_history(keys=["epoch"])}
     except TrackerError as error:
         return f"the server did not confirm it: {error}"
     missing = [epoch for epoch in _epochs(run) if epoch <= until and epoch not in has]
     return f"the server lacks epochs {', '.join(map(str, missing))}" if missing else None
+
+
+def _held(record: Record) -> Any:
+    """W&B's object of a run; None if the server does not know the run, of which it is asked twice.
+
+    Raises:
+        TrackerError: it does not answer.
+    """
+    for wait in (_MOMENT, None):
+        try:
+            with asking():
+                return api().run(record.path)
+        except TrackerError as error:
+            if "ould not find run" not in str(error):
+                raise
+        if wait:
+            time.sleep(wait)
+    return None
 
 
 def _complete(run: Run) -> str | None:
@@ -183,7 +214,7 @@ def _complete_results(run: Run) -> str | None:
         send_pictures(run, found.files)
         if run.finished and (Record.of(run).unconfirmed or found.keys or found.model):
             set_unconfirmed(run, unconfirmed=False)
-            with reopened(run) as opened:
+            with reopened(run, online=True) as opened:
                 publish(run, opened)
             if opened.failed:
                 return "the server did not take all of it"

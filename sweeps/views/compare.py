@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from rich.markup import escape
@@ -162,7 +163,7 @@ def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
         notes.append(f"{early} runs were stopped early or not begun, as the sweep's file asks; they are not averaged")
     missing = sum(group.planned - len(group.runs) for group in groups) - early
     if missing > 0:
-        notes.append(f"{missing} runs are not finished; `moe sweep resume {sweep.name}` goes on")
+        notes.append(f"{missing} runs are not finished; `moe sweep resume {quote(sweep.name)}` goes on")
     versions = {_code_version(run) for group in groups for run in group.runs}
     if len(versions) > 1:
         notes.append(f"these runs were made by {len(versions)} versions of the code: {', '.join(sorted(versions))}")

@@ -1,6 +1,7 @@
 """What a sweep found, in sentences with numbers, and what is missing with the command that fills it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from shlex import quote
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -62,16 +63,18 @@ def missing(comparison: Comparison) -> list[Gap]:
     unfinished = sum(group.planned - len(group.runs) for group in comparison.groups)
     gaps = []
     if unfinished:
-        gaps.append(Gap(f"{unfinished} runs are not finished", f"moe sweep resume {name}"))
+        gaps.append(Gap(f"{unfinished} runs are not finished", f"moe sweep resume {quote(name)}"))
     runs = [run for group in comparison.groups for run in group.runs]
     done = {run.id: {(images, probe) for images, probe, _ in run.probe_results()} for run in runs}
     if runs and not any(done.values()):
-        gaps.append(Gap("no run has been probed: nothing is known of what experts encode", f"moe probe --sweep {name}"))
+        gaps.append(
+            Gap("no run has been probed: nothing is known of what experts encode", f"moe probe --sweep {quote(name)}")
+        )
     for images, probe in sorted(set().union(*done.values())) if done else ():
         without = [run for run, probes in done.items() if (images, probe) not in probes]
         if without:
             text = f"{probe} on {images} is missing for {len(without)} of {len(runs)} runs"
-            gaps.append(Gap(text, f"moe probe --sweep {name} --images {images} --probe {probe}"))
+            gaps.append(Gap(text, f"moe probe --sweep {quote(name)} --images {quote(images)} --probe {probe}"))
     return gaps
 
 

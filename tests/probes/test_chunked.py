@@ -75,7 +75,7 @@ def test_a_damaged_chunk_is_written_anew(tmp_path):
     check(tmp_path / "a")
 
 
-@pytest.mark.parametrize("harm", ["truncate", "remove", "nonsense"])
+@pytest.mark.parametrize("harm", ["truncate", "remove", "folder", "order of bytes", "nonsense"])
 def test_a_broken_folder_is_begun_anew(tmp_path, harm):
     fill(resume(tmp_path / "a"))
     file = tmp_path / "a" / "planes.npy"
@@ -83,12 +83,25 @@ def test_a_broken_folder_is_begun_anew(tmp_path, harm):
         os.truncate(file, 150)
     elif harm == "remove":
         file.unlink()
+    elif harm == "folder":
+        file.unlink()
+        file.mkdir()
+    elif harm == "order of bytes":  # one bit of the header: the chunks are as they were, the numbers are not
+        file.write_bytes(file.read_bytes().replace(b"'<f4'", b"'>f4'"))
     else:
         (tmp_path / "a" / "ledger.jsonl").write_text("nonsense")
     again = resume(tmp_path / "a")
     assert len(list(again.missing())) == 5
     fill(again)
     check(tmp_path / "a")
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", '{"start": "a", "crc32": 1}', '{"start": 5', "7"])
+def test_a_line_that_says_nothing_is_passed_over(tmp_path, line):
+    fill(resume(tmp_path / "a"), stop_after=3)
+    with (tmp_path / "a" / "ledger.jsonl").open("a") as ledger:
+        ledger.write(f"\n{line}")
+    assert list(resume(tmp_path / "a").missing()) == [(15, 20), (20, 23)]
 
 
 @pytest.mark.parametrize("change", [{"key": "other"}, {"chunk": 6}])

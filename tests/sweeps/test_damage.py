@@ -13,7 +13,11 @@ from typer.testing import CliRunner
 
 from cli import app
 from moe.errors import UserError
+from sweeps.launching import plan, register_planned
 from sweeps.queue.opening import open_queue
+from sweeps.runs.files import DamagedFileWarning
+from sweeps.training.trial import train
+from tests.conftest import TINY, tiny_config, tiny_store
 from tests.sweeps.views.made import made_sweep
 
 DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
@@ -61,9 +65,9 @@ def small(tmp_path, monkeypatch) -> Iterator[tuple[Path, Path]]:
 
 
 def files(whole: Path) -> list[Path]:
-    """The files of a home, by name; locks and the queue's database apart."""
+    """The files of a home, by name; what only marks that something is at work apart."""
     found = (file.relative_to(whole) for file in whole.rglob("*") if file.is_file())
-    return sorted(file for file in found if file.suffix != ".lock" and "studies.db" not in file.name)
+    return sorted(file for file in found if file.suffix != ".lock" and file.name != ".studies.db.create")
 
 
 def damage(root: Path, whole: Path, file: Path, change: Callable[[bytes], bytes] | None) -> None:
@@ -135,3 +139,54 @@ def test_a_run_whose_state_is_damaged_counts_as_waiting(small):
     states = {row["id"]: row["state"] for row in json.loads(ask(COMMANDS["runs list"])[1])["runs"]}
     assert states.pop(file.parts[0]) == "waiting"
     assert set(states.values()) == {"finished"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sweeps.runs.files.DamagedFileWarning")
+def test_what_is_said_to_mend_a_run_does(isolated):
+    """A run goes on from its last checkpoint in no time, and has all its files again."""
+    tiny_store()
+    config = tiny_config()
+    run = train(config, report=lambda _line: None)
+    files = (run.history_file, run.summary_file, run.config_file, run.provenance_file)
+    whole = {file: file.read_bytes() for file in files}
+    for file in files:
+        file.write_bytes(b"{")
+        run.state_file.unlink()
+        train(config, report=lambda _line: None)
+        assert run.finished
+        if file != run.provenance_file:
+            assert file.read_bytes() == whole[file]
+    assert run.provenance["device"] == "cpu"
+    run.state_file.write_bytes(b"")
+    with pytest.warns(DamagedFileWarning, match="counts as waiting"):
+        train(config, report=lambda _line: None)
+    assert run.finished
+
+
+@pytest.mark.slow
+def test_a_run_whose_model_or_activations_are_damaged_is_named_and_hinders_no_other(isolated):
+    """Every file that a probe reads, of the first of two trained runs."""
+    tiny_store()
+    fixed = {path: {"value": value} for path, value in TINY.items()}
+    spec = isolated / "pair.yaml"
+    spec.write_text(json.dumps({"name": "pair", "method": "grid", "parameters": fixed | {"seed": {"values": [0, 1]}}}))
+    sweep = register_planned(*plan(str(spec)))
+    for cell in sweep.cells:
+        train(sweep.prepare(cell).config, report=lambda _line: None)
+    command = ["probe", "--sweep", "pair", "--probe", "routing", "--images", "tiny", "--json"]
+    assert ask(command)[0] == 0
+    first, other = (sweep.store.run(cell.run_id) for cell in sweep.cells)
+    whole = isolated / "whole"
+    shutil.copytree(sweep.root, whole)
+    read = [file for folder in ("model", "activations") for file in (whole / first.id / folder).rglob("*")]
+    tried = 0
+    for file in (file.relative_to(whole) for file in read if file.is_file() and file.suffix != ".lock"):
+        for kind in ("emptied", "cut", "a bit flipped", "null", "a folder"):
+            damage(sweep.root, whole, file, DAMAGES[kind])
+            shutil.rmtree(other.path / "probes")
+            code, _, words = ask(command)
+            assert other.probe_result("tiny", "routing").exists(), (file, kind)
+            assert code == 0 or first.id in words, (file, kind)
+            tried += 1
+    assert tried == 35  # docs/reliability.md has the number

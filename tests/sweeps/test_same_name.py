@@ -138,3 +138,9 @@ def test_a_launch_whose_storage_is_away_leaves_nothing(tmp_path):
     assert names() == []
     assert not (home() / "sweeps" / "little").exists()
     assert len(launched(tmp_path, seeds(0, 1)).cells) == 2
+
+
+def test_what_is_said_can_be_typed_though_the_name_has_a_space(tmp_path):
+    launched(tmp_path, seeds(0, 1), name="two words")
+    with pytest.raises(UserError, match="--name 'two words-2'"):
+        launched(tmp_path, seeds(0), name="two words")

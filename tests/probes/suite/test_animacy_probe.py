@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from moe.errors import UserError
 from probes.suite.animacy_probe import AnimacyProbe
 from probes.testing import example_subject
 from tests.probes.conftest import table
@@ -35,6 +36,14 @@ class TestAnimacy:
         assert float(rows[1]["gate_p_adjusted"]) < 0.02
         assert result.numbers["readout_p"] > 0.05
         assert result.numbers["readout_clear"] == 0
+
+    def test_a_class_that_no_images_have_is_refused(self, tmp_path):
+        stores = [store_of(tmp_path, np.arange(10), STL10)]
+        AnimacyProbe(animate=("Dog", "cat ")).check(stores)
+        AnimacyProbe().check(stores)
+        with pytest.raises(UserError, match='no class "dgo": did you mean "dog"'):
+            AnimacyProbe(animate=("cat", "dgo")).check(stores)
+        assert AnimacyProbe(animate=tuple(STL10)).skip(stores[0]) == "animacy.animate names none of its classes, or all"
 
     def test_too_few_classes_to_tell_are_said(self, tmp_path):
         result = ask(AnimacyProbe(bootstrap=5), example_subject(tmp_path), tmp_path / "a")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -417,6 +418,36 @@ def test_what_a_piece_lost_is_sent_from_the_runs_own_files_and_pieces_are_kept_u
     assert there.series("epoch") == [0, 1, 2, 3]
     assert wandb_server.artifact(f"model-{run.id}:last").state == "COMMITTED"
     assert not any((run.path / segment.folder).exists() for segment in (first, probed))
+
+
+@pytest.mark.parametrize("what", ["its header alone", "nothing", "no file", "no folder"])
+def test_a_piece_that_brings_nothing_is_passed_over(wandb_server, images, monkeypatch, what):
+    """As SIGKILL leaves it while it is begun."""
+    run = offline_in_pieces(monkeypatch, tiny_config(train__epochs=3), [2])
+    first = run.path / Record.of(run).segments[0].folder
+    file = next(first.glob("*.wandb"))
+    if what == "no folder":
+        shutil.rmtree(first)
+    elif what == "no file":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: 7 if what == "its header alone" else 0])
+    lines = []
+    assert sync([run], lines.append) == []
+    assert any("brings nothing" in line for line in lines)
+    there = wandb_server.run(run.id)
+    assert there.series("epoch") == [0, 1, 2, 3]
+    assert wandb_server.artifact(f"model-{run.id}:last").state == "COMMITTED"
+    assert waiting(RunStore()) == []
+
+
+def test_when_every_piece_brings_nothing_the_run_is_sent_from_its_own_files(wandb_server, images, monkeypatch):
+    run = offline_in_pieces(monkeypatch, tiny_config(train__epochs=3), [])
+    for segment in Record.of(run).segments:
+        shutil.rmtree(run.path / segment.folder)
+    assert sync([run], silent) == []
+    assert wandb_server.run(run.id).series("epoch") == [0, 1, 2, 3]
+    assert "probe/tiny/routing/routing" in wandb_server.run(run.id).summary
 
 
 def test_a_run_made_offline_and_probed_online_arrives_whole(wandb_server, images, monkeypatch):
