@@ -124,16 +124,18 @@ class Progress(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """One line for the epoch."""
+        metrics = trainer.callback_metrics  # on several devices all have to ask: the first look computes the means
         if not trainer.is_global_zero:
             return
         done = epochs_done(trainer)
         self._write(trainer, done)
-        self.report(f"epoch {done}/{trainer.max_epochs}  {describe(trainer.callback_metrics)}  {self._seconds():.1f} s")
+        self.report(f"epoch {done}/{trainer.max_epochs}  {describe(metrics)}  {self._seconds():.1f} s")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The untrained model is worth a line too."""
+        metrics = trainer.callback_metrics
         if trainer.is_global_zero and trainer.state.fn == "validate":
-            self.report(f"untrained  {describe(trainer.callback_metrics)}")
+            self.report(f"untrained  {describe(metrics)}")
 
 
 _SHOWN = {

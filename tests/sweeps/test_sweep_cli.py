@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -77,7 +78,9 @@ def test_launch_finishes_every_cell_and_a_second_launch_runs_nothing(tmp_path):
     page, numbers = tmp_path / "page.html", tmp_path / "table.csv"
     shown = moe("compare", "little", "--html", page, "--csv", numbers, "--latex", tmp_path / "table.tex")
     assert "view agreement" in shown.stdout
-    assert page.read_text().count("<img") == 5  # the curves; heatmap and co-activation of each run
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    shown_runs = {run.id for run in RunStore().all()}
+    assert json.loads(data)["history"].keys() == json.loads(data)["routing"].keys() == shown_runs  # curves, heatmaps
     assert "val loss mean" in numbers.read_text()
     wider = moe("sweep", "launch", write_spec(tmp_path, epochs=2, seeds=3), "--dry-run", "--json")
     assert [t["state"] for t in json.loads(wider.stdout)["trials"]] == ["finished", "finished", "waiting"]
