@@ -162,7 +162,8 @@ class TestDamage:
             ({"mean": [0.5, None, 0.5]}, "mean"),
             ({"sd": [9, 9, 9]}, "sd"), ({"extra": 1}, "extra"),
             ({"sha256": {"../../etc/passwd": ""}}, "which no store has"),
-            ({"sha256": {}}, "lacks the checksum"), ({"height": 10**6}, "images.npy"), ({"height": 10**9}, "height"), ({"classes": []}, "labels.npy"),
+            ({"sha256": {}}, "lacks the checksum"), ({"height": 10**6}, "images.npy"),
+            ({"height": 10**9}, "height"), ({"classes": []}, "labels.npy"),
         ],
     )  # fmt: skip
     def test_a_manifest_that_says_something_else(self, change: dict[str, object], says: str) -> None:
