@@ -41,7 +41,7 @@ test: check
 
 test-fast: $(ENV)
 	$(BIN)/ruff check .
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n auto -m "not slow"
 
 fuzz: $(ENV)
 	MOE_FUZZ=long $(BIN)/pytest -n auto -rf $(FUZZ)

@@ -152,9 +152,9 @@ def test_they_are_computed_in_full_float32_whatever_the_process_has_chosen(snaps
     (snapshot.folder(store) / "ledger.jsonl").write_text("")  # as new
     seen, real = [], type(snapshot.model).route_and_readouts
 
-    def watched(self, x):
+    def watched(self, x, told=None):
         seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
-        return real(self, x)
+        return real(self, x, told)
 
     monkeypatch.setattr(type(snapshot.model), "route_and_readouts", watched)
     torch.set_float32_matmul_precision("medium")
