@@ -4,8 +4,6 @@ The page is `assets/page.html` with its style, its script and plotly around the 
 is escaped by the template or set as text by the script: no name becomes markup.
 """
 
-import base64
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ from sweeps.runs.files import reading, unless_damaged
 from sweeps.runs.folders import PROBE_AGAIN
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, header, rows_of
-from sweeps.views.report_data import collect, described
+from sweeps.views.report_data import collect, described, webp
 from sweeps.views.report_words import found, missing
 
 ROOM = 5_000_000  # bytes of figures that the page takes; of further runs it names the folder
@@ -111,8 +109,5 @@ def _copy(path: Path) -> Copy:
     """A figure as a small WebP."""
     with reading(path, PROBE_AGAIN), Image.open(path) as picture:
         small = picture.convert("RGB")
-    small.thumbnail((_WIDTH, 4 * _WIDTH))
-    buffer = io.BytesIO()
-    small.save(buffer, format="WEBP", quality=80)
-    source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    source = webp(small, (_WIDTH, 4 * _WIDTH), quality=80)
     return Copy(" / ".join([*path.parts[-3:-1], path.stem]), source)

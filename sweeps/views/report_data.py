@@ -186,10 +186,14 @@ class Gallery:
 
 def thumbnail(image_HWC: NDArray[np.uint8]) -> str:
     """An image as a small WebP in a data URI."""
-    picture = Image.fromarray(np.asarray(image_HWC))
-    picture.thumbnail((_SIDE, _SIDE))
+    return webp(Image.fromarray(np.asarray(image_HWC)), (_SIDE, _SIDE), quality=75)
+
+
+def webp(picture: Image.Image, within: tuple[int, int], *, quality: int) -> str:
+    """A picture as WebP in a data URI, shrunk in place to fit into so many pixels (width, height)."""
+    picture.thumbnail(within)
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=75)
+    picture.save(buffer, format="WEBP", quality=quality)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

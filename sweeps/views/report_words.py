@@ -6,7 +6,6 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from callbacks.keys import Keys
-from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, Group
 
 _SIGNIFICANT = 0.05
@@ -80,20 +79,16 @@ def missing(comparison: Comparison) -> list[Gap]:
 
 def _of_group(group: Group) -> list[Sentence]:
     said = [Sentence(text, "training") for text in _routing_words([run.summary.get("last", {}) for run in group.runs])]
-    for images in _image_sets(group.runs):
+    found: dict[str, dict[str, list[Numbers]]] = {}  # image set -> probe -> a result for each run that has one
+    for run in group.runs:
+        for images, probe, numbers in run.probe_results():
+            found.setdefault(images, {}).setdefault(probe, []).append(numbers)
+    for images, by_probe in found.items():
         for probe, (words, section) in _SAYS.items():
-            results = [numbers for run in group.runs if (numbers := _result(run, images, probe))]
+            results = [numbers for numbers in by_probe.get(probe, []) if numbers]
             if results and (text := words(results)):
                 said.append(Sentence(f"{images}: {text}", section))
     return said
-
-
-def _image_sets(runs: Sequence[Run]) -> list[str]:
-    return list(dict.fromkeys(images for run in runs for images, _, _ in run.probe_results()))
-
-
-def _result(run: Run, images: str, probe: str) -> Numbers | None:
-    return next((numbers for i, p, numbers in run.probe_results() if (i, p) == (images, probe)), None)
 
 
 def spread(values: Sequence[float]) -> str:
