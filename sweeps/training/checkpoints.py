@@ -10,7 +10,6 @@ version) only where the run's own history has every row. Files are read with `we
 would run code is an unreadable file.
 """
 
-import json
 import math
 import pickle
 import struct
@@ -27,7 +26,7 @@ from torch import Tensor
 from callbacks.keys import Keys
 from moe.data.store import sha256
 from moe.files import replacing
-from sweeps.runs.files import read_json, write_json
+from sweeps.runs.files import DamagedFileError, read_json, write_json
 from sweeps.runs.run import Row, Run, by_epoch
 
 BEST = 3  # epochs with the lowest validation loss that a run keeps, beside the last (Appendix A.1)
@@ -219,5 +218,5 @@ def _record(file: Path) -> Record | None:
     try:
         found = read_json(_record_file(file))
         return None if found is None else Record.model_validate(found)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError, ValidationError):
+    except (DamagedFileError, ValidationError):
         raise UnusableError(f"has a damaged record, {_record_file(file).name}") from None
