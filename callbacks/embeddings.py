@@ -154,7 +154,7 @@ def _right(x_SnD: Tensor, labels_n: Tensor, sizes: Sequence[int], ridge: float) 
 
 
 def effective_rank(z_nD: Any) -> float:
-    """RankMe: the exponential of the entropy of the singular values' shares (Garrido et al. 2023, Equation 1).
+    """RankMe: the exponential of the entropy of the singular values' shares (Garrido et al. 2023).
 
     Not centred, as there: a direction that all images share counts.
 

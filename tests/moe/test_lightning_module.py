@@ -26,7 +26,7 @@ def batch(places):
 
 
 def step(of, places, epoch=0):
-    return of._two_view_step(batch(places), epoch)
+    return of._two_view_step(batch(places), epoch)[:2]
 
 
 def noise(places, epoch, seed=0):
