@@ -241,14 +241,15 @@ def compare_command(
 ) -> None:
     """Compare a sweep's runs, grouped by what was swept: mean and sd over seeds."""
     from sweeps.queue.opening import open_sweep
-    from sweeps.views import compare, report
+    from sweeps.views import compare
+    from sweeps.views.report import page
 
     comparison = compare.compare(open_sweep(sweep))
     if as_json:
         print_json(comparison.as_json())
     else:
         print_table(compare.terminal_table(comparison))
-    for path, render in ((html, report.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
+    for path, render in ((html, page.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
         if path is not None:
             _write(path, render(comparison))
 
@@ -260,9 +261,10 @@ def report_command(
 ) -> None:
     """Write a sweep as one page that needs nothing else: findings, comparison, training, experts, figures."""
     from sweeps.queue.opening import open_sweep
-    from sweeps.views import compare, report
+    from sweeps.views import compare
+    from sweeps.views.report import page
 
-    _write(html, report.to_html(compare.compare(open_sweep(sweep))))
+    _write(html, page.to_html(compare.compare(open_sweep(sweep))))
 
 
 def _write(path: Path, text: str) -> None:
