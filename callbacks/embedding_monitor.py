@@ -21,11 +21,12 @@ from callbacks.files import RoutingFolder, View
 from callbacks.gathering import log, show_picture
 from callbacks.keys import Keys, expert_knn, expert_linear
 from callbacks.tables import write_csv
-from moe.embedded import EmbeddingRecord
+from moe.embedded import EmbeddingRecord, watched
 from moe.lightning_module import epochs_done
 
 # a mean cosine of two images above about 0.99, and fewer than two directions
 _ONE_POINT, _ONE_LINE = -0.04, 1.5
+_MOST = 10_000  # images that are compared pair by pair
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class EmbeddingMonitor(L.Callback):
     """What z, the shared features and each expert's readout tell of an image's class, and how z fills its space.
 
     Logged after validation, over the images without augmentation, in eval mode; accuracies are fractions of the
-    labelled images, each told without itself, and left out where these have fewer than two classes:
+    labelled images (of 10,000, where there are more), each told without itself, and left out where these have fewer
+    than two classes:
 
     - ``embedding/knn``, ``shared/knn``: accuracy of the 20 nearest neighbours (`embeddings.knn_accuracy`) in z and in
       the shared features.
@@ -155,7 +157,8 @@ def _in_order(record: EmbeddingRecord) -> EmbeddingRecord:
 
 def _of_all(record: EmbeddingRecord) -> dict[str, float]:
     """Numbers of z and of the shared features."""
-    z_BD, shared_BC, labels_B = record.z_BD, record.shared_BC, record.labels_B
+    some_B = watched(len(record.z_BD), _MOST).to(record.z_BD.device)
+    z_BD, shared_BC, labels_B = record.z_BD[some_B], record.shared_BC[some_B], record.labels_B[some_B]
     return {
         Keys.EMBEDDING_KNN: embeddings.knn_accuracy(z_BD, labels_B),
         Keys.EMBEDDING_LINEAR: float(embeddings.linear_accuracy(z_BD, labels_B)),

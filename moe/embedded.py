@@ -37,10 +37,10 @@ class EmbeddingRecord:
     readouts_WED: Tensor
 
 
-def watched(images: int) -> Tensor:
-    """(images,) bool: the images of a store that every expert is shown each epoch, the same in all runs.
+def watched(images: int, count: int = WATCHED) -> Tensor:
+    """(images,) bool: at most so many of a store's images, drawn at random, the same in all runs.
 
-    All of them or, drawn at random, 2,000: readouts of all experts cost E / k times those of the chosen.
+    By default those that every expert is shown each epoch: all experts cost E / k times as much as the chosen.
     """
-    first = torch.randperm(images, generator=torch.Generator().manual_seed(0))[:WATCHED]
+    first = torch.randperm(images, generator=torch.Generator().manual_seed(0))[:count]
     return torch.zeros(images, dtype=torch.bool).index_fill_(0, first, value=True)

@@ -39,6 +39,8 @@ class Metric:
         objective, experts = config.loss.objective, config.model.experts
         if self.name.endswith("/accuracy") and objective != "supervised":
             return f'a run with loss.objective "{objective}" does not log {self.name}; write val/loss'
+        if self.name == keys.Keys.EXPERTS_CKA and experts == 1:
+            return f"a run with model.experts=1 has no pair of experts and does not log {self.name}"
         expert = _EXPERT.fullmatch(self.name)
         if expert and int(expert[1]) >= experts:
             return f"a run with model.experts={experts} does not log {self.name}; experts count from 0"

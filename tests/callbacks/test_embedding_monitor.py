@@ -69,6 +69,15 @@ def test_without_two_classes_there_are_no_accuracies(tmp_path, labels):
     assert set(values) == {"embedding/rank", "embedding/alignment", "embedding/uniformity", "experts/cka"}
 
 
+def test_of_many_images_some_are_judged(tmp_path, monkeypatch):
+    monkeypatch.setattr("callbacks.embedding_monitor._MOST", 25)
+    of = module()
+    some = watched(COUNT, 25)
+    values = logged(observed(of, tmp_path))
+    assert values["embedding/knn"] == pytest.approx(embeddings.knn_accuracy(of.z[some], of.labels[some]))
+    assert values["embedding/uniformity"] == pytest.approx(embeddings.uniformity(of.z[some]))
+
+
 def test_without_watched_images_there_is_nothing_of_experts(tmp_path):
     values = logged(observed(module(shown=torch.zeros(COUNT, dtype=torch.bool)), tmp_path))
     assert {key.partition("/")[0] for key in values} == {"embedding", "shared"}
