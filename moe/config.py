@@ -95,6 +95,17 @@ class MachineConfig(Section):
     )
     deterministic: bool = Field(False, description="only algorithms that give the same bits again, also on a GPU")
     checkpoint_minutes: float = Field(10.0, ge=0, description="also save in mid-epoch, this often; 0: epoch ends only")
+    keep_epochs: Literal["log"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (),
+        description="epochs whose models are kept: [0, 5, 20], 0 being the untrained one; log: 0, 1, 2, 5, 10, 20, ...",
+    )
+
+    def kept_of(self, epochs: int) -> frozenset[int]:
+        """The epochs up to `epochs` after which the model is kept."""
+        if self.keep_epochs != "log":
+            return frozenset(epoch for epoch in self.keep_epochs if epoch <= epochs)
+        spaced = (step * 10**power for power in range(len(str(epochs))) for step in (1, 2, 5))
+        return frozenset({0, *(epoch for epoch in spaced if epoch <= epochs)})
 
 
 def _default_loss() -> LossConfig:

@@ -1,6 +1,6 @@
-"""Probing the checkpoints that a run keeps from training: how its headline numbers formed.
+"""Probing the models that a run keeps from training: how its headline numbers formed.
 
-A run keeps its three best epochs and the last (Appendix A.1), so this is a few points, not a curve of all epochs.
+These are the checkpoints of its three best epochs and the last (Appendix A.1), and the models of `machine.keep_epochs`.
 """
 
 import shutil
@@ -22,6 +22,7 @@ from probes.failures import Failures
 from probes.probe import Numbers, Probe
 from probes.subject import Subject
 from probes.tables import write_table
+from sweeps.runs.folders import OVER_TRAINING
 from sweeps.runs.run import Run
 from sweeps.training.checkpoints import UnusableError, load
 
@@ -42,6 +43,35 @@ def checkpoint_snapshots(run: Run, report: Callable[[str], None]) -> list[Snapsh
             continue
         if epoch not in found:
             found[epoch] = Snapshot(run, model, card, digest(sha256(file), card), epoch)
+    return [found[epoch] for epoch in sorted(found)]
+
+
+def kept_snapshots(run: Run, report: Callable[[str], None]) -> list[Snapshot]:
+    """The models that the run was asked to keep and that can be read, by epochs trained."""
+    found = []
+    for epoch, folder in run.kept_models().items():
+        try:
+            model, card = load_model(folder)
+        except UserError as error:
+            report(f"  {error}; it is left out")
+            continue
+        found.append(Snapshot(run, model, card, digest(card.sha256, card), epoch))
+    return found
+
+
+def training_snapshots(run: Run, report: Callable[[str], None]) -> list[Snapshot]:
+    """The untrained model, every kept one and every checkpoint, by epochs trained.
+
+    Raises:
+        UserError: there are fewer than two trained ones.
+    """
+    every = [initial_snapshot(run), *checkpoint_snapshots(run, report), *kept_snapshots(run, report)]
+    found = {snapshot.epoch or 0: snapshot for snapshot in every}
+    if len(found) < 3:
+        raise UserError(
+            f"run {run.id} has models of {len(found) - 1} trained epochs in {run.path}; results over epochs need two "
+            "(machine.keep_epochs keeps more)"
+        )
     return [found[epoch] for epoch in sorted(found)]
 
 
@@ -70,15 +100,10 @@ def probe_epochs(
         The probes that did not fail.
 
     Raises:
-        UserError: the run has fewer than two checkpoints.
+        UserError: the run has models of fewer than two trained epochs.
     """
     run = final.run
-    snapshots = checkpoint_snapshots(run, report)
-    if len(snapshots) < 2:
-        raise UserError(
-            f"run {run.id} has {len(snapshots)} checkpoints in {run.checkpoints}; results over epochs need two"
-        )
-    snapshots = [initial_snapshot(run), *snapshots]
+    snapshots = training_snapshots(run, report)
     names = ", ".join(str(snapshot.epoch) for snapshot in snapshots)
     report(f"  over training on {store.name}: after epochs {names}")
     subjects = [Subject(run, store, activations(s, store, no_progress)[0], s.epoch, s) for s in snapshots]
@@ -106,7 +131,7 @@ def _all_numbers(probe: Probe, subjects: Sequence[Subject]) -> list[Numbers]:
 def _write(folder: Path, epochs: list[int], numbers: list[Numbers], title: str) -> None:
     keys = list(dict.fromkeys(key for row in numbers for key in row))
     rows = ([epoch, *(row.get(key) for key in keys)] for epoch, row in zip(epochs, numbers, strict=True))
-    write_table(folder / "epochs.csv", ["epoch", *keys], rows)
+    write_table(folder / OVER_TRAINING, ["epoch", *keys], rows)
     curves = {key: [row.get(key) for row in numbers] for key in keys}
     moving = {key: values for key, values in curves.items() if len(set(values)) > 1} or curves
     save(over_epochs(moving, epochs, title), folder / "epochs.png")

@@ -12,7 +12,7 @@ from typing import Any
 
 from sweeps.queue.opening import open_sweep
 from sweeps.queue.status import status
-from sweeps.runs.numbers import expert_rows, numbers, saturation_of_the_end
+from sweeps.runs.numbers import expert_rows, numbers, saturation_of_the_end, training_rows
 
 
 class Rows(list[dict[str, Any]]):
@@ -40,11 +40,14 @@ class Results:
         history: a row an epoch of a run: ``epoch`` (0 is the untrained model) and every metric of `docs/metrics.md`;
             once the run has ended also ``routing/saturation_end``.
         experts: a row an expert and set of images of a run, see `sweeps.runs.numbers.expert_rows`.
+        training: a row an epoch and set of images that a run was probed on over training (`moe probe --epochs`), see
+            `sweeps.runs.numbers.training_rows`.
     """
 
     runs: Rows
     history: Rows
     experts: Rows
+    training: Rows
 
 
 def load(sweep: str, storage: str | None = None) -> Results:
@@ -57,11 +60,12 @@ def load(sweep: str, storage: str | None = None) -> Results:
     Raises:
         UserError: there is no such sweep.
     """
-    runs, history, experts = Rows(), Rows(), Rows()
+    runs, history, experts, training = Rows(), Rows(), Rows(), Rows()
     for one in status(open_sweep(sweep, storage)).cells:
         named = {"run": one.run.id, **one.cell.values}
         runs.append(named | {"state": one.state} | numbers(one.run))
         settled = saturation_of_the_end(one.run)
         history.extend(named | row | settled.get(int(row["epoch"] or 0), {}) for row in one.run.history())
         experts.extend(named | row for row in expert_rows(one.run))
-    return Results(runs, history, experts)
+        training.extend(named | row for row in training_rows(one.run))
+    return Results(runs, history, experts, training)

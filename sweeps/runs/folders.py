@@ -20,10 +20,12 @@ from callbacks.files import RoutingFolder
 from sweeps.runs.files import read_typed, unless_damaged
 
 RESULT = "result.json"  # a probe's headline numbers, in its folder
+OVER_TRAINING = "epochs.csv"  # the same by epoch, beside it
 
 _CONFIG, _STATE, _CHECKPOINTS = "config.json", "state.json", "checkpoints"
 _SWEEPS, _DEFINITION = "sweeps", "sweep.json"
 _ANALYSIS, _TRACKER = "analysis", "tracker.json"
+_KEPT, _KEPT_MODEL = "epochs", "epoch"
 _PROBES, _SUBMISSION = "probes", "jobs.json"
 
 _RESULT_OF_PROBE: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
@@ -161,6 +163,15 @@ class RunFolder(TrackedFolder, ProbedFolder):
     def best_model(self) -> Path:
         """The exported model of the epoch with the lowest validation loss; absent where that is the last."""
         return self.path / "model_best"
+
+    def kept_model(self, epoch: int) -> Path:
+        """Folder of the model that was kept after so many epochs."""
+        return self.path / _KEPT / f"{_KEPT_MODEL}{epoch:04d}"
+
+    def kept_models(self) -> dict[int, Path]:
+        """The kept models by epoch."""
+        numbered = ((file.name.removeprefix(_KEPT_MODEL), file) for file in self.path.glob(f"{_KEPT}/{_KEPT_MODEL}*"))
+        return dict(sorted((int(number), file) for number, file in numbered if number.isdigit()))
 
     @property
     def data_card(self) -> Path:

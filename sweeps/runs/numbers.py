@@ -5,7 +5,7 @@ from typing import Any
 
 from callbacks.keys import SATURATION_END
 from sweeps.runs.files import read_table, unless_damaged
-from sweeps.runs.folders import PROBE_AGAIN, TRAIN_AGAIN, ProbedFolder
+from sweeps.runs.folders import OVER_TRAINING, PROBE_AGAIN, TRAIN_AGAIN, ProbedFolder
 from sweeps.runs.run import Run
 
 BEST, UNTRAINED = "best", "untrained"
@@ -32,7 +32,7 @@ def numbers(run: Run) -> dict[str, float]:
 def saturation_of_the_end(run: Run) -> dict[int, dict[str, float]]:
     """For each epoch of a run that ended, the fraction of images whose set of experts is that of the end, by key."""
     file = run.routing_files.saturation
-    rows: list[dict[str, str]] = unless_damaged(partial(read_table, file, TRAIN_AGAIN), []) if file.exists() else []
+    rows: list[dict[str, str]] = unless_damaged(partial(read_table, file, TRAIN_AGAIN), [])
     return {int(row["epoch"]): {SATURATION_END: float(row["end"])} for row in rows if row["end"]}
 
 
@@ -60,6 +60,22 @@ def expert_rows(folder: ProbedFolder) -> list[dict[str, Any]]:
             prefix = f"{probe}/{target}" if target else probe
             values = {f"{prefix}/{column}": _value(text) for column, text in row.items()}
             found.setdefault((images, expert), {"images": images, "expert": expert}).update(values)
+    return [found[key] for key in sorted(found)]
+
+
+def training_rows(folder: ProbedFolder) -> list[dict[str, Any]]:
+    """A row for each epoch and set of images that probes were run on: their headline numbers over training.
+
+    Columns are ``images``, ``epoch`` (0 is the untrained model) and ``<probe>/<number>``.
+    """
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for images, probe, _ in folder.probe_results():
+        file = folder.probe(images, probe) / OVER_TRAINING
+        rows: list[dict[str, str]] = unless_damaged(partial(read_table, file, PROBE_AGAIN), [])
+        for row in rows:
+            epoch = int(row.pop("epoch"))
+            values = {f"{probe}/{column}": _value(text) for column, text in row.items()}
+            found.setdefault((images, epoch), {"images": images, "epoch": epoch}).update(values)
     return [found[key] for key in sorted(found)]
 
 

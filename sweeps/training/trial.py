@@ -3,12 +3,10 @@
 import contextlib
 import logging
 import os
-import shutil
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import lightning as L
 import torch
@@ -22,7 +20,6 @@ from moe.data.datasets import check_available
 from moe.data.loading import RunData, Share, load_run_data
 from moe.embedded import watched
 from moe.errors import UserError
-from moe.export import export_model
 from moe.hardware import device_type, precision_plugin
 from moe.lightning_module import MoEModule
 from sweeps.runs.endings import InterruptedRunError
@@ -46,6 +43,7 @@ from sweeps.training.checkpoints import (
 )
 from sweeps.training.cores import LeaveCores, may_change_threads
 from sweeps.training.history import HistoryLogger, Progress
+from sweeps.training.keeping import KeepModels, export
 from sweeps.training.saving import Saving, StopRequest
 
 # a worker whose agent was killed needs a while to write its checkpoint and end
@@ -213,6 +211,7 @@ def _trainer(
             RoutingSaturation(run.routing_files),
             EmbeddingMonitor(run.routing_files),
             Progress(run, report),
+            KeepModels(run, config, data),
             Saving(run, stop, machine.checkpoint_minutes, history),
             *watchers,
         ],
@@ -265,7 +264,7 @@ def _finish(
     history.save_whole()
     prune(run, history.rows)
     write_saturation(run.routing_files, epochs)
-    _export(run.model, run, config, module, data, epochs)
+    export(run.model, run, config, module, data, epochs)
     best = best_first(history.rows)[0]
     if best != epochs:
         checkpoint = run.epoch_checkpoint(best)
@@ -274,24 +273,9 @@ def _finish(
         except (UnusableError, RuntimeError) as error:
             report(f"{checkpoint.name} {error}; the model of the best epoch, {best}, is not exported")
         else:
-            _export(run.best_model, run, config, module, data, best)
+            export(run.best_model, run, config, module, data, best)
     rows = by_epoch(history.rows)
     write_json(run.summary_file, {"untrained": rows[0], "last": rows[epochs], "best": rows[best]})
-
-
-def _export(folder: Path, run: Run, config: RunConfig, module: MoEModule, data: RunData, epoch: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed process left
-    export_model(
-        module.model,
-        folder,
-        run_id=run.id,
-        seed=config.seed,
-        epoch=epoch,
-        data=config.data,
-        mean=data.train.mean,
-        sd=data.train.sd,
-        data_digest=data.train.digest,
-    )
 
 
 @contextlib.contextmanager

@@ -101,6 +101,18 @@ def test_a_row_an_expert_and_set_of_images(sweep):
     assert not any(key.startswith(("similarity", "separability")) for key in row)
 
 
+def test_a_row_a_kept_epoch_and_set_of_images(sweep):
+    run = sweep.store.run(sweep.cells[1].run_id)
+    write_csv(run.probe("tiny", "tuning") / "epochs.csv", ["epoch", "gate_r2"], [[0, 0.0], [5, 0.25]])
+    write_csv(run.probe("tiny", "coupling") / "epochs.csv", ["epoch", "mean_pearson"], [[0, None], [5, 0.5]])
+    first, second = load("my-sweep").training
+    assert first == {
+        "run": run.id, "model.experts": 4, "seed": 1, "data.name": "tiny", "images": "tiny", "epoch": 0,
+        "coupling/mean_pearson": None, "tuning/gate_r2": 0.0,
+    }  # fmt: skip
+    assert (second["epoch"], second["tuning/gate_r2"], second["coupling/mean_pearson"]) == (5, 0.25, 0.5)
+
+
 def test_the_example_of_the_guide_runs(sweep, capsys):
     blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", GUIDE.read_text(), flags=re.MULTILINE)
     (example,) = [block for block in blocks if "sweeps.results" in block]

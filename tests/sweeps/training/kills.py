@@ -109,7 +109,9 @@ def forked(work):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-CONFIG = {"train__epochs": 3, "machine__checkpoint_minutes": 1e-9, "machine__threads": 1}
+CONFIG = {
+    "train__epochs": 3, "machine__checkpoint_minutes": 1e-9, "machine__threads": 1, "machine__keep_epochs": (0, 2),
+}  # fmt: skip
 
 
 def attempt(store, at=None):
@@ -135,6 +137,7 @@ def left(run):
         *run.model.iterdir(),
         *run.best_model.glob("*"),
         *run.routing.iterdir(),
+        *(file for folder in run.kept_models().values() for file in folder.iterdir()),
     ]
     found = {str(file.relative_to(run.path)): file.read_bytes() for file in files}
     return found | {"finished": run.finished, "checkpoints": sorted(file.name for file in run.checkpoints.iterdir())}
