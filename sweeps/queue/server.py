@@ -223,7 +223,7 @@ class ServerQueue(DatabaseQueue):
 
         Each is written down with the W&B run that it goes on with.
         """
-        from sweeps.tracking.mirror import show
+        from sweeps.tracking.holdings import show
 
         store = self.sweep.store
         try:

@@ -1,8 +1,8 @@
-"""Numbers, pictures and tables in the form that W&B takes."""
+"""Numbers, pictures, tables and folders in the form that W&B takes."""
 
 import csv
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,36 @@ class Table:
 
 
 Value = float | int | str | Picture | Table
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Files that travel together, as a version of an artifact; equal files are no new version.
+
+    Attributes:
+        name: of the artifact.
+        kind: its type.
+        files: by their names in the artifact.
+        aliases: of this version, beside `latest`.
+        metadata: of this version.
+        inputs: artifacts that it was made from, as [ENTITY/PROJECT/]NAME:ALIAS.
+    """
+
+    name: str
+    kind: str
+    files: Mapping[str, Path]
+    aliases: Sequence[str] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Sequence[str] = ()
+
+    def version(self) -> Any:
+        """W&B's object of it, which has its digest."""
+        import wandb
+
+        artifact = wandb.Artifact(self.name, type=self.kind, metadata=dict(self.metadata))
+        for name, file in self.files.items():
+            artifact.add_file(str(file), name=name, policy="immutable")
+        return artifact
 
 
 def wandb_values(values: Mapping[str, Value]) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""What a run has in W&B, kept in its `tracker.json`."""
+"""What a run has in W&B, kept in its `tracker.json`, and where the runs of a sweep belong there."""
+
+from collections.abc import Sequence
+from functools import partial
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from sweeps.runs.files import read_typed, write_json
-from sweeps.runs.folders import TrackedFolder
+from sweeps.runs.files import read_json, read_typed, unless_damaged, write_json
+from sweeps.runs.folders import SweepFolder, TrackedFolder
 from sweeps.tracking.connection import project
 
 _FORGET = "delete it, and `moe runs sync RUN` asks the server what it has; what lies in wandb/ beside it stays"
@@ -97,3 +100,20 @@ def set_unconfirmed(place: TrackedFolder, *, unconfirmed: bool) -> None:
     record = Record.of(place)
     if record.unconfirmed != unconfirmed:
         record.model_copy(update={"unconfirmed": unconfirmed}).save(place)
+
+
+def place_of_sweep(sweep: SweepFolder) -> tuple[str | None, str]:
+    """Entity and project of a sweep's runs: where W&B's server has it, else as its file or the environment says."""
+    definition = unless_damaged(partial(read_json, sweep.definition), None) or {}
+    address = str(definition.get("address") or definition.get("remote") or "").split("/")
+    if definition.get("queue", "wandb") == "wandb" and len(address) == 3:
+        return address[0], address[1]
+    raw = definition.get("raw", {})
+    return raw.get("entity"), raw.get("project") or project()
+
+
+def place_of_runs(sweep: SweepFolder, runs: Sequence[TrackedFolder]) -> tuple[str | None, str]:
+    """Entity and project of what compares runs of a sweep: those of the runs, if they have any."""
+    records = [Record.of(run) for run in runs if run.tracker_file.exists()]
+    first = next((record for record in records if record.online_before), next(iter(records), None))
+    return (first.entity, first.project) if first else place_of_sweep(sweep)

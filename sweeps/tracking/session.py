@@ -9,16 +9,15 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sweeps.runs.endings import INTERRUPTED, InterruptedRunError
-from sweeps.runs.folders import TrackedFolder
+from sweeps.runs.folders import AnalysisFolder, SweepFolder, TrackedFolder
 from sweeps.runs.run import Run
 from sweeps.tracking.connection import Mode, TrackerError, api, asking, connection, project
-from sweeps.tracking.media import Value, wandb_values
-from sweeps.tracking.record import Record, Segment, set_unconfirmed
+from sweeps.tracking.media import Parcel, Value, wandb_values
+from sweeps.tracking.record import Record, Segment, place_of_runs, place_of_sweep, set_unconfirmed
 
 PATIENCE = 90.0  # seconds for the server's answer at the start of a session
 UPLOAD = 600.0  # seconds at its end for what is still on its way; a trial does not wait for ever
@@ -64,38 +63,20 @@ class TrackedRun:
         with self._or_later("the summary was not sent"):
             self._run.summary.update(wandb_values(values))
 
-    def upload(
-        self,
-        name: str,
-        kind: str,
-        files: Mapping[str, Path],
-        *,
-        aliases: Sequence[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-        inputs: Sequence[str] = (),
-        wait: bool = False,
-    ) -> None:
+    def upload(self, parcel: Parcel, *, wait: bool = False) -> None:
         """Send files as a version of an artifact; equal files are no new version.
 
-        Args:
-            name: of the artifact.
-            kind: its type.
-            files: by their names in the artifact.
-            aliases: of this version, beside `latest`.
-            metadata: of this version.
-            inputs: artifacts that it was made from, as NAME:ALIAS.
-            wait: until the server has it, because something that is made from it follows.
-        """
-        import wandb
+        An offline session cannot say what they were made from; `moe runs sync` does.
 
-        with self._or_later(f"artifact {name} was not uploaded"):
-            artifact = wandb.Artifact(name, type=kind, metadata=dict(metadata or {}))
-            for each, file in files.items():
-                artifact.add_file(str(file), name=each, policy="immutable")
-            if self.mode == "online":
-                for used in inputs:
-                    self._run.use_artifact(used)
-            logged = self._run.log_artifact(artifact, aliases=list(aliases))
+        Args:
+            parcel: the files.
+            wait: until the server has them, because something that is made from them follows.
+        """
+        for used in parcel.inputs if self.mode == "online" else ():
+            with self._or_later(f"artifact {parcel.name} was not linked to {used}"):
+                self._run.use_artifact(used)
+        with self._or_later(f"artifact {parcel.name} was not uploaded"):
+            logged = self._run.log_artifact(parcel.version(), aliases=list(parcel.aliases))
             if wait and self.mode == "online":
                 logged.wait(timeout=UPLOAD)
 
@@ -161,8 +142,7 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[TrackedRun]:
         run: its identity is the tracker's run id, unless a W&B sweep names it; its directory holds offline files.
         group: the sweep, so that the dashboard groups its runs.
     """
-    record = _claimed(run)
-    record.group = group or record.group or record.sweep
+    record = _claimed(run, group)
     session = _begun(run, record, connection().mode, _about(run, record))
     session.show_over_epochs()
     code = 1
@@ -228,38 +208,57 @@ def _describe_again(record: Record, described: list[Any]) -> None:
 
 
 @contextlib.contextmanager
-def analysis(place: TrackedFolder, sweep: str, images: str) -> Iterator[TrackedRun]:
-    """The tracker's run for what compares all runs of a sweep on a set of images.
+def analysis(place: AnalysisFolder, *, online: bool = False) -> Iterator[TrackedRun]:
+    """The tracker's run for what compares all runs of a sweep on a set of images; it lies where these runs do.
 
     Args:
         place: directory of its `tracker.json` and offline pieces.
-        sweep: name of the sweep.
-        images: name of the images.
+        online: whether an offline piece is of no use.
+
+    Raises:
+        TrackerError: with `online`, the server does not answer, or refuses.
     """
-    record = Record.of(place)
+    record, sweep, images = Record.of(place), place.sweep.path.name, place.images
     record.id = f"analysis-{hashlib.sha256(f'{sweep}/{images}'.encode()).hexdigest()[:12]}"
+    if not record.online_before:
+        runs = [TrackedFolder(place.root / run_id) for run_id in place.run_ids()]
+        record.entity, record.project = place_of_runs(place.sweep, runs)
     about = {
         "name": f"{sweep}: all experts on {images}"[:128],
         "group": sweep,
         "job_type": "analysis",
         "tags": [images[:64], sweep[:64]],
-        "config": {"sweep": sweep, "images": images},
+        "config": {"sweep": sweep, "images": images, "runs": place.run_ids()},
     }
-    session = _begun(place, record, connection().mode, {} if record.online_before else about, stats=False)
+    session = _begun(place, record, connection().mode, about, stats=False, or_offline=not online)
     try:
         yield session
     finally:
         session.close(0)
 
 
-def _claimed(run: Run) -> Record:
-    """The run's record, with the id that a W&B sweep has for it."""
+def _claimed(run: Run, group: str | None) -> Record:
+    """The run's record, with the id that a W&B sweep has for it, in the place that its sweep has for its runs."""
     record = Record.of(run)
     sweep, given = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
     if sweep:
         new = given or record.id
         record = record.model_copy(update={"id": new, "sweep": sweep, "sent": record.sent if new == record.id else -1})
-    return record.model_copy(update={"project": record.project if record.online_before else project()})
+    if not record.online_before:
+        record.project = project()
+        if group and not sweep:  # W&B's own agent has put its sweep's place into the environment
+            record.entity, record.project = place_of_sweep(SweepFolder(run.path.parent, group))
+    record.group = group or record.group or (_name_of_sweep(record) if record.sweep else None)
+    return record
+
+
+def _name_of_sweep(record: Record) -> str | None:
+    """What a sweep of the server is called, asked of the server; its id if it does not answer."""
+    entity = record.entity or os.environ.get("WANDB_ENTITY")
+    path = "/".join(filter(None, [entity, record.project, record.sweep]))
+    with contextlib.suppress(TrackerError), asking():
+        return str(api().sweep(path).config.get("name") or record.sweep)
+    return record.sweep
 
 
 def _begun(

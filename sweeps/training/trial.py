@@ -28,7 +28,8 @@ from sweeps.runs.lock import LockedError, locked
 from sweeps.runs.run import Run, by_epoch
 from sweeps.runs.state import now
 from sweeps.runs.store import RunStore
-from sweeps.tracking.mirror import Mirror, adopt, ask_what_arrived, publish
+from sweeps.tracking.holdings import adopt, ask_what_arrived
+from sweeps.tracking.mirror import Mirror, publish
 from sweeps.tracking.session import tracked
 from sweeps.training import provenance
 from sweeps.training.checkpoints import (

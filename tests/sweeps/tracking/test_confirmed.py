@@ -4,7 +4,7 @@ import pytest
 
 from probes.probing import probe_run
 from sweeps.runs.store import RunStore
-from sweeps.tracking.mirror import lacking
+from sweeps.tracking.holdings import lacking
 from sweeps.tracking.record import Record
 from sweeps.tracking.sync import sync, waiting
 from sweeps.training import trial
