@@ -23,6 +23,9 @@ def fewest_views(expert: int | str) -> str:
     return f"balance_train/fewest_views_{expert}"
 
 
+PER_EXPERT: Final = (importance, load, fewest_views)
+
+
 class Keys(ModelKeys):
     """Every key of a run's history that is the same for all numbers of experts."""
 

@@ -33,6 +33,7 @@ from sweeps.tracking.record import Record
 # what W&B calls a run, in our words; one whose process ended without a word is found out by the server's own clock
 _STATES: dict[str, State] = {"finished": "finished", "running": "running", "pending": "running", "preempted": "waiting"}
 _ENDINGS = {"finished": Ending.FINISHED, "preempted": Ending.INTERRUPTED, "killed": Ending.KILLED}
+_FOR_GOOD = {ending.value: ending for ending in (Ending.STOPPED, Ending.STOPPED_EARLY)}
 _FRESH = 5.0  # seconds that an answer of the server counts as new
 
 
@@ -68,11 +69,13 @@ class RemoteRun:
         id: in W&B.
         cell: the run id of the cell with its configuration; "" if it has none that moe knows.
         state: in W&B's words.
+        ending: how its last attempt ended in our words, if it could say so.
     """
 
     id: str
     cell: str
     state: str
+    ending: str = ""
 
 
 def refusal(sweep: Sweep) -> str | None:
@@ -131,9 +134,14 @@ def runs(remote: Remote) -> list[RemoteRun]:
     sweep = _sweep(remote)
     try:
         with _quiet(), asking():
-            return [RemoteRun(run.id, _cell(run.config), run.state) for run in sweep.runs]
+            return [_as_remote(run) for run in sweep.runs]
     except TrackerError as error:
         raise UserError(f"W&B does not show the runs of sweep {remote}: {error}") from None
+
+
+def _as_remote(run: Any) -> RemoteRun:
+    ending = str(run.summary_metrics.get("ending", ""))
+    return RemoteRun(run.id, _cell(run.config), run.state, "" if run.state == "running" else ending)
 
 
 def _cell(config: Mapping[str, Any]) -> str:
@@ -160,6 +168,7 @@ class ServerQueue(DatabaseQueue):
         self._runs: list[RemoteRun] = []
         self._trained: set[str] = set()
         self._away = False
+        self._again: set[str] = set()
 
     @classmethod
     def offer(cls, sweep: Sweep) -> Offer:
@@ -272,7 +281,7 @@ class ServerQueue(DatabaseQueue):
 
     def _judged(self, run: RemoteRun) -> RemoteRun:
         """The run, finished if the server has its model: what a later process of it came to is not its training."""
-        if run.state in ("finished", "running", "pending") or not run.cell:
+        if run.state in ("finished", "running", "pending") or run.ending in _FOR_GOOD or not run.cell:
             return run
         if run.id not in self._trained:
             with contextlib.suppress(TrackerError):
@@ -285,7 +294,16 @@ class ServerQueue(DatabaseQueue):
         by_cell: dict[str, list[RemoteRun]] = {}
         for run in self._known():
             by_cell.setdefault(run.cell, []).append(run)
-        return {cell.run_id: _state(cell, by_cell.get(cell.run_id, [])) for cell in self.sweep.cells}
+        found = {cell.run_id: _state(cell, by_cell.get(cell.run_id, [])) for cell in self.sweep.cells}
+        again = {
+            key: replace(found[key], state="waiting") for key in self._again if found[key].ending in _FOR_GOOD.values()
+        }
+        return found | again
+
+    def publish_again(self, cells: Sequence[QueuedCell]) -> None:
+        """Let finished cells wait again: they are left over by the server."""
+        super().publish_again(cells)
+        self._again |= {cell.run_id for cell in cells}
 
 
 def _state(cell: QueuedCell, tries: Sequence[RemoteRun]) -> CellState:
@@ -293,6 +311,8 @@ def _state(cell: QueuedCell, tries: Sequence[RemoteRun]) -> CellState:
         return CellState(cell, "waiting")
     wanted = ("finished", "running", "pending")
     best = next((run for state in wanted for run in tries if run.state == state), tries[-1])
+    if best.state not in wanted and (stopped := _FOR_GOOD.get(best.ending)):
+        return CellState(cell, "finished", len(tries), here=False, ending=stopped, note=f"{stopped.value} in W&B")
     state = _STATES.get(best.state, "failed")
     error = f"W&B run {best.id} {best.state}" if state in ("failed", "waiting") else None
     ending = _ENDINGS.get(best.state, None if state == "running" else Ending.FAILED)
@@ -302,12 +322,12 @@ def _state(cell: QueuedCell, tries: Sequence[RemoteRun]) -> CellState:
 def prepare(remote: Remote, cell: QueuedCell, store: RunStore, known: Sequence[RemoteRun]) -> None:
     """Write down under which id a cell is run again: that of its crashed run, if it has one."""
     run = store.create(from_flat(cell.values))
-    crashed = [each.id for each in known if each.cell == cell.run_id]
+    before = next((each for each in reversed(known) if each.cell == cell.run_id), None)
     record = Record.of(run)
-    name = crashed[-1] if crashed else record.id
-    record.model_copy(
-        update={"id": name, "sweep": remote.id, "entity": remote.entity, "project": remote.project}
-    ).save(run)  # fmt: skip
+    place: dict[str, Any] = {"sweep": remote.id, "entity": remote.entity, "project": remote.project}
+    if before is not None:
+        place |= {"id": before.id, "stopped": before.ending in _FOR_GOOD}
+    record.model_copy(update=place).save(run)
 
 
 def resume(remote: Remote) -> None:

@@ -41,8 +41,11 @@ def parcels(place: Run | AnalysisFolder) -> list[Parcel]:
 
 
 def models(run: Run) -> list[Parcel]:
-    """The model of the best epoch and that of the last, versions of `model-<id>`; none before the run is trained."""
-    if not run.trained:
+    """The model of the best epoch and that of the last, versions of `model-<id>`; none before the run is trained.
+
+    None of a pulled run either: the server has them, and that of the best epoch does not come along.
+    """
+    if not run.trained or run.pulled:
         return []
     if not run.data_card.exists():  # that of a pulled run came along; its images may not be here
         write_json(run.data_card, _data_card(run))

@@ -59,6 +59,8 @@ def lacking(place: Run | AnalysisFolder) -> Lacking:
         TrackerError: the server does not answer, or does not know it.
     """
     wanted, sent = summary(place), parcels(place)
+    if isinstance(place, Run) and place.pulled:  # the rest is the server's own
+        wanted = {key: value for key, value in wanted.items() if key.startswith("probe/")}
     with asking():
         there = api().run(Record.of(place).path)
         arrived = {file.name for file in there.files() if file.size}

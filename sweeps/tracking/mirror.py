@@ -4,19 +4,30 @@ The files are the truth. Whatever the tracker lacks when a run begins or goes on
 away, a W&B sweep gave the run another name) is sent first, so that the tracker holds every epoch once and in order.
 """
 
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import lightning as L
 
-from callbacks.files import View
-from sweeps.runs.files import read_json
+from callbacks.files import ROUTING, View
+from sweeps.runs.endings import Ending
+from sweeps.runs.files import read_json, unless_damaged
 from sweeps.runs.folders import RESULT, AnalysisFolder, ProbedFolder
-from sweeps.runs.numbers import numbers, probe_key
+from sweeps.runs.numbers import (
+    figure_key,
+    headlines,
+    headlines_of,
+    of_experts,
+    probe_key,
+    table_key,
+    table_of_numbers,
+)
 from sweeps.runs.run import Run
 from sweeps.tracking.artifacts import parcels, upload
+from sweeps.tracking.connection import TrackerError, api, asking, connection
 from sweeps.tracking.media import Picture, Table, Value
 from sweeps.tracking.record import Record
-from sweeps.tracking.session import TrackedRun
+from sweeps.tracking.session import TrackedRun, give_up
 
 
 class Mirror(L.Callback):
@@ -55,6 +66,21 @@ def send(run: Run, session: TrackedRun, until: int | None = None) -> None:
             record.passed(run, epoch)
 
 
+def tell_failure(run: Run, ending: Ending, reason: str) -> None:
+    """Say in the tracker why a run was given up whose process could not say it itself, and send its log."""
+    record = unless_damaged(partial(Record.of, run), None)
+    if record is None or not (record.online_before and connection().online):
+        return
+    try:
+        with asking():
+            there = api().run(record.path)
+            there.summary.update({"ending": ending.value, "failure": reason})
+            if run.log_file.is_file():
+                there.upload_file(str(run.log_file), root=str(run.path))
+    except TrackerError as error:
+        give_up(run, f"why it failed was not sent ({error})")
+
+
 def publish(place: Run | AnalysisFolder, session: TrackedRun, *, wait: bool = False) -> None:
     """Send all that a run or an analysis has and the tracker lacks: epochs, summary, models, results of probes.
 
@@ -85,15 +111,22 @@ def _of_analysis(place: AnalysisFolder) -> dict[str, Value]:
 
 
 def _of_run(run: Run) -> dict[str, Value]:
-    values: dict[str, Value] = {**numbers(run)}
+    values: dict[str, Value] = {**headlines(run)}
     if rows := run.history():
-        epoch = int(rows[-1]["epoch"] or 0)
+        epoch, about = int(rows[-1]["epoch"] or 0), _about(run)
         values |= _pictures(run, epoch)
-        if (classes := run.routing_files.table(View.CLASSES, epoch)).exists():
-            values[View.CLASSES.key] = Table(classes)
+        for view in View:
+            if (file := run.routing_files.table(view, epoch)).exists():
+                values[table_key(ROUTING, view)] = Table(file, about)
+        values[table_key(ROUTING, "experts")] = Table(of_experts(run), about)
     for images, probe, _ in run.probe_results():
         values |= results_of(run, images, probe)
     return values
+
+
+def _about(folder: ProbedFolder) -> dict[str, Any]:
+    """What a table of one run says about the run, so that those of many can be told apart."""
+    return {"E": folder.config.model.experts, "seed": folder.config.seed} if isinstance(folder, Run) else {}
 
 
 def _numbers(row: dict[str, float | None]) -> dict[str, Value]:
@@ -107,17 +140,19 @@ def _pictures(run: Run, epoch: int) -> dict[str, Value]:
 
 
 def results_of(folder: ProbedFolder, images: str, probe: str) -> dict[str, Value]:
-    """What a summary holds of a probe: numbers, pictures (.png) and tables (.csv), under `probe/<images>/<probe>/`."""
-    return _values_of(probe_key(images, probe), folder.probe(images, probe))
+    """What a summary holds of a probe: headline numbers, pictures (.png) and tables (.csv).
 
-
-def _values_of(prefix: str, folder: Path) -> dict[str, Value]:
-    """The numbers, pictures (.png) and tables (.csv) in a folder of results, under keys with a prefix."""
-    result = read_json(folder / RESULT)
-    values: dict[str, Value] = {f"{prefix}/{key}": v for key, v in result.items() if isinstance(v, int | float)}
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".png":
-            values[f"{prefix}/{path.stem}"] = Picture(path)
-        elif path.suffix == ".csv":
-            values[f"{prefix}/{path.stem}_table"] = Table(path)
+    Numbers are `probe/<images>/<probe>/<number>`, pictures and tables below `figures/` and `tables/` of it. The table
+    `all_numbers` has all numbers, with their intervals and baselines.
+    """
+    start, path, about = probe_key(images, probe), folder.probe(images, probe), _about(folder)
+    result = read_json(path / RESULT)
+    values: dict[str, Value] = {**headlines_of(start, result)}
+    if len(rows := table_of_numbers(result)) > 1:
+        values[table_key(start, "all_numbers")] = Table(rows, about)
+    for file in sorted(path.iterdir()):
+        if file.suffix == ".png":
+            values[figure_key(start, file.stem)] = Picture(file)
+        elif file.suffix == ".csv":
+            values[table_key(start, file.stem)] = Table(file, about)
     return values

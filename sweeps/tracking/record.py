@@ -39,6 +39,7 @@ class Record(BaseModel):
         project: the same.
         sweep: the W&B sweep that handed it out.
         group: the name of the sweep, which groups its runs.
+        stopped: a person stopped it in W&B; when it goes on all the same, it does not obey W&B's memory of that.
         unconfirmed: the server may lack something; `moe runs sync` asks it and sends what it lacks.
         sent: last epoch in W&B, or on its way in an offline segment; -1 for none.
         segments: offline pieces, in order.
@@ -51,6 +52,7 @@ class Record(BaseModel):
     project: str = "moe"
     sweep: str | None = None
     group: str | None = None
+    stopped: bool = False
     unconfirmed: bool = False
     sent: int = -1
     segments: list[Segment] = []

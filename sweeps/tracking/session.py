@@ -8,18 +8,22 @@ import contextlib
 import hashlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from sweeps.runs.endings import INTERRUPTED, InterruptedRunError
+from callbacks.keys import PER_EXPERT
+from sweeps.runs.endings import FAILURE, INTERRUPTED, STOPPED, Ending, InterruptedRunError, StoppedRunError
 from sweeps.runs.folders import AnalysisFolder, SweepFolder, TrackedFolder
 from sweeps.runs.run import Run
-from sweeps.tracking.connection import Mode, TrackerError, api, asking, connection, project
+from sweeps.tracking.connection import Mode, TrackerError, api, asking, connection, project, stop_asked
 from sweeps.tracking.media import Parcel, Value, wandb_values
 from sweeps.tracking.record import Record, Segment, place_of_runs, place_of_sweep, set_unconfirmed
 
 PATIENCE = 90.0  # seconds for the server's answer at the start of a session
+ENDED = ("ending", "failure")  # keys of the summary: how the last attempt ended, and the error that it ended by
 UPLOAD = 600.0  # seconds at its end for what is still on its way; a trial does not wait for ever
 
 
@@ -85,6 +89,21 @@ class TrackedRun:
         with self._or_later("it was not marked as preempted"):
             self._run.mark_preempting()
 
+    def say_how_it_ended(self, words: Mapping[str, str]) -> None:
+        """Put how an attempt ended into the summary, in place of what an earlier one said; nothing if it ended well."""
+        with self._or_later("how it ended was not sent"):
+            for key in ENDED:
+                if key in words:
+                    self._run.summary[key] = words[key]
+                elif key in self._run.summary.keys():  # noqa: SIM118 - W&B's summary is no Mapping
+                    del self._run.summary[key]
+
+    def keep_file(self, file: Path) -> None:
+        """Send a file as it is now, to be looked at beside the run."""
+        if file.is_file():
+            with self._or_later(f"{file.name} was not sent"):
+                self._run.save(str(file), base_path=str(file.parent), policy="now")
+
     def close(self, code: int) -> None:
         """End the session with an exit code; waits for what is still on its way."""
         import wandb
@@ -105,11 +124,13 @@ class TrackedRun:
             self._run.name, self._run.tags = about["name"], about["tags"]
             self._run.config.update(about["config"])
 
-    def show_over_epochs(self) -> None:
-        """Let every metric be shown over epochs."""
+    def show_over_epochs(self, experts: int) -> None:
+        """Let every metric be shown over epochs, and those of single experts be no part of the summary."""
         with self._or_later("metrics were not described"):
             self._run.define_metric("epoch")
             self._run.define_metric("*", step_metric="epoch")
+            for key in (key(expert) for key in PER_EXPERT for expert in range(experts)):
+                self._run.define_metric(key, step_metric="epoch", summary="none")
 
     @contextlib.contextmanager
     def _or_later(self, what: str) -> Iterator[None]:
@@ -136,25 +157,58 @@ def give_up(place: TrackedFolder, reason: str) -> None:
 def tracked(run: Run, *, group: str | None = None) -> Iterator[TrackedRun]:
     """The tracker's run, begun or continued, while a run is trained; closed on the way out.
 
-    A run that is told to stop is marked as preempted, so that a W&B sweep hands it out again.
+    A run that is told to stop is marked as preempted, so that a W&B sweep hands it out again; not so one that a person
+    stops in W&B, which ends for good. Why it ended stands in the summary, and its log beside it.
 
     Args:
         run: its identity is the tracker's run id, unless a W&B sweep names it; its directory holds offline files.
         group: the sweep, so that the dashboard groups its runs.
     """
     record = _claimed(run, group)
-    session = _begun(run, record, connection().mode, _about(run, record))
-    session.show_over_epochs()
-    code = 1
+    asked: list[bool] = []
+
+    def stop() -> None:  # called by W&B's client, in a thread of its own
+        if not record.stopped:
+            asked.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    session = _begun(run, record, connection().mode, _about(run, record), stop=stop)
+    session.show_over_epochs(run.config.model.experts)
+    if record.stopped and session.mode == "online":
+        with contextlib.suppress(TrackerError):  # a new wish counts where W&B has forgotten the old one
+            record.stopped = stop_asked(record.entity, record.project, record.id)
+    code, ended = FAILURE, dict[str, str]()
     try:
         yield session
         code = 0
-    except InterruptedRunError:
+    except InterruptedRunError as interruption:
+        code, ended = INTERRUPTED, {"ending": Ending.INTERRUPTED.value}
+        if not record.stopped and (asked or _stop_asked(record)):
+            code, ended = STOPPED, {"ending": Ending.STOPPED.value}
+            _note_stop(run)
+            raise StoppedRunError(f"run {run.id} was {Ending.STOPPED.value} in W&B") from interruption
         session.mark_preempted()
-        code = INTERRUPTED
+        raise
+    except Exception as error:
+        ended = {"ending": Ending.FAILED.value, "failure": f"{type(error).__name__}: {error}"}
         raise
     finally:
+        session.say_how_it_ended(ended)
+        session.keep_file(run.log_file)
         session.close(code)
+
+
+def _stop_asked(record: Record) -> bool:
+    """Whether a person has asked W&B to stop a run that its agent has told to end."""
+    if "WANDB_SWEEP_ID" not in os.environ:
+        return False  # its client would have said so
+    with contextlib.suppress(TrackerError):
+        return stop_asked(record.entity, record.project, record.id)
+    return False
+
+
+def _note_stop(run: Run) -> None:
+    Record.of(run).model_copy(update={"stopped": True}).save(run)
 
 
 @contextlib.contextmanager
@@ -177,7 +231,7 @@ def reopened(run: Run, *, online: bool = False) -> Iterator[TrackedRun]:
     session = _begun(run, record, connection().mode, about, stats=False, or_offline=not online)
     if session.mode == "online" and not session.known and not about:  # it was deleted there since
         session.describe(_about(run, record))
-    session.show_over_epochs()
+    session.show_over_epochs(run.config.model.experts)
     try:
         yield session
     finally:
@@ -269,6 +323,7 @@ def _begun(
     *,
     stats: bool = True,
     or_offline: bool = True,
+    stop: Callable[[], None] = lambda: None,
 ) -> TrackedRun:
     """A session of the tracker; an offline one, unless that is of no use, where the server does not answer."""
     import wandb
@@ -292,6 +347,7 @@ def _begun(
                     finish_timeout=UPLOAD,
                     finish_timeout_raises=True,
                     x_disable_stats=not stats,
+                    stop_fn=stop,
                     **sweep,
                 ),
                 **about,
@@ -303,7 +359,7 @@ def _begun(
         if not or_offline:
             raise
         sys.stderr.write(f"W&B does not answer ({error}); this attempt is kept offline for `moe runs sync`\n")
-        return _begun(place, record, "offline", about, stats=stats)
+        return _begun(place, record, "offline", about, stats=stats, stop=stop)
     session = TrackedRun(place, run)
     if how == "online":
         _note_place(place, record, run)

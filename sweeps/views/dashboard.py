@@ -21,7 +21,7 @@ from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.opening import open_queue
 from sweeps.queue.status import filled_cells
 from sweeps.runs.files import write_json
-from sweeps.runs.numbers import probe_key
+from sweeps.runs.numbers import figure_key, probe_key
 from sweeps.runs.run import Run
 from sweeps.tracking.connection import connection
 from sweeps.tracking.record import Record
@@ -141,7 +141,7 @@ def _probes(runs: Sequence[Run]) -> list[Any]:
         for images, probe, result in run.probe_results():
             prefix = probe_key(images, probe)
             found = sorted(file.stem for file in run.probe(images, probe).glob("*.png"))
-            pictures.setdefault(prefix, [f"{prefix}/{name}" for name in found])
+            pictures.setdefault(prefix, [figure_key(prefix, name) for name in found])
             numbers |= dict.fromkeys(f"{prefix}/{key}" for key, value in result.items() if isinstance(value, float))
     panels: list[Any] = [
         wr.MediaBrowser(title=prefix.removeprefix("probe/"), media_keys=keys, num_columns=2)

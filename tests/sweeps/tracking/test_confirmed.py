@@ -79,8 +79,8 @@ def test_results_of_a_probe_that_did_not_arrive_are_noticed(wandb_server, capsys
     probe_run(run.id, ["routing"], ["tiny"], silent)
     wandb_server.faults.remove(fault)
     there = wandb_server.run(run.id)
-    if "probe/tiny/routing/routing" not in there.summary:
+    if "probe/tiny/routing/figures/routing" not in there.summary:
         assert Record.of(run).unconfirmed
         assert "the server lacks" in capsys.readouterr().err
     assert sync([run], silent) == []
-    assert "probe/tiny/routing/routing" in there.summary
+    assert "probe/tiny/routing/figures/routing" in there.summary

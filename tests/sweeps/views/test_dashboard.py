@@ -39,7 +39,7 @@ def test_panels_of_everything_that_was_logged(wandb_server, sweep):
     assert report.display_name == "Sweep little"
     for view in (workspace, report):
         for key in ("val/loss", "balance/cv2", "balance/dead", "agreement/top_k", "agreement/chance_observed",
-                    "routing/heatmap", "routing/coactivation", "probe/tiny/routing/routing"):  # fmt: skip
+                    "routing/heatmap", "routing/coactivation", "probe/tiny/routing/figures/routing"):  # fmt: skip
             assert f'"{key}"' in json.dumps(view.spec)
         assert '"little"' in json.dumps(view.spec)
     assert "me/moe" in saved["workspace"]
