@@ -23,6 +23,7 @@ from sweeps.tracking.media import Parcel, Value, wandb_values
 from sweeps.tracking.record import Record, Segment, place_of_runs, place_of_sweep, set_unconfirmed
 
 PATIENCE = 90.0  # seconds for the server's answer at the start of a session
+ANALYSIS = "analysis"  # the kind of run that compares others
 ENDED = ("ending", "failure")  # keys of the summary: how the last attempt ended, and the error that it ended by
 UPLOAD = 600.0  # seconds at its end for what is still on its way; a trial does not wait for ever
 
@@ -280,7 +281,7 @@ def analysis(place: AnalysisFolder, *, online: bool = False) -> Iterator[Tracked
     about = {
         "name": f"{sweep}: all experts on {images}"[:128],
         "group": sweep,
-        "job_type": "analysis",
+        "job_type": ANALYSIS,
         "tags": [images[:64], sweep[:64]],
         "config": {"sweep": sweep, "images": images, "runs": place.run_ids()},
     }
