@@ -26,7 +26,7 @@ def spec(tmp_path):
         "name: little",
         "method: grid",
         "parameters:",
-        "  model.experts: {values: [4]}",
+        "  model.experts: {values: [4, 2]}",
         "  seed: {values: [0, 1]}",
     ]
     lines += [f"  {path}: {{value: {value!r}}}" for path, value in (TINY | {"train.epochs": 1}).items()]
@@ -46,8 +46,8 @@ def saved_views(server):
 @pytest.mark.slow
 def test_one_dashboard_of_all_that_was_logged_from_any_machine(wandb_server, spec, monkeypatch):
     sweep = register_planned(*plan(spec, {}), "wandb")
-    for seed in range(2):
-        train(tiny_config(train__epochs=1, seed=seed), group="little", report=silent)
+    for experts in (4, 2):
+        train(tiny_config(train__epochs=1, model__experts=experts), group="little", report=silent)
     probe_sweep(sweep.name, ["similarity"], ["tiny"], silent)
     saved = dashboard.save(sweep)
     views = saved_views(wandb_server)
@@ -73,8 +73,9 @@ def test_one_dashboard_of_all_that_was_logged_from_any_machine(wandb_server, spe
     assert {view.id for view in saved_views(wandb_server).values()} == ids
     assert all(f"{start}/figures/clusters" in json.dumps(view.spec) for view in saved_views(wandb_server).values())
     assert compare(there).notes == [
-        "2 runs were finished on other machines; `moe probe --sweep little` fetches them"
-    ]  # fmt: skip
+        "2 runs were finished on other machines; `moe probe --sweep little` fetches them",
+        "2 runs are not finished; `moe sweep resume little` goes on",
+    ]
 
 
 def test_without_runs_on_the_server_the_message_says_what_to_do(wandb_server, sweep):
