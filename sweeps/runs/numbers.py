@@ -46,8 +46,7 @@ def table_key(start: str, name: str) -> str:
 
 
 _HEADLINES = (
-    Keys.EPOCH, Keys.VAL_LOSS, Keys.TRAIN_LOSS, Keys.VAL_ACCURACY, Keys.AGREEMENT, Keys.CHANCE_OBSERVED, Keys.CV2,
-    Keys.ENTROPY, Keys.DEAD, Keys.CLASS_INFORMATION,
+    Keys.EPOCH, Keys.VAL_LOSS, Keys.VAL_ACCURACY, Keys.AGREEMENT, Keys.CHANCE_OBSERVED, Keys.CV2, Keys.DEAD,
 )  # fmt: skip
 _ABOUT_OTHERS = ("low", "high", "null", "sd")  # `x_low` is about the number `x`
 
