@@ -163,17 +163,17 @@ def _print_plan(
     from sweeps.agents.crew import Crew
     from sweeps.plan.collapse import collapsed
     from sweeps.queue.launched import LOCAL
-    from sweeps.queue.opening import AUTO, choose_queue
+    from sweeps.queue.opening import AUTO, QUEUES, choose_queue
     from sweeps.runs.store import RunStore
     from sweeps.views.forecast import forecast
     from sweeps.views.preview import preview
 
     sweep, cells = launching.plan(spec, overrides, name)
-    choose_queue(LOCAL if backend == AUTO else backend, sweep)  # a plan asks no server, unless it is named
+    queue, _ = choose_queue(LOCAL if backend == AUTO else backend, sweep)  # a plan asks no server, unless it is named
     for line in (launching.growth(sweep, cells, storage), collapsed(sweep, cells)):
         if line:
             err.print(line, markup=False)
-    rows = preview(sweep, cells, storage)
+    rows = preview(sweep, cells, storage, QUEUES[queue].draws(sweep))
     size = max((cell.config.machine.devices for cell in cells), default=1)
     missing = [(row["config"], row["epochs_left"]) for row in rows if row["state"] != "finished"]
     outlook = forecast(RunStore(), missing, len(Crew(*crew, size=size).devices()))

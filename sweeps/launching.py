@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from moe.config import DataConfig, from_flat
+from moe.errors import UserError
 from sweeps.agents import cluster, cluster_status
 from sweeps.agents.crew import Agents, Crew
 from sweeps.plan.collapse import collapsed
@@ -214,10 +215,14 @@ def register_planned(
     Raises:
         UserError: another sweep was launched under its name.
     """
-    planned = LaunchedSweep.of(sweep, cells, home(), queue, None, storage_of(storage))
+    planned = LaunchedSweep.of(
+        sweep, cells, home(), queue, None, storage_of(storage), blanks=QUEUES[queue].draws(sweep)
+    )
     known, address = launched_before(sweep.name, storage), None
     if known is not None:
-        check_goes_on(known, planned)
+        more = check_goes_on(known, planned)
+        if more and known.address and known.drawn:
+            raise UserError(f"{more}; a service draws them, so raise run_cap there, or take another name with --name")
         address = known.address if (known.queue, known.cells) == (queue, planned.cells) else None
     return write_down(dataclasses.replace(planned, address=address or QUEUES[queue].create(sweep)))
 
@@ -229,7 +234,9 @@ def growth(sweep: Sweep, cells: Sequence[Cell], storage: str | None = None) -> s
         UserError: it asks for something else.
     """
     known = launched_before(sweep.name, storage)
-    return check_goes_on(known, LaunchedSweep.of(sweep, cells, home())) if known else None
+    if known is None:
+        return None
+    return check_goes_on(known, LaunchedSweep.of(sweep, cells, home(), blanks=QUEUES[known.queue].draws(sweep)))
 
 
 def run(

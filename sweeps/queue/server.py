@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -22,7 +22,7 @@ from moe.errors import UserError
 from sweeps.plan.spec import Sweep, restore
 from sweeps.queue.base import CellState, Offer
 from sweeps.queue.database import DatabaseQueue
-from sweeps.queue.launched import LaunchedSweep, QueuedCell
+from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number, blanks
 from sweeps.runs.endings import Ending
 from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
@@ -70,23 +70,19 @@ class RemoteRun:
         cell: the run id of the cell with its configuration; "" if it has none that moe knows.
         state: in W&B's words.
         ending: how its last attempt ended in our words, if it could say so.
+        config: as W&B has it: nested, or by dotted path what it was handed.
     """
 
     id: str
     cell: str
     state: str
     ending: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def refusal(sweep: Sweep) -> str | None:
-    """What of a sweep is not left to the server, in one sentence; None if nothing."""
-    if sweep.method != "grid":
-        return f"method: {sweep.method} runs on the local backend: the server's draws are no cells to check"
-    if sweep.early_terminate:
-        return "early_terminate runs on the local backend: the server's way to end runs looks like a crash to agents"
-    if sweep.run_cap:
-        return "run_cap with a grid runs on the local backend: the server chooses the cells itself"
-    return None
+def _drawn(sweep: Sweep) -> bool:
+    """Whether the server chooses which cells there are: draws at random, searches, or takes some of a grid."""
+    return sweep.method != "grid" or sweep.run_cap is not None
 
 
 def create(sweep: Sweep) -> Remote:
@@ -141,7 +137,19 @@ def runs(remote: Remote) -> list[RemoteRun]:
 
 def _as_remote(run: Any) -> RemoteRun:
     ending = str(run.summary_metrics.get("ending", ""))
-    return RemoteRun(run.id, _cell(run.config), run.state, "" if run.state == "running" else ending)
+    return RemoteRun(run.id, _cell(run.config), run.state, "" if run.state == "running" else ending, run.config)
+
+
+def _values(config: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """The values of some parameters, as far as the configuration has them."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        value: Any = config.get(path, config)
+        for name in () if path in config else path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if value is not None:
+            found[path] = value
+    return found
 
 
 def _cell(config: Mapping[str, Any]) -> str:
@@ -160,6 +168,7 @@ class ServerQueue(DatabaseQueue):
     """A sweep that a W&B server hands out to W&B's own agents; what they leave over goes through a table of ours."""
 
     precedence = 10
+    steers_itself = True
 
     def __init__(self, sweep: LaunchedSweep) -> None:
         super().__init__(sweep)
@@ -172,9 +181,17 @@ class ServerQueue(DatabaseQueue):
 
     @classmethod
     def offer(cls, sweep: Sweep) -> Offer:
-        """It runs a whole grid, where a server answers."""
-        problem = refusal(sweep) or connection().problem()
-        return Offer(accepted=problem is None, why=problem or "a W&B server answers")
+        """It runs every sweep, where a server answers; unless it is named, whole grids alone, whose cells we check."""
+        named = _drawn(sweep) or sweep.early_terminate is not None
+        if problem := connection().problem():
+            return Offer(accepted=False, why=problem)
+        why = "the server would choose the cells or end runs, which it does with --backend wandb"
+        return Offer(accepted=True, why=why if named else "a W&B server answers", if_named=named)
+
+    @classmethod
+    def draws(cls, sweep: Sweep) -> tuple[QueuedCell, ...] | None:
+        """As many as `run_cap`, where the server chooses."""
+        return blanks(sweep.run_cap or 0) if _drawn(sweep) else None
 
     @classmethod
     def create(cls, sweep: Sweep) -> str:
@@ -188,10 +205,7 @@ class ServerQueue(DatabaseQueue):
             return None
         remote = Remote.of(address)
         raw = definition(remote)
-        sweep = restore(str(raw.get("name") or remote.id), raw, "")
-        if problem := refusal(sweep):
-            raise UserError(f"sweep {address}: {problem}")
-        return sweep
+        return restore(str(raw.get("name") or remote.id), raw, "")
 
     @classmethod
     def stored(cls, name: str, root: Path, storage: str) -> None:
@@ -224,8 +238,13 @@ class ServerQueue(DatabaseQueue):
 
     def states(self) -> dict[str, CellState]:
         """State of every cell: of several runs on the server a finished one counts most, then a running one."""
-        queued, there = super().states(), self._there()
-        return there | {cell: state for cell, state in queued.items() if there[cell].state != "finished"}
+        there = self._there()
+        keys = {state.cell.run_id: key for key, state in there.items()}
+        for run_id, state in super().states().items():
+            key = keys.get(run_id)
+            if key is not None and there[key].state != "finished":
+                there[key] = state
+        return there
 
     def left_over(self) -> list[QueuedCell]:
         """Cells that the server calls done, or never handed out, without a finished or running run.
@@ -241,7 +260,8 @@ class ServerQueue(DatabaseQueue):
             sys.stderr.write(f"{error}; what it left over is found by `moe sweep resume {quote(self.sweep.name)}`\n")
             return []
         states, done = self._there(), store.finished_ids()
-        lacking = [cell for cell in self.sweep.cells if states[cell.run_id].state in ("waiting", "failed")]
+        lacking = [one.cell for one in states.values() if one.state in ("waiting", "failed")]
+        lacking = [cell for cell in lacking if blank_number(cell) is None]  # the server has drawn no more
         for cell in lacking:
             prepare(self.remote, cell, store, found)
             if cell.run_id in done:  # trained here, but its end did not reach the server
@@ -291,14 +311,26 @@ class ServerQueue(DatabaseQueue):
 
     def _there(self) -> dict[str, CellState]:
         """How the server says that the cells stand."""
-        by_cell: dict[str, list[RemoteRun]] = {}
-        for run in self._known():
-            by_cell.setdefault(run.cell, []).append(run)
-        found = {cell.run_id: _state(cell, by_cell.get(cell.run_id, [])) for cell in self.sweep.cells}
+        found = self._drawn() if self.sweep.drawn else self._of_grid()
         again = {
             key: replace(found[key], state="waiting") for key in self._again if found[key].ending in _FOR_GOOD.values()
         }
         return found | again
+
+    def _of_grid(self) -> dict[str, CellState]:
+        by_cell: dict[str, list[RemoteRun]] = {}
+        for run in self._known():
+            by_cell.setdefault(run.cell, []).append(run)
+        return {cell.run_id: _state(cell, by_cell.get(cell.run_id, [])) for cell in self.sweep.cells}
+
+    def _drawn(self) -> dict[str, CellState]:
+        """A cell for each run of the server, in its order; the rest are still to be drawn."""
+        found = {cell.run_id: CellState(cell, "waiting") for cell in self.sweep.cells}
+        paths = list(self.sweep.raw.get("parameters", {}))
+        for cell, run in zip(self.sweep.cells, self._known(), strict=False):
+            known = QueuedCell(run.cell, _values(run.config, paths)) if run.cell else cell
+            found[cell.run_id] = _state(known, [run])
+        return found
 
     def publish_again(self, cells: Sequence[QueuedCell]) -> None:
         """Let finished cells wait again: they are left over by the server."""

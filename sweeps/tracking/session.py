@@ -185,9 +185,10 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[TrackedRun]:
     except InterruptedRunError as interruption:
         code, ended = INTERRUPTED, {"ending": Ending.INTERRUPTED.value}
         if not record.stopped and (asked or _stop_asked(record)):
-            code, ended = STOPPED, {"ending": Ending.STOPPED.value}
+            ending = _who_stopped(record)
+            code, ended = STOPPED, {"ending": ending.value}
             _note_stop(run)
-            raise StoppedRunError(f"run {run.id} was {Ending.STOPPED.value} in W&B") from interruption
+            raise StoppedRunError(f"run {run.id} was {ending.value} in W&B") from interruption
         session.mark_preempted()
         raise
     except Exception as error:
@@ -206,6 +207,15 @@ def _stop_asked(record: Record) -> bool:
     with contextlib.suppress(TrackerError):
         return stop_asked(record.entity, record.project, record.id)
     return False
+
+
+def _who_stopped(record: Record) -> Ending:
+    """A person, or the early termination of the server's sweep, which stops runs in the same way."""
+    path = "/".join(filter(None, [record.entity, record.project, record.sweep]))
+    with contextlib.suppress(TrackerError), asking():
+        if record.sweep and api().sweep(path).config.get("early_terminate"):
+            return Ending.STOPPED_EARLY
+    return Ending.STOPPED
 
 
 def _note_stop(run: Run) -> None:

@@ -84,7 +84,7 @@ def save(sweep: LaunchedSweep) -> dict[str, str]:
 
 def _save(sweep: LaunchedSweep) -> dict[str, str]:
     entity, project = _place(sweep)
-    there = list(api().runs(f"{entity}/{project}", {"group": sweep.name}, lazy=False))
+    there = _runs(entity, project, sweep.name)
     if not there:
         raise UserError(f"no run of sweep {sweep.name} is on the server; `moe runs sync` uploads offline runs")
     analyses = [dict(run.summary_metrics) for run in there if run.job_type == ANALYSIS]
@@ -95,6 +95,17 @@ def _save(sweep: LaunchedSweep) -> dict[str, str]:
     saved = {"workspace": workspace.save().url, "report": report.save().url}
     write_json(sweep.folder.dashboard, saved)
     return saved
+
+
+def _runs(entity: str, project: str, group: str) -> list[Any]:
+    """W&B's objects of the runs of a group; none where there is no such project."""
+    try:
+        with asking():
+            return list(api().runs(f"{entity}/{project}", {"group": group}, lazy=False))
+    except TrackerError as error:
+        if "ould not find project" in str(error):
+            return []
+        raise
 
 
 def _place(sweep: LaunchedSweep) -> tuple[str, str]:

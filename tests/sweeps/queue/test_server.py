@@ -163,15 +163,6 @@ def test_a_path_that_is_none_is_refused(path):
         Remote.of(path)
 
 
-def test_what_is_not_left_to_the_server_is_refused_by_name(machine):
-    random = machine / "random.yaml"
-    random.write_text("method: random\nrun_cap: 3\nparameters: {seed: {values: [0, 1]}}\n")
-    sweep, _ = plan(str(random), {})
-    with pytest.raises(UserError, match="method: random runs on the local backend"):
-        choose_queue("wandb", sweep)
-    assert choose_queue("auto", sweep)[0] == "local"
-
-
 def test_auto_is_local_without_a_server_and_says_why(machine):
     sweep, _ = plan(write_spec(machine, 1), {})
     assert choose_queue("auto", sweep) == ("local", "WANDB_MODE=disabled")
@@ -182,6 +173,11 @@ def test_auto_is_local_without_a_server_and_says_why(machine):
 def test_auto_takes_a_server_that_answers_and_no_other(wandb_server, machine, monkeypatch):
     sweep, _ = plan(write_spec(machine, 1), {})
     assert choose_queue("auto", sweep) == ("wandb", "a W&B server answers")
+    (machine / "random.yaml").write_text("method: random\nrun_cap: 3\nparameters: {seed: {values: [0, 1]}}\n")
+    random, _ = plan(str(machine / "random.yaml"), {})
+    assert choose_queue("wandb", random) == ("wandb", "as asked")
+    chosen, why = choose_queue("auto", random)
+    assert (chosen, "with --backend wandb" in why) == ("local", True)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("sweeps.tracking.connection._TIMEOUT", 2)
     chosen, why = choose_queue("auto", sweep)
