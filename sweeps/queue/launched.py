@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from moe.config import from_flat
+from moe.config import check_paths, from_flat
 from moe.errors import UserError
 from sweeps.plan.parameters import as_yaml
 from sweeps.plan.spec import Cell, Sweep, budget, replicates, restore
@@ -229,3 +229,30 @@ def blanks(count: int) -> tuple[QueuedCell, ...]:
 def blank_number(cell: QueuedCell) -> int | None:
     """The number of a blank cell in its sweep; None for one that has its values."""
     return int(cell.run_id.removeprefix(_BLANK)) if cell.run_id.startswith(_BLANK) else None
+
+
+def run_id_of(config: Mapping[str, Any]) -> str:
+    """Run id of the cell with a configuration as W&B has it; "" if it is none of moe's.
+
+    A run that crashed at once has only the values that it was handed, by dotted path.
+    """
+    if "identity" in config:
+        return str(config["identity"])
+    flat = {path: value for path, value in config.items() if not isinstance(value, dict)}
+    try:
+        check_paths(flat)
+        return from_flat(flat).identity()
+    except UserError:
+        return ""
+
+
+def values_of(config: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """The values of some parameters, as far as such a configuration has them."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        value: Any = config.get(path, config)
+        for name in () if path in config else path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if value is not None:
+            found[path] = value
+    return found

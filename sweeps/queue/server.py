@@ -17,48 +17,31 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from moe.config import check_paths, from_flat
+from moe.config import from_flat
 from moe.errors import UserError
 from sweeps.plan.spec import Sweep, restore
 from sweeps.queue.base import CellState, Offer
 from sweeps.queue.database import DatabaseQueue
-from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number, blanks
+from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number, blanks, run_id_of, values_of
+from sweeps.queue.leases import Beats
 from sweeps.runs.endings import Ending
+from sweeps.runs.lock import is_locked
 from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
 from sweeps.tracking.artifacts import has_model
 from sweeps.tracking.connection import TrackerError, api, asking, connection, for_children, project
-from sweeps.tracking.record import Record
+from sweeps.tracking.record import Record, Remote
 
 # what W&B calls a run, in our words; one whose process ended without a word is found out by the server's own clock
 _STATES: dict[str, State] = {"finished": "finished", "running": "running", "pending": "running", "preempted": "waiting"}
 _ENDINGS = {"finished": Ending.FINISHED, "preempted": Ending.INTERRUPTED, "killed": Ending.KILLED}
 _FOR_GOOD = {ending.value: ending for ending in (Ending.STOPPED, Ending.STOPPED_EARLY)}
 _FRESH = 5.0  # seconds that an answer of the server counts as new
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A sweep's place on the server: ENTITY/PROJECT/SWEEP."""
-
-    entity: str
-    project: str
-    id: str
-
-    @classmethod
-    def of(cls, path: str) -> "Remote":
-        """From ENTITY/PROJECT/SWEEP.
-
-        Raises:
-            UserError: the path has other parts.
-        """
-        parts = path.split("/")
-        if len(parts) != 3 or not all(parts):
-            raise UserError(f'"{path}" is no W&B sweep; write ENTITY/PROJECT/SWEEP, as `moe sweep ls` shows it')
-        return cls(*parts)
-
-    def __str__(self) -> str:
-        return f"{self.entity}/{self.project}/{self.id}"
+# Seconds without a sign of life, by our own clock, after which a run that the server calls running is lost. Its client
+# gives a sign every half a minute; W&B itself waits for five.
+_SILENT = 360.0
+_SILENT_HERE = 75.0  # if this machine knows that the run's process has ended
+_SILENT_PENDING = 120.0  # if it was handed out, and its process was never heard of
 
 
 @dataclass(frozen=True)
@@ -71,6 +54,7 @@ class RemoteRun:
         state: in W&B's words.
         ending: how its last attempt ended in our words, if it could say so.
         config: as W&B has it: nested, or by dotted path what it was handed.
+        beat: when the server last heard of it, by its clock.
     """
 
     id: str
@@ -78,6 +62,7 @@ class RemoteRun:
     state: str
     ending: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+    beat: str = ""
 
 
 def _drawn(sweep: Sweep) -> bool:
@@ -137,31 +122,8 @@ def runs(remote: Remote) -> list[RemoteRun]:
 
 def _as_remote(run: Any) -> RemoteRun:
     ending = str(run.summary_metrics.get("ending", ""))
-    return RemoteRun(run.id, _cell(run.config), run.state, "" if run.state == "running" else ending, run.config)
-
-
-def _values(config: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    """The values of some parameters, as far as the configuration has them."""
-    found: dict[str, Any] = {}
-    for path in paths:
-        value: Any = config.get(path, config)
-        for name in () if path in config else path.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        if value is not None:
-            found[path] = value
-    return found
-
-
-def _cell(config: Mapping[str, Any]) -> str:
-    """Run id of the cell with this configuration; a run that crashed at once has only the values it was handed."""
-    if "identity" in config:
-        return str(config["identity"])
-    flat = {path: value for path, value in config.items() if not isinstance(value, dict)}
-    try:
-        check_paths(flat)
-        return from_flat(flat).identity()
-    except UserError:
-        return ""
+    ending = "" if run.state == "running" else ending
+    return RemoteRun(run.id, run_id_of(run.config), run.state, ending, run.config, str(run.heartbeat_at))
 
 
 class ServerQueue(DatabaseQueue):
@@ -176,6 +138,7 @@ class ServerQueue(DatabaseQueue):
         self._asked = -math.inf
         self._runs: list[RemoteRun] = []
         self._trained: set[str] = set()
+        self._beats: dict[str, Beats] = {}  # of runs that the server calls at work
         self._away = False
         self._again: set[str] = set()
 
@@ -246,6 +209,35 @@ class ServerQueue(DatabaseQueue):
                 there[key] = state
         return there
 
+    def held(self) -> str | None:
+        """Says how long it may take until it is known whether runs that the server calls running are."""
+        try:
+            at_work = [run for run in self._known() if run.cell and run.state in ("running", "pending")]
+        except UserError:  # `left_over` says so
+            return None
+        waits = [self._patience(run) - self._silence(run) for run in at_work if not self._beats[run.id].go_on]
+        if not waits:
+            return None
+        runs = "1 run that was" if len(waits) == 1 else f"{len(waits)} runs that were"
+        return (
+            f"waiting for {runs} at work when W&B last heard: one that gives no sign of life for another "
+            f"{max(waits):.0f} seconds is taken over"
+        )
+
+    def _patience(self, run: RemoteRun) -> float:
+        """Seconds of silence after which a run that the server calls running is lost."""
+        if run.state == "pending":
+            return _SILENT_PENDING
+        lock = self.sweep.store.run(run.cell).lock_file
+        return _SILENT_HERE if lock.exists() and not is_locked(lock) else _SILENT
+
+    def _silence(self, run: RemoteRun) -> float:
+        """Seconds since its last sign of life that we know of."""
+        now = time.monotonic()
+        beats = self._beats.setdefault(run.id, Beats("", now, now))
+        beats.hear(f"{run.state} {run.beat}", now)
+        return now - beats.since
+
     def left_over(self) -> list[QueuedCell]:
         """Cells that the server calls done, or never handed out, without a finished or running run.
 
@@ -300,7 +292,12 @@ class ServerQueue(DatabaseQueue):
         return self._runs
 
     def _judged(self, run: RemoteRun) -> RemoteRun:
-        """The run, finished if the server has its model: what a later process of it came to is not its training."""
+        """The run, crashed if it is lost, finished if the server has its model.
+
+        What a later process of a run came to is not its training.
+        """
+        if run.state in ("running", "pending") and run.cell and self._silence(run) > self._patience(run):
+            run = replace(run, state="crashed")
         if run.state in ("finished", "running", "pending") or run.ending in _FOR_GOOD or not run.cell:
             return run
         if run.id not in self._trained:
@@ -328,7 +325,7 @@ class ServerQueue(DatabaseQueue):
         found = {cell.run_id: CellState(cell, "waiting") for cell in self.sweep.cells}
         paths = list(self.sweep.raw.get("parameters", {}))
         for cell, run in zip(self.sweep.cells, self._known(), strict=False):
-            known = QueuedCell(run.cell, _values(run.config, paths)) if run.cell else cell
+            known = QueuedCell(run.cell, values_of(run.config, paths)) if run.cell else cell
             found[cell.run_id] = _state(known, [run])
         return found
 

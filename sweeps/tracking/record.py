@@ -1,10 +1,12 @@
 """What a run has in W&B, kept in its `tracker.json`, and where the runs of a sweep belong there."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from moe.errors import UserError
 from sweeps.runs.files import read_json, read_typed, unless_damaged, write_json
 from sweeps.runs.folders import SweepFolder, TrackedFolder
 from sweeps.tracking.connection import project
@@ -102,6 +104,30 @@ def set_unconfirmed(place: TrackedFolder, *, unconfirmed: bool) -> None:
     record = Record.of(place)
     if record.unconfirmed != unconfirmed:
         record.model_copy(update={"unconfirmed": unconfirmed}).save(place)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A sweep's place on a W&B server: ENTITY/PROJECT/SWEEP."""
+
+    entity: str
+    project: str
+    id: str
+
+    @classmethod
+    def of(cls, path: str) -> "Remote":
+        """From ENTITY/PROJECT/SWEEP.
+
+        Raises:
+            UserError: the path has other parts.
+        """
+        parts = path.split("/")
+        if len(parts) != 3 or not all(parts):
+            raise UserError(f'"{path}" is no W&B sweep; write ENTITY/PROJECT/SWEEP, as `moe sweep ls` shows it')
+        return cls(*parts)
+
+    def __str__(self) -> str:
+        return f"{self.entity}/{self.project}/{self.id}"
 
 
 def place_of_sweep(sweep: SweepFolder) -> tuple[str | None, str]:

@@ -13,9 +13,9 @@ from probes.probing import probe_run
 from probes.suite.routing_probe import RoutingProbe
 from sweeps.launching import plan, register_planned
 from sweeps.queue.opening import open_queue, open_sweep
-from sweeps.queue.server import Remote, prepare
+from sweeps.queue.server import prepare
 from sweeps.runs.store import RunStore
-from sweeps.tracking.record import Record
+from sweeps.tracking.record import Record, Remote
 from sweeps.tracking.sync import sync, waiting
 from sweeps.training.trial import train
 from tests.conftest import TINY, tiny_config, tiny_store

@@ -9,8 +9,9 @@ from moe.errors import UserError
 from probes.probing import probe_sweep
 from sweeps.launching import plan, register_planned
 from sweeps.queue.opening import open_sweep
-from sweeps.queue.server import Remote, prepare
+from sweeps.queue.server import prepare
 from sweeps.runs.store import RunStore
+from sweeps.tracking.record import Remote
 from sweeps.training.trial import train
 from sweeps.views import dashboard
 from sweeps.views.compare import compare
