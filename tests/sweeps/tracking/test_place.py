@@ -2,6 +2,7 @@
 
 import pytest
 
+from moe.config import from_flat
 from probes.probing import probe_run, probe_sweep
 from sweeps.launching import plan, register_planned
 from sweeps.runs.store import RunStore
@@ -18,14 +19,19 @@ def silent(_line):
 
 
 @pytest.fixture
-def sweep(isolated):
+def planned(isolated):
     """Two seeds, for another entity and project than the environment's."""
     tiny_store()
     lines = ["name: little", "entity: team", "project: vision", "method: grid", "parameters:"]
     lines += ["  seed: {values: [0, 1]}"]
     lines += [f"  {path}: {{value: {value!r}}}" for path, value in (TINY | {"train.epochs": 1}).items()]
     (isolated / "little.yaml").write_text("\n".join(lines) + "\n")
-    return register_planned(*plan(str(isolated / "little.yaml"), {}))
+    return plan(str(isolated / "little.yaml"), {})
+
+
+@pytest.fixture
+def sweep(planned):
+    return register_planned(*planned)
 
 
 def trained(sweep):
@@ -73,3 +79,14 @@ def test_a_sweep_made_offline_has_its_lineage_after_sync(wandb_server, sweep, mo
     assert sync(waiting(RunStore()), silent) == []
     assert waiting(RunStore()) == []
     check_lineage(wandb_server, sweep, runs)
+
+
+def test_a_trial_of_a_plain_agent_is_grouped_as_the_server_calls_its_sweep(wandb_server, planned, monkeypatch):
+    sweep = register_planned(*planned, "wandb")
+    assert sweep.address.startswith("team/vision/")
+    for name, value in (("ENTITY", "team"), ("PROJECT", "vision"), ("RUN_ID", "handed"),
+                        ("SWEEP_ID", sweep.address.rsplit("/", 1)[1])):  # fmt: skip
+        monkeypatch.setenv(f"WANDB_{name}", value)  # as `wandb agent` does
+    train(from_flat(sweep.cells[0].values), report=silent)
+    there = wandb_server.run("handed", project="vision", entity="team")
+    assert (there.state, there.group, there.tags) == ("finished", "little", ["E4", "tiny", "little"])
