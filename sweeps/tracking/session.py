@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,8 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[TrackedRun]:
     def stop() -> None:  # called by W&B's client, in a thread of its own
         if not record.stopped:
             asked.append(True)
-            os.kill(os.getpid(), signal.SIGTERM)
+            heard = signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None)  # not so in a notebook's thread
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM if heard else signal.SIGINT)
 
     session = _begun(run, record, connection().mode, _about(run, record), stop=stop)
     session.show_over_epochs(run.config.model.experts)
