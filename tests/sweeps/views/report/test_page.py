@@ -10,8 +10,12 @@ from scipy.spatial.distance import pdist, squareform
 
 from sweeps.views.compare import compare
 from sweeps.views.report.experts import plane
+from sweeps.views.report.headlines import beside_baselines
+from sweeps.views.report.importance import variance_shares
 from sweeps.views.report.page import figures, to_html
+from sweeps.views.report.plates import Plate, Rows
 from sweeps.views.report.reading import rounded
+from sweeps.views.report.words import Gap
 from tests.sweeps.views.made import EPOCHS, HOSTILE, NAMES, made_sweep
 
 
@@ -49,7 +53,9 @@ def test_a_whole_sweep_is_in_its_page(tmp_path):
 def test_a_card_holds_tuning_classes_and_pictures(tmp_path):
     _, data = page(made_sweep(tmp_path))
     card = data["experts"][0]
-    assert card["tuning"]["gate"] == {"r2": 0.4, "p": 0.01, "dimensions": [[f"furry {HOSTILE}", 0.5]]}
+    assert card["tuning"]["gate"] == {"r2": 0.4, "sd": None, "p": 0.01, "dimensions": [[f"furry {HOSTILE}", 0.5]]}
+    assert card["animacy"] == {"gate": [0.5, 0.02], "readout": [-0.3, None]}
+    assert card["coupling"] == [0.2, 0.1, 0.3]
     assert card["classes"] == [[name, 0.3] for name in NAMES]
     assert card["exciting"]["readout"] == ["tiny/tiny-001", "tiny/tiny-002", "tiny/tiny-003"]
     assert set(data["thumbnails"]) == {"tiny/tiny-001", "tiny/tiny-002", "tiny/tiny-003"}  # each once
@@ -83,6 +89,54 @@ def test_a_probe_that_some_runs_lack_is_named(tmp_path):
     sweep.store.run(sweep.cells[0].run_id).probe_result("tiny", "tuning").unlink()
     html, _ = page(sweep)
     assert "tuning on tiny is missing for 1 of 4 runs" in without_scripts(html)
+
+
+def test_numbers_stand_beside_chance_and_baselines(tmp_path):
+    found = beside_baselines(compare(made_sweep(tmp_path)))
+    assert found["header"] == ["cell", "images", "number", "run", "by chance", "untrained", "pixels"]
+    assert found["rows"][:2] == [
+        ["experts=2", "tiny", "tuning: gate_r2", "0.40 ± 0.00", "-0.02 ± 0.00", "0.10 ± 0.00", ""],
+        ["experts=2", "tiny", "tuning: readout_r2", "0.25 ± 0.00", "", "", "0.20 ± 0.00"],
+    ]
+    assert len(found["rows"]) == 4
+
+
+def test_numbers_of_probed_checkpoints_are_among_the_metrics(tmp_path):
+    _, data = page(made_sweep(tmp_path))
+    metrics = data["history"][data["runs"][0]["id"]]["metrics"]
+    assert metrics["probe/tiny/tuning/gate_r2"] == [0.0, None, None, 0.3]
+    assert data["chance"]["probe/tiny/tuning/gate_r2"] == "probe/tiny/tuning/gate_r2_null"
+
+
+def test_the_variance_goes_to_the_parameter_that_it_comes_from():
+    rng = np.random.default_rng(0)
+    points = [{"a": a, "b": b, "seed": s} for a in (1, 2, 4) for b in ("x", "y") for s in range(5)]
+    strong, noise = [3.0 * p["a"] + rng.normal(0, 0.1) for p in points], rng.normal(size=len(points)).tolist()
+    shares = variance_shares(points, strong, ["a", "b", "seed"])
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["a"] > 0.95
+    assert variance_shares(points, noise, ["a", "b", "seed"])["seed"] > 0.2  # 15 means of noise differ most by seed
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_importance_needs_runs_and_says_how_many(tmp_path, seeds):
+    sweep = made_sweep(tmp_path, seeds=seeds, further="  loss.temperature: {values: [0.2, 0.5]}\n")
+    html, data = page(sweep)
+    found = data["importance"]
+    assert (found["runs"], bool(found["shares"])) == (4 * seeds, seeds == 3)
+    assert ("can be told from 12 finished runs on; there are 4" in without_scripts(html)) == (seeds == 1)
+    assert all(sum(row) == pytest.approx(1, abs=0.01) for row in found["shares"])
+
+
+def test_twenty_seven_categories_and_a_plate_stand_in_the_page(tmp_path):
+    rows = [[f"category {number} <b>", ".5"] for number in range(27)]
+    plate = Plate(
+        "figure_x", "Figure X", HOSTILE, "", [Rows("part", ["a", "b"], [("Part <i>", rows)])], [Gap("x", "moe y")]
+    )
+    html = to_html(compare(made_sweep(tmp_path)), [plate])
+    assert "category 26 &lt;b&gt;" in html
+    assert "<img src=x" not in html
+    assert "Missing: x: <code>moe y</code>" in html
 
 
 @pytest.mark.parametrize("kind", ["empty", "one run", "one expert", "no images"])
