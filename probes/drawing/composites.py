@@ -19,7 +19,7 @@ from probes.drawing.printed import INNER, SMALL, Sheet, legend_height, show_mont
 
 Pictures = Sequence[Sequence[NDArray[np.uint8]]]  # a list an expert
 _LEGEND_COLUMNS = 5
-_LEAST_CELL = 0.022  # of a matrix's side, so that names beside it stay apart
+_LEAST_CELL = 0.028  # of a matrix's side, so that names beside it stay apart
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def _lines(axes: Axes, cloud: Cloud) -> None:
         intercept, slope = cloud.line
         axes.plot([0, 1], [intercept, intercept + slope], lw=1.1, color="white")
         axes.plot([0, 1], [intercept, intercept + slope], lw=0.8, color="k")
-    fit = "" if not np.isfinite(cloud.r) else f", r = {cloud.r:.2f}".replace("0.", ".", 1)
+    fit = "" if not np.isfinite(cloud.r) else f", r = {round(cloud.r, 2) + 0.0:.2f}".replace("0.", ".", 1)  # no -.00
     axes.set_title(f"{cloud.title}{fit}", pad=2, fontsize=SMALL + 0.5)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
 
@@ -306,7 +306,7 @@ def _matrix(
     image.set_rasterized(False)
     axes.set(xlim=(0, 1), ylim=(1, 0))
     middles = (edges[:-1] + edges[1:]) / 2
-    size = SMALL if len(one.names) <= 12 else SMALL - 1.5
+    size = SMALL if len(one.names) <= 12 else SMALL - 2
     axes.set_xticks(middles, one.names if named[0] else [], rotation=90, fontsize=size)
     axes.set_yticks(middles, one.names if named[1] else [], fontsize=size)
     axes.tick_params(length=0, pad=1.5)

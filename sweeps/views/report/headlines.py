@@ -11,7 +11,7 @@ from sweeps.views.report.words import spread
 
 OWN, NULL = "run", "by chance"
 NULL_SUFFIX = "_null"
-_DETAILS = ("_low", "_high", "_p", NULL_SUFFIX)
+_DETAILS = ("_low", "_high", "_p", "_chance", NULL_SUFFIX)
 _BASELINES = ("untrained", "random_router", "shared", "embedding", "pixels")
 
 

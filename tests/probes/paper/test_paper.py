@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cli
 from moe.data.datasets import open_store
 from probes import probing
 from probes.activations import cached
@@ -23,8 +24,8 @@ SWEEP = """
 name: printed
 method: grid
 parameters:
-  model.experts: {values: [2, 3, 4]}
-  seed: {values: [0, 1]}
+  model.experts: {values: [3, 4, 5]}
+  seed: {value: 0}
 """
 CLASSES = 3
 IMAGES = 90
@@ -32,7 +33,7 @@ IMAGES = 90
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory):
-    """A sweep of three E and two seeds, probed."""
+    """A sweep of three E, probed, with the files that the command writes of it, and the same figures in memory."""
     root = tmp_path_factory.mktemp("printed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOE_HOME", str(root / "runs"))
@@ -47,20 +48,21 @@ def probed(tmp_path_factory):
             train(sweep.prepare(cell).config, report=lambda *_: None)
         names = ["routing", "exciting", "coupling", "tuning", "separability", "similarity"]
         probing.probe_sweep("printed", names, None, lambda _line: None)
-    return root, sweep
+        cli.report_command("printed", root / "page.html", root / "figures")
+        return root, sweep, {piece.name: piece for piece in paper_pieces(sweep)}
 
 
 @pytest.fixture
 def sweep(probed, monkeypatch):
-    root, sweep = probed
+    root, sweep, _ = probed
     monkeypatch.setenv("MOE_HOME", str(root / "runs"))
     monkeypatch.setenv("MOE_DATA", str(root / "data"))
     return sweep
 
 
 @pytest.fixture
-def pieces(sweep):
-    return {piece.name: piece for piece in paper_pieces(sweep)}
+def pieces(probed):
+    return probed[2]
 
 
 def rows(piece, part=""):
@@ -75,8 +77,9 @@ def test_everything_is_drawn(pieces):
     assert {name for name, piece in pieces.items() if piece.latex} >= {"table_1", "table_s1"}
 
 
-def test_files_are_fit_for_a_paper(pieces, tmp_path):
-    files = {file.name: file for file in write_pieces(list(pieces.values()), tmp_path / "out")}
+def test_files_are_fit_for_a_paper(probed):
+    root, _, pieces = probed
+    files = {file.name: file for file in (root / "figures").iterdir()}
     for name in (name for name, piece in pieces.items() if piece.figure is not None):
         pdf = files[f"{name}.pdf"].read_bytes()
         assert b"/Type3" not in pdf
@@ -85,14 +88,21 @@ def test_files_are_fit_for_a_paper(pieces, tmp_path):
             assert picture.width == round(5.5 * 300)
         assert files[f"{name}.svg"].read_text().count("<svg") == 1
         assert any(file.startswith(name) and file.endswith(".csv") for file in files)
-    again = {file.name: file for file in write_pieces(list(pieces.values()), tmp_path / "again")}
-    assert all(files[name].read_bytes() == again[name].read_bytes() for name in files)
+    assert files["table_1.tex"].read_text() == pieces["table_1"].latex
+    assert "**Figure S4.**" in files["captions.md"].read_text()
+
+
+def test_equal_figures_are_equal_files(probed, tmp_path):
+    root, _, pieces = probed
+    for file in write_pieces([pieces["figure_s3"]], tmp_path):
+        if file.name != "captions.md":
+            assert file.read_bytes() == (root / "figures" / file.name).read_bytes()
 
 
 def test_every_image_is_a_point_with_the_straight_line_through_them(pieces, sweep):
-    run = Sources(sweep).examples[2]
+    run = Sources(sweep).examples[3]
     found = cached(run, open_store("tiny"))
-    points = rows(pieces["figure_4"], "E2")
+    points = rows(pieces["figure_4"], "E3")
     assert len(points) == IMAGES
     norms_n = np.linalg.norm(found.readouts_EnD[1], axis=1)
     expected = (norms_n - norms_n.min()) / (norms_n.max() - norms_n.min())
@@ -105,11 +115,11 @@ def test_every_image_is_a_point_with_the_straight_line_through_them(pieces, swee
 
 
 def test_the_tables_hold_the_numbers_of_the_probe(pieces, sweep):
-    run = Sources(sweep).examples[3]
+    run = Sources(sweep).examples[4]
     with (run.probe("tiny", "tuning") / "tuning.csv").open(newline="") as file:
         saved = {(row["target"], row["expert"]): row for row in csv.DictReader(file)}
-    printed = [row for row in rows(pieces["table_s1"]) if row["Section"] == "E = 3, k = 2: Readout"]
-    assert [row["Expert"] for row in printed] == ["0", "1", "2"]
+    printed = [row for row in rows(pieces["table_s1"]) if row["Section"] == "E = 4, k = 2: Readout"]
+    assert [row["Expert"] for row in printed] == ["0", "1", "2", "3"]
     for row in printed:
         own = saved["readout", row["Expert"]]
         mean = float(own["r2_mean"])
@@ -120,7 +130,7 @@ def test_the_tables_hold_the_numbers_of_the_probe(pieces, sweep):
 
 def test_latex_is_what_latex_takes(pieces, tmp_path):
     latex = pieces["table_s1"].latex
-    assert r"\multicolumn{13}{c}{$E = 3$, $k = 2$: Gating} \\" in latex
+    assert r"\multicolumn{13}{c}{$E = 4$, $k = 2$: Gating} \\" in latex
     body = [line for line in latex.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert {line.count(" & ") for line in body} == {12}
     if shutil.which("pdflatex"):
@@ -132,13 +142,13 @@ def test_latex_is_what_latex_takes(pieces, tmp_path):
 def test_clusters_are_those_of_the_probe(pieces, sweep):
     with (sweep.folder.probe("tiny", "similarity") / "members.csv").open(newline="") as file:
         saved = {(row["run"], row["expert"]): row for row in csv.DictReader(file)}
-    for name, experts in (("figure_6", 2), ("figure_s4", 4)):
+    for name, experts in (("figure_6", 3), ("figure_s4", 5)):
         members = rows(pieces[name], f"map_E{experts}")
-        assert len(members) == 2 * experts
+        assert len(members) == experts
         assert all(str(row["cluster"]) == saved[row["run"], row["expert"]][f"cluster_E{experts}"] for row in members)
         shown = {(row["run"], row["expert"]) for row in rows(pieces[name], f"images_E{experts}")}
         assert shown == {(row["run"], row["expert"]) for row in members if row["shown"]}
-    first = rows(pieces["figure_6"], "images_E2")
+    first = rows(pieces["figure_6"], "images_E3")
     assert [row["rank"] for row in first[:10]] == list(range(1, 11))
     norms = [row["value"] for row in first[:10]]
     assert norms == sorted(norms, reverse=True)
@@ -153,7 +163,7 @@ def test_activations_that_are_gone_are_named_with_their_command_and_the_rest_is_
 
     pieces = {piece.name: piece for piece in paper_pieces(open_sweep("printed"))}
     (gap,) = pieces["figure_4"].gaps
-    run = Sources(open_sweep("printed")).examples[2]
+    run = Sources(open_sweep("printed")).examples[3]
     assert gap.text == f"the saved activations of run {run.id} to tiny are missing"
     assert gap.command == f"moe probe --run {run.id} --images tiny --probe coupling"
     assert pieces["figure_4"].figure is None
@@ -162,23 +172,18 @@ def test_activations_that_are_gone_are_named_with_their_command_and_the_rest_is_
 
 
 def test_the_page_shows_them(pieces):
-    shown = {plate.name: plate for plate in plates(list(pieces.values()))}
-    assert shown["figure_6"].source.startswith("data:image/webp;base64,")
+    shown = {plate.name: plate for plate in plates([pieces["figure_s3"], pieces["table_1"]])}
+    assert shown["figure_s3"].source.startswith("data:image/webp;base64,")
     assert [heading for heading, _ in shown["table_1"].tables[0].sections] == [
-        "E = 2, k = 2: Gating",
-        "E = 2, k = 2: Readout",
+        "E = 3, k = 2: Gating",
+        "E = 3, k = 2: Readout",
     ]
 
 
-def test_the_command_writes_page_and_figures(sweep, moe, tmp_path):
-    code, _, said = moe("report", "printed", "--html", tmp_path / "p.html", "--figures", tmp_path / "figures")
-    assert code == 0, said
-    assert "Figure S4" in (tmp_path / "p.html").read_text()
-    assert (tmp_path / "figures" / "figure_s4.pdf").exists()
+def test_the_command_writes_the_page_and_refuses_what_it_cannot_write(probed, sweep, moe, tmp_path):
+    assert "Figure S4" in (probed[0] / "page.html").read_text()
     (tmp_path / "file").touch()
     code, _, said = moe("report", "printed", "--figures", tmp_path / "file")
-    assert code == 2
-    assert "cannot be written" in said
+    assert (code, "cannot be written" in said) == (2, True)
     code, _, said = moe("report", "printed")
-    assert code == 2
-    assert "--figures FOLDER" in said
+    assert (code, "--figures FOLDER" in said) == (2, True)

@@ -65,13 +65,13 @@ const hidden = new Set();
 
 const COMPARE = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "=": (a, b) => a === b };
 
-// What a cell has under a name as people shorten it: "experts" for model.experts, "loss" for val loss.
+// What a cell has under a name as people shorten it: "experts" for model.experts, "loss" for val loss (of several the shortest).
 function valueNamed(place, name) {
   const ends = (full) => full.toLowerCase().split(/[\s.[\]]+/).includes(name) || full.toLowerCase() === name;
   const path = data.parameters.find(ends);
   if (path !== undefined) return data.cells[place].values[path];
-  const column = data.columns.findIndex(ends);
-  return column < 0 ? undefined : data.rows[place][column]?.mean ?? null;
+  const [column] = data.columns.filter(ends).sort((a, b) => a.length - b.length);
+  return column === undefined ? undefined : data.rows[place][data.columns.indexOf(column)]?.mean ?? null;
 }
 
 function matches(place, word) {
@@ -267,7 +267,7 @@ function show(run, expert) {
 }
 
 function strip(keys) {
-  const pictures = keys.map((key) => element("img", { src: data.thumbnails[key], alt: key.split("/").pop(), title: key, loading: "lazy" }));
+  const pictures = keys.map((key) => element("img", { src: data.thumbnails[key], alt: key.split("/").pop(), title: key }));
   return element("div", { class: "strip" }, ...pictures);
 }
 
