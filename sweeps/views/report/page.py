@@ -19,6 +19,7 @@ from sweeps.runs.files import reading, unless_damaged
 from sweeps.runs.folders import PROBE_AGAIN
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, header, rows_of
+from sweeps.views.report.claims import claims, unasked
 from sweeps.views.report.data import collect, described
 from sweeps.views.report.experts import webp
 from sweeps.views.report.headlines import beside_baselines
@@ -68,9 +69,11 @@ def to_html(comparison: Comparison, plates: Sequence[Plate] = ()) -> str:
         header=header(comparison),
         rows=rows_of(comparison),
         found=found(comparison),
-        missing=missing(comparison),
+        claims=claims(comparison),
+        missing=[*unasked(comparison), *missing(comparison)],
         figures=list(figures(comparison)),
         plates=plates,
+        shown={plate.name for plate in plates},
         baselines=beside_baselines(comparison),
         css=_asset("page.css"),
         script=_asset("page.js"),
