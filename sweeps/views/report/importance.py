@@ -9,19 +9,18 @@ from sweeps.runs.files import unless_damaged
 from sweeps.views.compare import Comparison, run_numbers
 
 LEAST_RUNS = 12  # below, a forest over them says nothing
-_MOST_COLUMNS = 8
+_MOST_COLUMNS = 6
+_TREES = 32
 _MANY = 10  # values of a number beyond which it counts as continuous
 
 
 def importance(comparison: Comparison) -> dict[str, Any] | None:
     """Shares of the variance of the comparison's columns over runs, by swept parameter and seed.
 
-    The seed, which no result should hang on, is there for comparison: what it gets is what chance gives.
-
     Returns:
-        ``runs`` and ``least`` (runs there are, and are needed), ``parameters``, ``columns`` and ``shares``
-        (columns x parameters, each row summing to 1; empty where there are too few runs); None where at most one
-        parameter was swept.
+        ``runs`` and ``least`` (runs there are, and are needed), ``parameters`` (the seed among them), ``columns`` and
+        ``shares`` (columns x parameters, each row summing to 1; empty where there are too few runs), ``chance`` (the
+        shares that noise would have); None where at most one parameter was swept.
     """
     if len(comparison.parameters) < 2:
         return None
@@ -29,6 +28,7 @@ def importance(comparison: Comparison) -> dict[str, Any] | None:
             for run in group.runs if unless_damaged(partial(getattr, run, "config"), None) is not None]  # fmt: skip
     names = [name for name in [*comparison.parameters, Sweep.replicate] if len({repr(v[name]) for v, _ in runs}) > 1]
     found: dict[str, Any] = {"runs": len(runs), "least": LEAST_RUNS, "parameters": names, "columns": [], "shares": []}
+    found["chance"] = chance_shares([values for values, _ in runs], names)
     if len(runs) < LEAST_RUNS or len(names) < 2:
         return found
     for column in comparison.columns[:_MOST_COLUMNS]:
@@ -38,6 +38,12 @@ def importance(comparison: Comparison) -> dict[str, Any] | None:
             found["columns"].append(column)
             found["shares"].append([round(shares.get(name, 0.0), 3) for name in names])
     return found
+
+
+def chance_shares(points: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[float]:
+    """What each parameter would get of noise, in a full grid: as many parts as it has values, less one."""
+    parts = [len({repr(point[name]) for point in points}) - 1 for name in names]
+    return [round(part / sum(parts), 3) for part in parts]
 
 
 def variance_shares(
@@ -59,7 +65,7 @@ def variance_shares(
     for point, result in zip(points, results, strict=True):
         values = {name: _value(point[name], kind) for name, kind in kinds.items()}
         study.add_trial(optuna.trial.create_trial(params=values, distributions=kinds, value=result))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=_TREES, seed=0)
     return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
 

@@ -149,9 +149,10 @@ function drawParallel() {
 function drawImportance() {
   const found = data.importance;
   if (!found?.shares.length) return;
-  const traces = found.parameters.map((name, at) => ({ type: "bar", orientation: "h", name, y: found.columns, x: found.shares.map((row) => row[at]), marker: { color: name === "seed" ? "#9a9a9a" : colour(at) }, hovertemplate: `%{y}, ${name === "seed" ? "seed" : "%{fullData.name}"}: %{x:.2f}<extra></extra>` }));
+  const names = [...found.columns, "by chance"], shares = [...found.shares, found.chance];
+  const traces = found.parameters.map((name, at) => ({ type: "bar", orientation: "h", name, y: names, x: shares.map((row) => row[at]), marker: { color: name === "seed" ? "#9a9a9a" : colour(at) }, hovertemplate: "%{y}: %{x:.2f}<extra>%{fullData.name}</extra>" }));
   plot("importance-plot", traces, { barmode: "stack", xaxis: { title: { text: "share of variance" }, range: [0, 1] }, yaxis: { autorange: "reversed", type: "category" }, margin: { t: 10, r: 10, b: 45, l: 120 } });
-  asTable("importance-table", ["number", ...found.parameters], found.columns.map((name, at) => [name, ...found.shares[at].map(short)]));
+  asTable("importance-table", ["number", ...found.parameters], names.map((name, at) => [name, ...shares[at].map(short)]));
 }
 
 // --- training -------------------------------------------------------------------------------------------------------
