@@ -63,7 +63,7 @@ def clusters(maps: Sequence[ClusterMap], *, letters: bool) -> Figure:
     """
     tile = (INNER - _MAP - 0.75) / _PICTURES
     heights = [0.22 + max(_map_height(one), _picture_height(one, tile)) for one in maps]
-    sheet, top = Sheet(sum(heights) + 0.12 * len(maps)), 0.0
+    sheet, top = Sheet(sum(heights) + 0.12 * (len(maps) - 1)), 0.0
     for number, (one, height) in enumerate(zip(maps, heights, strict=True)):
         if letters:
             sheet.letter(top, "abcdefgh"[number % 8])
@@ -84,7 +84,7 @@ def clusters(maps: Sequence[ClusterMap], *, letters: bool) -> Figure:
 
 
 def _map_height(one: ClusterMap) -> float:
-    return _MAP - 0.28 + 0.3 + _LINE * sum(map(len, _legend(one)))
+    return _MAP - 0.28 + 0.24 + _LINE * sum(map(len, _legend(one)))
 
 
 def _picture_height(one: ClusterMap, tile: float) -> float:

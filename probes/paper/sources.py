@@ -8,6 +8,7 @@ from moe.data.datasets import DATASETS, open_store
 from moe.data.store import ImageStore
 from moe.errors import UserError
 from probes.activations import Activations, cached
+from probes.probe import SEPARATOR
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.status import filled_cells
 from sweeps.runs.files import read_table, unless_damaged
@@ -69,7 +70,7 @@ class Sources:
         Those without rated dimensions come first, then those that no run was trained or validated on.
         """
         rated = self._probed("tuning")
-        sets = [images for images in self._probed("separability") + self._probed("routing") if "--" not in images]
+        sets = [images for images in self._probed("separability") + self._probed("routing") if SEPARATOR not in images]
         return min(dict.fromkeys(sets), key=lambda one: (one in rated, one in self._trained_on), default=None)
 
     @cached_property

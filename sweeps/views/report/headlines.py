@@ -33,7 +33,7 @@ def beside_baselines(comparison: Comparison) -> dict[str, Any]:
     columns = [which for which in (OWN, NULL, *_BASELINES) if any(which in row for row in found.values())]
     others = sorted({which for row in found.values() for which in row} - set(columns))
     columns += others
-    rows = [[*key, *(spread(row[which]) if which in row else "" for which in columns)] for key, row in found.items()]
+    rows = [[*key, *(spread(row[which], 3) if which in row else "" for which in columns)] for key, row in found.items()]
     return {"header": ["cell", "images", "number", *(which.replace("_", " ") for which in columns)], "rows": rows}
 
 

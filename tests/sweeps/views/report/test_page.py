@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
+from sweeps.runs.files import write_json
 from sweeps.views.compare import compare
 from sweeps.views.report.experts import plane
 from sweeps.views.report.headlines import beside_baselines
@@ -104,14 +105,17 @@ def test_a_probe_that_some_runs_lack_is_named(tmp_path):
     sweep.store.run(sweep.cells[0].run_id).probe_result("tiny", "tuning").unlink()
     html, _ = page(sweep)
     assert "tuning on tiny is missing for 1 of 4 runs" in without_scripts(html)
+    write_json(sweep.store.run(sweep.cells[0].run_id).probe_result("tiny--other", "exciting"), {})
+    html, _ = page(sweep)
+    assert "<code>moe probe --sweep made --images tiny --images other --probe exciting</code>" in without_scripts(html)
 
 
 def test_numbers_stand_beside_chance_and_baselines(tmp_path):
     found = beside_baselines(compare(made_sweep(tmp_path)))
     assert found["header"] == ["cell", "images", "number", "run", "by chance", "untrained", "pixels"]
     assert found["rows"][:2] == [
-        ["experts=2", "tiny", "tuning: gate_r2", "0.40 ± 0.00", "-0.02 ± 0.00", "0.10 ± 0.00", ""],
-        ["experts=2", "tiny", "tuning: readout_r2", "0.25 ± 0.00", "", "", "0.20 ± 0.00"],
+        ["experts=2", "tiny", "tuning: gate_r2", "0.400 ± 0.000", "-0.020 ± 0.000", "0.100 ± 0.000", ""],
+        ["experts=2", "tiny", "tuning: readout_r2", "0.250 ± 0.000", "", "", "0.200 ± 0.000"],
     ]
     assert len(found["rows"]) == 4
 
