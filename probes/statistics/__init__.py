@@ -5,14 +5,16 @@ from probes.statistics.class_pairs import Difference, PairMean, expert_differenc
 from probes.statistics.constancy import constant_columns, is_constant
 from probes.statistics.coupling import Coupling, bootstrap_coupling, couplings
 from probes.statistics.exciting import most_exciting, overlap, overlap_null
-from probes.statistics.mean_similarity import Spread, image_spread, run_spread, similarity_interval
+from probes.statistics.mean_similarity import image_spread, run_spread, similarity_interval
 from probes.statistics.recurrence import Recurrence, recurrence
 from probes.statistics.resampling import Interval, holm, interval, p_value
 from probes.statistics.separability import Separability, pair_folds, pairwise_separability
 from probes.statistics.similarity import Clusters, cluster, correlations, euclidean_rdm, mds, ranked_rdms, second_order
+from probes.statistics.spreads import Spread, influence_spread, mean_over_cells, seed_spread, student_interval
 from probes.statistics.stability import Stability, cluster_stability
 from probes.statistics.tuning import ALPHAS, Tuning, cross_validated, fit_tuning
 from probes.statistics.tuning_null import TuningNull, tuning_null
+from probes.statistics.verdicts import Verdict, verdict
 
 __all__ = [
     "ALPHAS",
@@ -28,6 +30,7 @@ __all__ = [
     "Stability",
     "Tuning",
     "TuningNull",
+    "Verdict",
     "animacy_index",
     "animacy_test",
     "animate_classes",
@@ -44,9 +47,11 @@ __all__ = [
     "fit_tuning",
     "holm",
     "image_spread",
+    "influence_spread",
     "interval",
     "is_constant",
     "mds",
+    "mean_over_cells",
     "mean_over_experts",
     "most_exciting",
     "overlap",
@@ -59,6 +64,9 @@ __all__ = [
     "recurrence",
     "run_spread",
     "second_order",
+    "seed_spread",
     "similarity_interval",
+    "student_interval",
     "tuning_null",
+    "verdict",
 ]

@@ -9,23 +9,15 @@ distances again in each draw. Runs are left out one at a time.
 Axes: n images, N experts, P = n (n - 1) / 2 pairs of images.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from probes.statistics.resampling import LEVEL, Interval
+from probes.statistics.spreads import UNKNOWN, Spread, influence_spread, student_interval
 
 MIN_RUNS = 3  # without one of them there must be runs to compare
-_LEAST = 3
-
-
-class Spread(NamedTuple):
-    """Variance of a mean, and the degrees of freedom with which it is known."""
-
-    variance: float
-    freedom: float
 
 
 def image_spread(ranks_NP: NDArray[np.float32], n: int, units: NDArray[np.integer[Any]] | None = None) -> Spread:
@@ -36,12 +28,7 @@ def image_spread(ranks_NP: NDArray[np.float32], n: int, units: NDArray[np.intege
         n: number of images.
         units: (n,) what was sampled, e.g. concepts, numbered from 0; None: single images.
     """
-    influence_n = image_influence(ranks_NP, n)
-    sums = influence_n if units is None else np.bincount(units, influence_n)
-    m = len(sums)
-    if m < _LEAST:
-        return Spread(float("nan"), float("nan"))
-    return Spread(float(sums @ sums) / n**2 * m / (m - 1), m - 1)
+    return influence_spread(image_influence(ranks_NP, n), units)
 
 
 def image_influence(ranks_NP: NDArray[np.float32], n: int) -> NDArray[np.float64]:
@@ -94,7 +81,7 @@ def run_spread(similarity_NN: NDArray[np.float64], runs_N: NDArray[Any]) -> Spre
     """
     runs = np.unique(runs_N)
     if len(runs) < MIN_RUNS:
-        return Spread(float("nan"), float("nan"))
+        return UNKNOWN
     kept = [similarity_NN[np.ix_(runs_N != run, runs_N != run)] for run in runs]
     means = np.array([part[np.triu_indices(len(part), k=1)].mean() for part in kept])
     R = len(runs)
@@ -106,10 +93,5 @@ def similarity_interval(mean: float, *spreads: Spread, level: float = LEVEL) -> 
 
     Degrees of freedom are Satterthwaite's; NaN if a variance is.
     """
-    variance = sum(spread.variance for spread in spreads)
-    if not np.isfinite(variance):
-        return Interval(float("nan"), float("nan"))
-    parts = sum(spread.variance**2 / spread.freedom for spread in spreads)
-    freedom = variance**2 / parts if parts > 0 else float("inf")
-    reach = float(student.ppf((1 + level) / 2, freedom)) * variance**0.5
-    return Interval(max(mean - reach, -1.0), min(mean + reach, 1.0))
+    low, high = student_interval(mean, *spreads, level=level)
+    return Interval(float(np.maximum(low, -1.0)), float(np.minimum(high, 1.0)))

@@ -6,13 +6,13 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata, spearmanr, t
 
 from probes.statistics.mean_similarity import (
-    Spread,
     image_influence,
     image_spread,
     run_spread,
     similarity_interval,
 )
 from probes.statistics.similarity import ranked_rdms
+from probes.statistics.spreads import Spread
 
 
 def experts(n, count=3, seed=0):
