@@ -10,7 +10,7 @@ from rich.table import Table
 
 from moe.errors import UserError
 from sweeps.commands import app as sweep_app
-from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, print_table, progress_bar, show_damage
+from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, print_table, progress_bar, show_notices
 from sweeps.runs.endings import FAILURE, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _main(
 ) -> None:
     if debug:
         os.environ["MOE_DEBUG"] = "1"
-    show_damage()
+    show_notices()
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
