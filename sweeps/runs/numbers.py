@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from callbacks.keys import PER_EXPERT, Keys
+from callbacks.keys import PER_EXPERT, SATURATION_END, Keys
 from sweeps.runs.files import read_table, unless_damaged
-from sweeps.runs.folders import PROBE_AGAIN, ProbedFolder
+from sweeps.runs.folders import PROBE_AGAIN, TRAIN_AGAIN, ProbedFolder
 from sweeps.runs.run import Run
 
 BEST, UNTRAINED = "best", "untrained"
@@ -28,6 +28,13 @@ def numbers(run: Run) -> dict[str, float]:
     for images, probe, result in run.probe_results():
         values |= {f"{probe_key(images, probe)}/{key}": value for key, value in result.items()}
     return {key: value for key, value in values.items() if isinstance(value, int | float)}
+
+
+def saturation_of_the_end(run: Run) -> dict[int, dict[str, float]]:
+    """For each epoch of a run that ended, the fraction of images whose set of experts is that of the end, by key."""
+    file = run.routing_files.saturation
+    rows: list[dict[str, str]] = unless_damaged(partial(read_table, file, TRAIN_AGAIN), []) if file.exists() else []
+    return {int(row["epoch"]): {SATURATION_END: float(row["end"])} for row in rows if row["end"]}
 
 
 def probe_key(images: str, probe: str) -> str:
@@ -106,9 +113,10 @@ def table_of_numbers(result: Mapping[str, Any]) -> list[list[Any]]:
 
 def of_experts(run: Run) -> list[list[Any]]:
     """A row an expert with what the last epoch says of it alone; the header first."""
-    last = numbers(run)
-    names = [key("").rpartition("/")[2].rstrip("_") for key in PER_EXPERT]
-    rows = [[e, *(last.get(key(e)) for key in PER_EXPERT)] for e in range(run.config.model.experts)]
+    last, experts = numbers(run), range(run.config.model.experts)
+    logged = [key for key in PER_EXPERT if any(key(expert) in last for expert in experts)]
+    names = [key("").rpartition("/")[2].rstrip("_") for key in logged]
+    rows = [[expert, *(last.get(key(expert)) for key in logged)] for expert in experts]
     return [["expert", *names], *rows]
 
 

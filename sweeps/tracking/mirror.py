@@ -119,6 +119,8 @@ def _of_run(run: Run) -> dict[str, Value]:
             if (file := run.routing_files.table(view, epoch)).exists():
                 values[table_key(ROUTING, view)] = Table(file, about)
         values[table_key(ROUTING, "experts")] = Table(of_experts(run), about)
+        if (settled := run.routing_files.saturation).exists():
+            values[table_key(ROUTING, "saturation")] = Table(settled, about)
     for images, probe, _ in run.probe_results():
         values |= results_of(run, images, probe)
     return values

@@ -187,9 +187,10 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[TrackedRun]:
     except InterruptedRunError as interruption:
         code, ended = INTERRUPTED, {"ending": Ending.INTERRUPTED.value}
         if not record.stopped and (asked or _stop_asked(record)):
-            ending = _who_stopped(record)
+            # by a person, or by early termination of the server's sweep, which stops runs in the same way
+            ending = Ending.STOPPED_EARLY if _config_of_sweep(record).get("early_terminate") else Ending.STOPPED
             code, ended = STOPPED, {"ending": ending.value}
-            _note_stop(run)
+            Record.of(run).model_copy(update={"stopped": True}).save(run)
             raise StoppedRunError(f"run {run.id} was {ending.value} in W&B") from interruption
         session.mark_preempted()
         raise
@@ -209,19 +210,6 @@ def _stop_asked(record: Record) -> bool:
     with contextlib.suppress(TrackerError):
         return stop_asked(record.entity, record.project, record.id)
     return False
-
-
-def _who_stopped(record: Record) -> Ending:
-    """A person, or the early termination of the server's sweep, which stops runs in the same way."""
-    path = "/".join(filter(None, [record.entity, record.project, record.sweep]))
-    with contextlib.suppress(TrackerError), asking():
-        if record.sweep and api().sweep(path).config.get("early_terminate"):
-            return Ending.STOPPED_EARLY
-    return Ending.STOPPED
-
-
-def _note_stop(run: Run) -> None:
-    Record.of(run).model_copy(update={"stopped": True}).save(run)
 
 
 @contextlib.contextmanager
@@ -315,17 +303,17 @@ def _claimed(run: Run, group: str | None) -> Record:
         record.project = project()
         if group and not sweep:  # W&B's own agent has put its sweep's place into the environment
             record.entity, record.project = place_of_sweep(SweepFolder(run.path.parent, group))
-    record.group = group or record.group or (_name_of_sweep(record) if record.sweep else None)
+    record.group = group or record.group or _config_of_sweep(record).get("name") or record.sweep
     return record
 
 
-def _name_of_sweep(record: Record) -> str | None:
-    """What a sweep of the server is called, asked of the server; its id if it does not answer."""
+def _config_of_sweep(record: Record) -> Mapping[str, Any]:
+    """What the server has of the sweep of a run; nothing if there is none, or it does not answer."""
     entity = record.entity or os.environ.get("WANDB_ENTITY")
     path = "/".join(filter(None, [entity, record.project, record.sweep]))
     with contextlib.suppress(TrackerError), asking():
-        return str(api().sweep(path).config.get("name") or record.sweep)
-    return record.sweep
+        return api().sweep(path).config if record.sweep else {}
+    return {}
 
 
 def _begun(
