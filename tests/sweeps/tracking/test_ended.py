@@ -91,4 +91,4 @@ def test_why_a_run_failed_is_in_wandb_with_its_log_and_gone_when_it_has_finished
     assert wandb_server.content(there, "log.txt") == b"whole again\n"
     assert not [key for key in there.summary if key.startswith(("balance/load_", "balance/importance_"))]
     assert {"routing/tables/experts", "routing/tables/heatmap", "best/val/loss"} <= there.summary.keys()
-    assert len(there.summary) < 50, sorted(there.summary)
+    assert len(there.summary) < 65, sorted(there.summary)
