@@ -1,6 +1,7 @@
 """What `moe runs` and `moe sweep ls` print."""
 
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def listing(store: RunStore | None = None, where: str | None = None) -> list[dic
 def _known(run: Run) -> dict[str, Any]:
     """Settings and numbers of a run by name."""
     config = unless_damaged(lambda: run.config, None)
-    return (flat(config) if config else {}) | unless_damaged(lambda: numbers(run), {})
+    none: dict[str, float] = {}
+    return (flat(config) if config else {}) | unless_damaged(partial(numbers, run), none)
 
 
 def _row(run: Run) -> dict[str, Any]:
