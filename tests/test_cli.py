@@ -109,7 +109,7 @@ def test_a_sweep_on_absent_images_starts_nothing(moe, tmp_path):
 
 
 def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("the disk is full")
 
     monkeypatch.setattr("sweeps.views.listing.listing", broken)
