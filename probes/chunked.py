@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from moe.data.arrays import DAMAGE
+
 _LEDGER = "ledger.jsonl"
 
 
@@ -127,7 +129,7 @@ class ChunkedArrays:
             if json.loads(first) != head:
                 return False
             arrays = self.open()
-        except (OSError, ValueError, EOFError):  # absent, not ours, or cut off
+        except DAMAGE:  # absent, not ours, or cut off
             return False
         kinds = {name: (array.shape, array.dtype) for name, array in arrays.items()}
         if kinds != {name: (layout.shape, np.dtype(layout.dtype)) for name, layout in self.layouts.items()}:
