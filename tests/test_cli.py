@@ -133,7 +133,7 @@ def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
     ],
 )
 def test_the_systems_errors_are_told_with_the_file_and_what_helps(moe, monkeypatch, error, said):
-    def broken(*_):
+    def broken(*_, **__):
         raise error
 
     monkeypatch.setattr("sweeps.views.listing.listing", broken)
