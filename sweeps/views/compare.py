@@ -31,6 +31,11 @@ METRICS = {
     Keys.ENTROPY: "entropy",
     Keys.DEAD: "dead",
     Keys.CLASS_INFORMATION: "class information",
+    Keys.EMBEDDING_KNN: "kNN accuracy",
+    Keys.EMBEDDING_LINEAR: "linear accuracy",
+    Keys.EMBEDDING_RANK: "effective rank",
+    Keys.EXPERTS_CKA: "CKA of experts",
+    Keys.SATURATION: "sets kept since the epoch before",
 }
 _PROBES = {
     ("tuning", "gate_r2"): "gate r2",
