@@ -1,7 +1,8 @@
 """Are there two clusters of experts, or does the silhouette name two where there are none?
 
-The silhouette always has a best number. It says something if it is two for other images and other seeds as well
-(`halves`), if experts that have nothing in common would not choose two (`independent`; they choose many), and if two groups are more than the two ends of a continuum (`continuum`), which chooses two as well, at a lower silhouette.
+The silhouette always has a best number. That it is two says something if it is two for other images and other seeds as
+well (`halves`), if experts that have nothing in common would not choose two (`independent`; they choose many), and if
+two groups are more than the two ends of a continuum (`continuum`), which chooses two as well, at a lower silhouette.
 
 Axes: N experts, b draws.
 """
