@@ -10,7 +10,7 @@ from rich.table import Table
 
 from moe.errors import UserError
 from sweeps.commands import app as sweep_app
-from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, print_table, progress_bar, show_damage
+from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, print_table, progress_bar, show_notices
 from sweeps.runs.endings import FAILURE, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _main(
 ) -> None:
     if debug:
         os.environ["MOE_DEBUG"] = "1"
-    show_damage()
+    show_notices()
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
@@ -241,14 +241,15 @@ def compare_command(
 ) -> None:
     """Compare a sweep's runs, grouped by what was swept: mean and sd over seeds."""
     from sweeps.queue.opening import open_sweep
-    from sweeps.views import compare, report
+    from sweeps.views import compare
+    from sweeps.views.report import page
 
     comparison = compare.compare(open_sweep(sweep))
     if as_json:
         print_json(comparison.as_json())
     else:
         print_table(compare.terminal_table(comparison))
-    for path, render in ((html, report.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
+    for path, render in ((html, page.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
         if path is not None:
             _write(path, render(comparison))
 
@@ -260,9 +261,10 @@ def report_command(
 ) -> None:
     """Write a sweep as one page that needs nothing else: findings, comparison, training, experts, figures."""
     from sweeps.queue.opening import open_sweep
-    from sweeps.views import compare, report
+    from sweeps.views import compare
+    from sweeps.views.report import page
 
-    _write(html, report.to_html(compare.compare(open_sweep(sweep))))
+    _write(html, page.to_html(compare.compare(open_sweep(sweep))))
 
 
 def _write(path: Path, text: str) -> None:

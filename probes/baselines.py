@@ -3,7 +3,7 @@
 All experts read the same shared features, which hold much of the image: experts that are alike, or that tell classes
 apart, may say no more than their input does.
 
-Axes: n images, B images of a chunk, C channels or features, E experts, K slots, D embedding.
+Axes: n images, E experts, K slots, D embedding.
 """
 
 import shutil
@@ -14,28 +14,19 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
-from moe.data.augment import as_float, normalise
-from moe.data.loading import at_size
 from moe.data.readers import no_progress
-from moe.data.store import ImageStore
 from moe.export import load_model
 from moe.model import build_model, drawn_from
-from moe.precision import full_float32
 from probes.activations import Activations, Snapshot, activations, digest
 from probes.drawing.base import save
 from probes.drawing.curves import beside_baselines
+from probes.features import pooled_shared, small_pictures
 from probes.probe import Baseline, Numbers, Probe
 from probes.subject import Subject
 from probes.tables import write_table
 from sweeps.runs.run import Run
-
-_CHUNK = 128  # images
-_SIDE = 8  # of the pictures that pixels are averaged to: 192 numbers an image, about as many as a readout has
 
 
 def initial_snapshot(run: Run) -> Snapshot:
@@ -65,8 +56,8 @@ class Baselines:
         self._made: dict[Baseline, Subject] = {}
         self._makers: dict[Baseline, Callable[[], Activations]] = {
             "untrained": self._untrained,
-            "shared": lambda: _one_readout(_features(snapshot, subject.store, _pooled_shared)),
-            "pixels": lambda: _one_readout(_features(snapshot, subject.store, _small_pictures)),
+            "shared": lambda: _one_readout(pooled_shared(snapshot, subject.store)),
+            "pixels": lambda: _one_readout(small_pictures(snapshot, subject.store)),
             "embedding": lambda: _one_readout(embedding(subject.activations)),
             "random_router": lambda: random_router(subject.activations, subject.run.config.seed),
         }
@@ -74,7 +65,8 @@ class Baselines:
     def subject(self, name: Baseline) -> Subject:
         """One of them."""
         if name not in self._made:
-            self._made[name] = replace(self._subject, activations=self._makers[name](), epoch=None)
+            snapshot = self._initial if name == "untrained" else self._snapshot
+            self._made[name] = replace(self._subject, activations=self._makers[name](), epoch=None, snapshot=snapshot)
         return self._made[name]
 
     def numbers(self, probe: Probe) -> dict[str, Numbers]:
@@ -121,30 +113,6 @@ def random_router(found: Activations, seed: int) -> Activations:
     return replace(
         found, logits_nE=found.logits_nE[order], indices_nK=found.indices_nK[order], weights_nK=found.weights_nK[order]
     )
-
-
-def _pooled_shared(snapshot: Snapshot, x_BCHW: Tensor) -> Tensor:
-    """Shared features (B, C), averaged over places: the gate and all experts get no others."""
-    pooled: Tensor = snapshot.model.shared(x_BCHW).float().mean(dim=(2, 3))
-    return pooled
-
-
-def _small_pictures(_snapshot: Snapshot, x_BCHW: Tensor) -> Tensor:
-    """Normalised pixels (B, 3 * side * side), averaged within squares."""
-    return adaptive_avg_pool2d(x_BCHW, _SIDE).flatten(1)
-
-
-def _features(
-    snapshot: Snapshot, store: ImageStore, of_chunk: Callable[[Snapshot, Tensor], Tensor]
-) -> NDArray[np.float32]:
-    """(n, C) of all images, prepared as the model has them."""
-    card, device, parts = snapshot.card, next(snapshot.model.parameters()).device, []
-    with torch.inference_mode(), full_float32(device.type):
-        for start in range(0, len(store), _CHUNK):
-            images = at_size(store.images_NHWC[start : start + _CHUNK], card.data.image_size)
-            x_BCHW = normalise(as_float(images.to(device)), card.mean, card.sd)
-            parts.append(of_chunk(snapshot, x_BCHW.contiguous(memory_format=torch.channels_last)).cpu().numpy())
-    return np.concatenate(parts)
 
 
 def write_baselines(folder: Path, name: str, own: Numbers, baselines: Mapping[str, Numbers]) -> None:

@@ -81,7 +81,7 @@ def probe_epochs(
     snapshots = [initial_snapshot(run), *snapshots]
     names = ", ".join(str(snapshot.epoch) for snapshot in snapshots)
     report(f"  over training on {store.name}: after epochs {names}")
-    subjects = [Subject(run, store, activations(s, store, no_progress)[0], s.epoch) for s in snapshots]
+    subjects = [Subject(run, store, activations(s, store, no_progress)[0], s.epoch, s) for s in snapshots]
     epochs = [s.epoch for s in snapshots if s.epoch is not None]
     done = []
     for name, probe in probes.items():

@@ -137,7 +137,7 @@ def subject_of(snapshot: Snapshot, store: ImageStore, report: Report) -> Subject
         found, reused = activations(snapshot, store, progress)
     how = "reused" if reused else f"computed in {time.monotonic() - started:.1f} s"
     report(f"run {snapshot.run.id} on {store.name} ({len(store):,} images): activations {how}")
-    subject = Subject(snapshot.run, store, found, snapshot.epoch)
+    subject = Subject(snapshot.run, store, found, snapshot.epoch, snapshot)
     for note in few_notes([subject]):
         report(f"  {note}")
     return subject
@@ -327,7 +327,7 @@ def _across_runs(
         if not able:
             continue
         report(f"all {len(runs)} runs together on {store.name}")
-        subjects = [Subject(s.run, store, activations(s, store, no_progress)[0]) for s in snapshots]
+        subjects = [Subject(s.run, store, activations(s, store, no_progress)[0], snapshot=s) for s in snapshots]
         provenance = {"models": {s.run.id: s.digest for s in snapshots}, "image_sets": {store.name: store.digest()}}
         folders = {}
         for name, probe in able.items():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from callbacks.keys import fewest_views
 from moe.data.store import ImageStore
-from probes.activations import Activations
+from probes.activations import Activations, Snapshot
 from probes.statistics.constancy import is_constant
 from sweeps.runs.run import Run
 
@@ -27,12 +27,14 @@ class Subject:
         store: the images.
         activations: of the run's model to the images.
         epoch: epochs trained, if the model is a checkpoint; None for the final one.
+        snapshot: the model itself, for what is not among its activations; None where only these are known.
     """
 
     run: Run
     store: ImageStore
     activations: Activations
     epoch: int | None = None
+    snapshot: Snapshot | None = None
 
     @property
     def experts(self) -> int:

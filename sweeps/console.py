@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from sweeps.runs.files import DamagedFileWarning
+from moe.errors import Notice
 
 out = Console(highlight=False, soft_wrap=True)
 _WIDEST = 10_000  # characters of a line of a file
@@ -70,14 +70,14 @@ def failure(error: BaseException) -> str:
 _show_others = warnings.showwarning
 
 
-def show_damage() -> None:
-    """From now on, say in one line of standard error which damaged files something goes on without."""
-    warnings.filterwarnings("always", category=DamagedFileWarning)  # each is given once anyway
+def show_notices() -> None:
+    """From now on, say notices, as of damaged files that something goes on without, in one line of standard error."""
+    warnings.filterwarnings("always", category=Notice)  # each is given once anyway
     warnings.showwarning = _show
 
 
 def _show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    if issubclass(category, DamagedFileWarning):
+    if issubclass(category, Notice):
         err.print(str(message), markup=False)
     else:
         _show_others(message, category, *where, **more)

@@ -11,6 +11,7 @@ from typing import Self
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -19,6 +20,10 @@ from probes.statistics.animacy import animate_classes
 DPI = 150
 NOTHING = "0.85"  # the grey of cells without a value
 _COLOURS = 20
+# Tol's "muted" (personal.sron.nl/~pault), told apart with any colour vision, and black
+_FEW = ("#cc6677", "#332288", "#ddcc77", "#117733", "#88ccee", "#882255", "#44aa99", "#999933", "#aa4499", "#000000")
+_SIDES = ("#d55e00", "#0072b2")  # Okabe and Ito's vermillion and blue: animate, inanimate
+_MANY = mpl.colormaps["tab20"]
 _NO_CLASS = (0.55, 0.55, 0.55, 1.0)
 
 
@@ -59,10 +64,10 @@ class Colouring:
         """Classes up to 20, else animate and inanimate where that is known, else none; grey without a class."""
         sides = animate_classes(classes) if len(classes) > _COLOURS else None
         if len(classes) <= _COLOURS:
-            colours = mpl.colormaps["tab10" if len(classes) <= 10 else "tab20"]
-            names, palette, code_n = list(classes), [colours(n) for n in range(len(classes))], labels_n
+            palette = [to_rgba(_FEW[n]) if len(classes) <= len(_FEW) else _MANY(n) for n in range(len(classes))]
+            names, code_n = list(classes), labels_n
         elif sides is not None:
-            names, palette = ["animate", "inanimate"], [mpl.colormaps["tab10"](n) for n in (1, 0)]
+            names, palette = ["animate", "inanimate"], [to_rgba(colour) for colour in _SIDES]
             code_n = np.where(labels_n < 0, -1, np.where(sides[labels_n], 0, 1))
         else:
             names, palette, code_n = [], [], np.full(len(labels_n), -1)

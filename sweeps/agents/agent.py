@@ -14,6 +14,7 @@ from moe.errors import UserError
 from sweeps.agents.devices import Device
 from sweeps.agents.foreign_agent import look_after
 from sweeps.agents.worker import GRACE, Worker, environment
+from sweeps.plan.draws import NothingNewError
 from sweeps.queue.base import AwayError, Claim, LeaseLostError
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.leases import BEAT, LEASE
@@ -174,6 +175,10 @@ class Agent:
                 if held:
                     return self._attempt(claim)
                 self._hand_back(claim)
+        except NothingNewError as error:
+            note = str(error)
+            patiently(lambda: self.queue.finish(claim, Ending.NOT_NEEDED, note))
+            self.report(f"{claim.cell.run_id} {note}")
         except (LeaseLostError, *_AWAY):
             raise
         except Exception as error:  # noqa: BLE001 - one cell's trouble, such as a full disk, is not the others'

@@ -9,7 +9,7 @@ import enum
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -68,6 +68,18 @@ class Parameter:
         first = math.ceil(low / self.q - _ROUNDING) if math.isfinite(low / self.q) else low
         last = math.floor(high / self.q + _ROUNDING) if math.isfinite(high / self.q) else high
         return first, last
+
+    @property
+    def distinct(self) -> float:
+        """How many different values it has, at most; infinite where they are not counted."""
+        if self.fixed:
+            return 1
+        if self.kind.axis is AxisKind.LIST:
+            shares = self.probabilities or (1.0,) * len(self.values)
+            possible = tuple(value for value, share in zip(self.values, shares, strict=True) if share > 0)
+            return len(replace(self, values=possible, probabilities=None).choices)
+        low, high = self.steps if self.kind.quantised else self.support if self.kind.whole else (-math.inf, math.inf)
+        return high - low + 1
 
     def on_grid(self, x: float) -> float:
         """The multiple of `q` nearest to x within the support; x itself where there is no `q`."""

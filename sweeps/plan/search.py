@@ -7,8 +7,9 @@ Nothing is kept in memory that the study does not hold, so any number of process
 import contextlib
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import optuna
@@ -21,12 +22,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from callbacks.keys import Keys
 from sweeps.plan.distributions import draw
+from sweeps.plan.draws import NothingNewError, reachable, size
 from sweeps.plan.goal import Hyperband, Metric
 from sweeps.plan.space import axes, compatible
-from sweeps.plan.spec import Sweep, budget, replicates
+from sweeps.plan.spec import Sweep, budget, replicates, searched
 
 _METRIC = "metric"  # study attribute: what its values are
 _BRACKET = "hyperband:"  # trial attribute, followed by the epoch: whether the run was to stop there
+_ASKED_AGAIN, _DRAWN = 10, 10_000  # suggestions, then draws, before there is taken to be no new run
 _STARTUP = 10  # suggestions at random before the first by TPE, at most
 
 
@@ -111,13 +114,47 @@ class Search:
         if self.sweep.method != "bayes":
             raise ValueError(f"method: {self.sweep.method} has its runs from sweeps.plan.spec.expand")
         trial = self.study.ask({path: self._kind(path) for path in self.axes})
+        return Suggestion(trial.number, self._values(trial.params))
+
+    def ask_for_new(self, run_of: Callable[[Mapping[str, Any]], str | None], known: Collection[str]) -> Suggestion:
+        """As `ask`, but what comes to a run that there is already, or to none that can be, is asked again.
+
+        What TPE likes it likes again, where parameters have few values: after some asking it is chance that chooses.
+
+        Args:
+            run_of: the run's id for a suggestion's values; None if there can be no such run.
+            known: ids of the runs that there are.
+
+        Raises:
+            NothingNewError: all are there that the parameters allow, or many draws found no other.
+        """
+        some_left = len(known) < size(searched(self.sweep))
+        for _ in range(_ASKED_AGAIN if some_left else 0):
+            suggestion = self.ask()
+            mine = run_of(suggestion.values)
+            if mine is not None and mine not in known and mine not in self._under_way(run_of, suggestion.number):
+                return suggestion
+            self.fail(suggestion.number)
+        for values in islice(reachable(searched(self.sweep), self.sweep.digest), _DRAWN if some_left else 0):
+            mine = run_of(values)
+            if mine is not None and mine not in known:
+                return Suggestion(self.adopt(values), values)
+        raise NothingNewError(len(known) * len(replicates(self.sweep)))
+
+    def _under_way(self, run_of: Callable[[Mapping[str, Any]], str | None], but: int) -> set[str | None]:
+        """Runs of other trials that are not over: another process may have been given one a moment ago."""
+        trials = (one for one in self._trials() if one.state == TrialState.RUNNING and one.number != but)
+        return {run_of(self._values(one.params)) for one in trials if set(self.axes) <= set(one.params)}
+
+    def _values(self, places: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a suggestion at a trial's places on the axes."""
         values = {}
         for path, parameter in self.sweep.parameters.items():
             if path in self.axes:
-                values[path] = self.axes[path].value(trial.params[path])
+                values[path] = self.axes[path].value(places[path])
             elif parameter.fixed:
                 values[path] = draw(parameter, 0.0)
-        return Suggestion(trial.number, values)
+        return values
 
     def adopt(self, values: Mapping[str, Any]) -> int:
         """The trial of a run whose values were decided elsewhere: by a grid, by chance, or for another seed.

@@ -17,11 +17,10 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from moe.config import RunConfig, check_paths, from_flat, parameter_types
 from moe.errors import UserError, suggest
-from sweeps.plan.distributions import AxisKind, Parameter, draw, extremes, reach
+from sweeps.plan.distributions import AxisKind, Parameter, draw, extremes
+from sweeps.plan.draws import draws, patience, reachable, size
 from sweeps.plan.goal import Metric, check_metric, check_stopping
 from sweeps.plan.parameters import as_number, as_yaml, flatten, read_parameter, value_problem
 from sweeps.plan.source import Source, find, read
@@ -154,10 +153,11 @@ def renamed(sweep: Sweep, name: str) -> Sweep:
 def expand(sweep: Sweep, overrides: Mapping[str, Any] = MappingProxyType({})) -> list[Cell]:
     """Every run of a sweep, each once: runs of equal identity (a swept machine setting, say) are merged.
 
-    Grid: the full product in file order, the last parameter varying fastest, cut off at `run_cap`. Random:
-    `run_cap` draws; each parameter has its own stream of numbers, from the file's digest and its path, so
-    fixing one leaves the others as they were, and a raised `run_cap` adds runs to those there are. Bayes: none,
-    since each depends on those before it (`sweeps.plan.search`), but the sweep is checked all the same.
+    Grid: the full product in file order, the last parameter varying fastest, cut off at `run_cap`. Random: draws
+    until there are `run_cap` different runs, or no others are found; each parameter has its own stream of numbers,
+    from the file's digest and its path, so fixing one leaves the others as they were, and a raised `run_cap` adds runs
+    to those there are. Bayes: none, since each depends on those before it (`sweeps.plan.search`), but the sweep is
+    checked all the same.
 
     Raises:
         UserError: for what only the W&B server does, a random or bayes sweep without `run_cap`, more than
@@ -167,17 +167,22 @@ def expand(sweep: Sweep, overrides: Mapping[str, Any] = MappingProxyType({})) ->
     if sweep.method == "bayes":
         _check_search(sweep)
         return []
-    combinations = _draws(sweep) if sweep.method == "random" else _product(sweep)
+    if sweep.method == "random":
+        return _drawn(sweep)
     cells: dict[str, Cell] = {}
-    for tried, values in enumerate(combinations, start=1):
+    for tried, values in enumerate(_product(sweep), start=1):
         one = cell(sweep, values)
         cells.setdefault(one.run_id, one)
         if len(cells) == sweep.run_cap:
             break
         if tried - len(cells) > MAX_RUNS:
-            problem = f"more than {MAX_RUNS:,} combinations come to a run that another one has come to"
-            raise sweep.source.error(("parameters",), f"{problem}; remove parameters that change nothing")
+            raise _too_many_alike(sweep, MAX_RUNS)
     return list(cells.values())
+
+
+def _too_many_alike(sweep: Sweep, count: int) -> UserError:
+    problem = f"more than {count:,} combinations come to a run that another one has come to"
+    return sweep.source.error(("parameters",), f"{problem}; remove parameters that change nothing")
 
 
 def _product(sweep: Sweep) -> Iterator[dict[str, Any]]:
@@ -188,17 +193,24 @@ def _product(sweep: Sweep) -> Iterator[dict[str, Any]]:
         yield dict(zip(sweep.parameters, values, strict=True))
 
 
-def _draws(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    cap = _cap(sweep)
-    columns = [[draw(parameter, u) for u in _stream(sweep, path, cap)] for path, parameter in sweep.parameters.items()]
-    for values in zip(*columns, strict=True):
-        yield dict(zip(sweep.parameters, values, strict=True))
-
-
-def _stream(sweep: Sweep, path: str, count: int) -> list[float]:
-    """A parameter's own random numbers in [0, 1)."""
-    seed = hashlib.sha256(f"{sweep.digest}/{path}".encode()).digest()
-    return [float(u) for u in np.random.default_rng(int.from_bytes(seed)).random(count)]
+def _drawn(sweep: Sweep) -> list[Cell]:
+    """The first `run_cap` different runs that come up; fewer where there are no more, or none is found for long."""
+    most = min(_cap(sweep), size(sweep.parameters))
+    cells: dict[str, Cell] = {}
+    seen: set[str] = set()
+    missed = 0
+    for values in draws(sweep.parameters, sweep.digest):
+        missed += 1
+        if (key := repr(values)) not in seen:
+            seen.add(key)
+            one = cell(sweep, values)
+            missed = missed if one.run_id in cells else 0
+            cells.setdefault(one.run_id, one)
+        if len(cells) >= most or missed > patience(len(cells)):
+            break
+        if len(seen) - len(cells) > 3 * MAX_RUNS:
+            raise _too_many_alike(sweep, 3 * MAX_RUNS)
+    return list(cells.values())
 
 
 def _cap(sweep: Sweep) -> int:
@@ -296,19 +308,18 @@ def _check_search(sweep: Sweep) -> None:
 
 def _samples(sweep: Sweep) -> Iterator[dict[str, Any]]:
     """Combinations that a search may come to: each two parameters at their extremes, the others central; some draws."""
-    parameters = {path: parameter for path, parameter in sweep.parameters.items() if path != sweep.replicate}
+    parameters = searched(sweep)
     central = {path: draw(parameter, 0.5) for path, parameter in parameters.items()}
     ends = [[(path, value) for value in extremes(parameter)] for path, parameter in parameters.items()]
     pairs = (pair for two in itertools.combinations(ends, min(2, len(ends))) for pair in itertools.product(*two))
     for pair in itertools.islice(pairs, _CHECKED_PAIRS):
         yield central | dict(pair)
-    streams = {path: _stream(sweep, path, _CHECKED_DRAWS) for path in parameters}
-    for number in range(_CHECKED_DRAWS):
-        drawn = {}
-        for path, parameter in parameters.items():
-            low, high = reach(parameter)
-            drawn[path] = draw(parameter, low + streams[path][number] * (high - low))
-        yield drawn
+    yield from itertools.islice(reachable(parameters, sweep.digest), _CHECKED_DRAWS)
+
+
+def searched(sweep: Sweep) -> dict[str, Parameter]:
+    """The parameters of a bayes sweep that make up a suggestion: all but the seed."""
+    return {path: parameter for path, parameter in sweep.parameters.items() if path != sweep.replicate}
 
 
 # --- top level ---------------------------------------------------------------------------------------------

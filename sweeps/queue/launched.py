@@ -179,7 +179,8 @@ def check_goes_on(before: LaunchedSweep, after: LaunchedSweep) -> str | None:
             f"--name {quote(after.name + '-2')}, say, or undo the change"
         )
     more = len(after.cells) - len(before.cells)
-    return f"sweep {after.name} grows by {more} to {len(after.cells)} cells: {'; '.join(changed)}" if more else None
+    why = "; ".join(changed) or "this version of moe draws on where draws repeat"
+    return f"sweep {after.name} grows by {more} to {len(after.cells)} cells: {why}" if more else None
 
 
 def _steered_otherwise(before: LaunchedSweep, after: LaunchedSweep) -> bool:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import uuid
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from moe.errors import UserError
 from sweeps.plan.search import Search
 from sweeps.plan.spec import cell, replicates
 from sweeps.queue.base import Claim, SteerableQueue
@@ -26,13 +29,18 @@ class Steering:
         self.sweep, self.queue = sweep.file, queue
         self.search = Search(self.sweep, study_storage(queue.study), f"moe:{sweep.name}")
         self._heard = 0
+        self._runs: dict[str, str | None] = {}  # ids by values
 
     def begin(self, claim: Claim) -> Claim:
-        """The claim with its values and its trial."""
+        """The claim with its values and its trial.
+
+        Raises:
+            NothingNewError: the search has nothing left to try.
+        """
         trial = claim.trial
         number = blank_number(claim.cell)
         if number is not None:
-            values, trial = self._suggestion(number // len(replicates(self.sweep)))
+            values, trial = self._suggestion(number // len(replicates(self.sweep)), claim.cell.values)
             found = cell(self.sweep, values | claim.cell.values)
             claim = self.queue.fill(claim, QueuedCell(found.run_id, found.values))
         if trial is None:
@@ -42,12 +50,15 @@ class Steering:
         self._heard = 0
         return dataclasses.replace(claim, trial=trial)
 
-    def _suggestion(self, number: int) -> tuple[dict[str, Any], int | None]:
-        """The suggestion's values, and its trial if it was made here and now."""
+    def _suggestion(self, number: int, seed: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
+        """The suggestion's values, and its trial if it was made here and now; runs are compared under one seed."""
         made: list[tuple[int, dict[str, Any]]] = []
+        run_of = partial(self._run_of, seed)
 
         def propose() -> dict[str, Any]:
-            suggestion = self.search.ask()
+            filled = [state.cell for state in self.queue.states().values() if blank_number(state.cell) is None]
+            known = {run for one in filled if (run := run_of(one.values)) is not None}
+            suggestion = self.search.ask_for_new(run_of, known)
             made.append((suggestion.number, suggestion.values | {MADE_BY: uuid.uuid4().hex}))
             return made[-1][1]
 
@@ -58,6 +69,17 @@ class Steering:
             if trial != mine:  # another agent was first
                 self.search.fail(trial)
         return values, mine
+
+    def _run_of(self, seed: Mapping[str, Any], values: Mapping[str, Any]) -> str | None:
+        """Id of the run with these values and this seed; None if there can be none."""
+        asked = {**values, **seed}
+        key = repr(sorted(asked.items()))
+        if key not in self._runs:
+            try:
+                self._runs[key] = cell(self.sweep, asked).run_id
+            except UserError:
+                self._runs[key] = None
+        return self._runs[key]
 
     def follow(self, claim: Claim, run: Run) -> str | None:
         """Report the epochs since the last call; says so if the run is to end early."""

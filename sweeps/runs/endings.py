@@ -23,7 +23,7 @@ class Ending(Enum):
 
     FINISHED = "finished"  # trained to its end; its results lie in its run's folder
     STOPPED_EARLY = "stopped early"  # its metric was not among the best: done, without results
-    NOT_NEEDED = "not needed"  # never begun, because another run reached the target: done, without results
+    NOT_NEEDED = "not needed"  # never begun, as the target is reached or nothing new to try: done, no results
     FAILED = "failed"  # by an error of its own
     REFUSED = "refused"  # a mistake that a person has to mend: of no use to repeat
     OUT_OF_MEMORY = "out of memory"

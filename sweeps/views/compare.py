@@ -1,6 +1,7 @@
 """Runs of a sweep side by side: grouped by what was swept, mean and sd over seeds."""
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
@@ -12,7 +13,7 @@ from rich.table import Table
 from callbacks.keys import Keys
 from callbacks.tables import csv_text, latex_text
 from sweeps.plan.spec import Sweep
-from sweeps.queue.launched import LaunchedSweep, QueuedCell
+from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number
 from sweeps.queue.status import filled_cells, status
 from sweeps.runs.endings import Ending
 from sweeps.runs.numbers import UNTRAINED as BEFORE
@@ -158,10 +159,13 @@ def _cell(values: Sequence[float | None]) -> Cell | None:
 def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
     notes = []
     cells = status(sweep).cells if sweep.steered else ()
-    early = sum(1 for cell in cells if cell.ending in (Ending.STOPPED_EARLY, Ending.NOT_NEEDED))
+    early = sum(cell.ending is Ending.STOPPED_EARLY for cell in cells)
     if early:
-        notes.append(f"{early} runs were stopped early or not begun, as the sweep's file asks; they are not averaged")
-    missing = sum(group.planned - len(group.runs) for group in groups) - early
+        notes.append(f"{early} runs were stopped early, as the sweep's file asks; they are not averaged")
+    needless = [cell for cell in cells if cell.ending is Ending.NOT_NEEDED]
+    notes += [f"{number} runs were {why}" for why, number in Counter(cell.note for cell in needless).items()]
+    filled = sum(blank_number(cell.cell) is None for cell in needless)  # a search's others are in no group
+    missing = sum(group.planned - len(group.runs) for group in groups) - early - filled
     if missing > 0:
         notes.append(f"{missing} runs are not finished; `moe sweep resume {quote(sweep.name)}` goes on")
     versions = {_code_version(run) for group in groups for run in group.runs}

@@ -12,6 +12,7 @@ from moe.lightning_module import MoEModule
 from probes import probing
 from probes.activations import activations, final_snapshot
 from probes.baselines import Baselines, embedding, initial_snapshot, random_router, write_baselines
+from probes.features import pooled_shared, small_pictures
 from probes.probe import Probe
 from probes.registry import PROBES
 from probes.subject import Subject
@@ -88,6 +89,9 @@ class TestOfARun:
         assert pixels.shape == (1, len(store), 3 * 8 * 8)
         slow = ((x - mean) / sd).reshape(4, 3, 8, 2, 8, 2).mean(dim=(3, 5)).flatten(1)
         np.testing.assert_allclose(pixels[0, :4], slow.numpy(), rtol=1e-3, atol=1e-4)
+        rows = np.array([7, 2, 119])
+        np.testing.assert_allclose(small_pictures(snapshot, store, rows), pixels[0, rows], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(pooled_shared(snapshot, store, rows), shared[0, rows], rtol=1e-3, atol=1e-5)
 
     def test_every_headline_number_stands_beside_its_baselines(self):
         names = ["separability", "routing"]

@@ -139,18 +139,54 @@ def test_a_value_listed_twice_is_a_weight(tmp_path):
     assert load_sweep(str(file)).fixed == ("seed",)
 
 
-def test_draws_that_repeat_are_said(tmp_path):
-    file = tmp_path / "s.yaml"
-    file.write_text("method: random\nrun_cap: 40\nparameters: {model.experts: {min: 2, max: 5}}")
-    sweep = load_sweep(str(file))
+SUPERVISED = "data.name: {value: synthetic}, loss.objective: {value: supervised}"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "cap", "runs"),
+    [
+        ("model.experts: {min: 2, max: 5}", 4, 4),
+        ("model.experts: {values: [2, 4, 8, 4, 3]}", 4, 4),
+        ("model.experts: {values: [2, 4], probabilities: [0.99, 0.01]}, seed: {values: [0, 1, 2]}", 6, 6),
+        ("model.experts: {distribution: q_uniform, min: 2, max: 8, q: 3}, seed: {min: 0, max: 99}", 200, 200),
+        ("seed: {distribution: q_normal, mu: 50, sigma: 4}", 20, 20),
+        (f"{SUPERVISED}, loss.temperature: {{min: 0.1, max: 0.9}}, seed: {{values: [0, 1, 2]}}", 3, 3),
+    ],
+)
+def test_draws_that_repeat_are_drawn_on(sweep_of, parameters, cap, runs):
+    sweep = sweep_of(f"method: random\nrun_cap: {cap}\nparameters: {{{parameters}}}")
     cells = expand(sweep)
-    assert len(cells) == 4
-    assert collapsed(sweep, cells) == (
-        "run_cap asks for 40 runs, but 36 draws repeat earlier ones, which are not run again: 4 runs; "
-        "raise run_cap for more"
-    )
-    file.write_text("method: random\nrun_cap: 3\nparameters: {train.lr: {min: 0.1, max: 0.5}}")
-    sweep = load_sweep(str(file))
+    assert len({cell.run_id for cell in cells}) == runs
+    assert "different runs" not in (collapsed(sweep, cells) or "")
+    fewer = expand(sweep_of(f"method: random\nrun_cap: {cap - 1}\nparameters: {{{parameters}}}"))
+    assert fewer == cells[:-1]  # a raised run_cap adds runs to those there are
+
+
+@pytest.mark.parametrize(
+    ("parameters", "found"),
+    [
+        ("model.experts: {min: 2, max: 5}", "4 different runs"),
+        ("model.experts: {values: [2, 4, 8], probabilities: [0.5, 0.5, 0]}, seed: {values: [3]}", "2 different runs"),
+        ("train.lr: {distribution: q_uniform, min: 0.1, max: 0.3, q: 0.1}", "3 different runs"),
+        ("seed: {values: [0, 1]}, machine.threads: {values: [1, 2]}",
+         "2 different runs: machine.threads makes no other run"),
+        (f"{SUPERVISED}, loss.temperature: {{min: 0.1, max: 0.9}}",
+         "1 different run, as 10,000 more draws show: loss.temperature does not count with loss.objective=supervised"),
+        ("seed: {distribution: q_normal, mu: 5, sigma: 0.3}", "3 different runs, as 10,000 more draws show"),
+    ],
+)  # fmt: skip
+def test_a_space_with_fewer_runs_than_are_asked_for_is_said(sweep_of, parameters, found):
+    sweep = sweep_of(f"method: random\nrun_cap: 40\nparameters: {{{parameters}}}")
+    assert collapsed(sweep, expand(sweep)) == f"run_cap asks for 40 runs, but the space has only {found}"
+
+
+def test_a_search_over_few_values_says_so_too(sweep_of):
+    metric = "metric: {name: val/loss, goal: minimize}"
+    parameters = "{model.experts: {values: [2, 4]}, seed: {values: [0, 1]}}"
+    sweep = sweep_of(f"method: bayes\nrun_cap: 40\n{metric}\nparameters: {parameters}")
+    said = "run_cap asks for 40 runs, but the space has only 4 different runs"
+    assert collapsed(sweep, expand(sweep)) == said
+    sweep = sweep_of(f"method: bayes\nrun_cap: 4\n{metric}\nparameters: {parameters}")
     assert collapsed(sweep, expand(sweep)) is None
 
 

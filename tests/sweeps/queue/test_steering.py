@@ -5,6 +5,7 @@ import json
 import pytest
 
 from sweeps.launching import plan, register_planned
+from sweeps.plan.draws import NothingNewError
 from sweeps.queue.opening import open_queue, steering
 from sweeps.queue.status import filled_cells, status
 from sweeps.runs.endings import Ending
@@ -140,6 +141,65 @@ def test_a_dry_run_shows_blank_cells(tmp_path):
     rows = preview(*plan(str(path), {}))
     assert [row["values"] for row in rows] == [{"seed": 0}, {"seed": 1}] * 2
     assert {row["epochs_left"] for row in rows} == {2}
+
+
+FEW = """
+name: few
+method: bayes
+metric: {name: val/loss, goal: minimize}
+run_cap: 20
+parameters:
+  seed: {values: [0, 1]}
+  model.experts: {values: [2, 4, 8]}
+  model.top_k: {values: [1, 2]}
+"""
+
+
+def test_a_search_tries_nothing_twice_and_ends_when_nothing_is_left(tmp_path):
+    """TPE likes the same few values again and again; experts = 2 goes with top_k = 2, so there are six of them."""
+    file = tmp_path / "few.yaml"
+    file.write_text(
+        FEW + "".join(f"  {path}: {{value: {value!r}}}\n" for path, value in TINY.items() if path not in FEW)
+    )
+    sweep = register_planned(*plan(str(file)))
+    queues = [open_queue(sweep), open_queue(sweep)]
+    queues[0].publish(sweep.cells)
+    agents = [(queue, steering(sweep, queue)) for queue in queues]
+    begun = []
+    for number in range(12):  # two agents in turn, each with a run at work while the other asks
+        queue, steered = agents[number % 2]
+        claim = steered.begin(queue.claim())
+        begun.append(claim)
+        if number % 3:
+            queue.finish(claim)
+            steered.finish(claim, write_history(sweep, claim, [5.0, claim.cell.values["model.experts"]]))
+    assert len({claim.cell.run_id for claim in begun}) == 12
+    queue, steered = agents[0]
+    with pytest.raises(NothingNewError, match="not run: the space has only 12 different runs"):
+        steered.begin(queue.claim())
+    for queue in queues:
+        queue.close()
+
+
+@pytest.mark.slow
+def test_a_bayes_sweep_over_few_values_ends_complete(tmp_path):
+    tiny_store()
+    file = tmp_path / "few.yaml"
+    text = FEW.replace("[0, 1]", "[0]").replace("[2, 4, 8]", "[2, 4]").replace("run_cap: 20", "run_cap: 7")
+    given = TINY | {"train.epochs": 1}
+    file.write_text(
+        text + "".join(f"  {path}: {{value: {value!r}}}\n" for path, value in given.items() if path not in text)
+    )
+    done = moe("sweep", "launch", file, "--agents", "2", "--json")
+    trials = json.loads(done.stdout)["trials"]
+    assert "run_cap asks for 7 runs, but the space has only 4 different runs" in done.stderr
+    assert [trial["state"] for trial in trials] == ["finished"] * 7
+    ran = [trial for trial in trials if trial["ending"] == "finished"]
+    assert len({trial["run_id"] for trial in ran}) == 4
+    assert {trial["note"] for trial in trials if trial["ending"] == "not needed"} == {
+        "not run: the space has only 4 different runs"
+    }
+    assert "runs were not run: the space has only 4 different runs" in moe("compare", "few").stdout
 
 
 @pytest.mark.slow

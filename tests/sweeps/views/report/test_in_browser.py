@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from sweeps.views.compare import compare
-from sweeps.views.report import to_html
+from sweeps.views.report.page import to_html
 from tests.sweeps.views.made import EPOCHS, made_sweep
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright (pip install playwright)")

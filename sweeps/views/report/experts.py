@@ -1,4 +1,4 @@
-"""What the report page shows, gathered from the files of a sweep and its runs: plain JSON types, rounded.
+"""Experts on the page: a card each with its pictures, and their places in the plane.
 
 Axes: N images, M experts of all runs, H height, W width.
 """
@@ -14,140 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from callbacks.files import View
-from callbacks.keys import Keys, importance, load
 from moe.data.store import ImageStore
 from moe.errors import UserError
 from sweeps.runs.files import read_table, reading, unless_damaged
 from sweeps.runs.folders import PROBE_AGAIN
 from sweeps.runs.run import Run
-from sweeps.views.compare import Comparison, Group
+from sweeps.views.compare import Comparison
+from sweeps.views.report.reading import rounded, table
 
-EPOCHS = 40  # of routing, kept for the slider; of longer runs evenly many, first and last among them
 PICTURES = 6  # most exciting images a card shows
 _SIDE = 56  # pixels of a thumbnail
 _DIMENSIONS = 5
 _CLASSES = 3
-_FIRST = (Keys.VAL_LOSS, Keys.TRAIN_LOSS, Keys.AGREEMENT, Keys.CV2, Keys.ENTROPY, Keys.DEAD, Keys.GATE_ENTROPY)
-_CHANCE = {Keys.AGREEMENT: Keys.CHANCE_OBSERVED, Keys.TRAIN_AGREEMENT: Keys.TRAIN_CHANCE_OBSERVED}
-
-
-def collect(comparison: Comparison) -> dict[str, Any]:
-    """Everything of a sweep that the page shows.
-
-    Returns:
-        ``cells`` (label, values, runs), ``columns`` and ``rows`` of the comparison, ``runs``, ``history`` (metric ->
-        values by epoch, a run), ``first`` (metrics to begin with), ``chance`` (metric -> its
-        chance level), ``routing`` (by epoch, a run), ``experts`` (one a card), ``maps`` (experts in the
-        plane by similarity, one for each image set), ``thumbnails`` (image -> data URI).
-    """
-    runs = described(comparison)
-    gallery = Gallery()
-    experts = [card for run in runs for card in cards(run, gallery)]
-    return {
-        "name": comparison.sweep.name,
-        "parameters": comparison.parameters,
-        "notes": comparison.notes,
-        "cells": [_cell(group, runs) for group in comparison.groups],
-        "columns": comparison.columns,
-        "rows": [[_number(group, column) for column in comparison.columns] for group in comparison.groups],
-        "runs": [_run(run) for run in runs],
-        "history": {run.id: history(run) for run in runs},
-        "routing": {run.id: found for run in runs if (found := routing(run))},
-        "first": _FIRST,
-        "chance": _CHANCE,
-        "experts": experts,
-        "maps": maps(comparison),
-        "thumbnails": gallery.pictures,
-    }
-
-
-def described(comparison: Comparison) -> list[Run]:
-    """The runs of a comparison whose configuration can be read; damaged ones are named."""
-    runs = [run for group in comparison.groups for run in group.runs]
-    return [run for run in runs if unless_damaged(partial(getattr, run, "config"), None) is not None]
-
-
-def table(file: Path, *columns: str) -> list[dict[str, str]]:
-    """Rows of a CSV file; none where there is no file, or (which is said) it is damaged.
-
-    Args:
-        file: the table.
-        columns: that it must have.
-    """
-    return unless_damaged(partial(_table, file, columns), [])
-
-
-def _table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    rows = read_table(file, PROBE_AGAIN)
-    with reading(file, PROBE_AGAIN):
-        for row in rows[:1]:
-            if missing := sorted(set(columns) - row.keys()):
-                raise ValueError(f"it has no column {missing[0]}")
-    return rows
-
-
-def rounded(value: Any) -> float | None:
-    """A number to five digits; None for what is none, or is not finite."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return float(f"{number:.5g}") if np.isfinite(number) else None
-
-
-def _cell(group: Group, shown: Sequence[Run]) -> dict[str, Any]:
-    return {
-        "label": group.label,
-        "values": group.values,
-        "planned": group.planned,
-        "runs": [run.id for run in group.runs if any(run.id == one.id for one in shown)],
-    }
-
-
-def _number(group: Group, column: str) -> dict[str, Any] | None:
-    cell = group.cells[column]
-    return None if cell is None else {"mean": rounded(cell.mean), "sd": rounded(cell.sd), "n": cell.n}
-
-
-def _run(run: Run) -> dict[str, Any]:
-    config = run.config
-    return {"id": run.id, "experts": config.model.experts, "top_k": config.model.top_k, "seed": config.seed}
-
-
-def history(run: Run) -> dict[str, Any]:
-    """Epochs done, and the values of every metric at each of them; experts' own shares are left out."""
-    rows = run.history()
-    experts = {name(expert) for name in (importance, load) for expert in range(run.config.model.experts)}
-    keys = {key for row in rows for key in row} - experts - {"epoch", "step"}
-    metrics = {key: [rounded(row.get(key)) for row in rows] for key in sorted(keys)}
-    return {"epochs": [int(row["epoch"] or 0) for row in rows], "metrics": metrics}
-
-
-def routing(run: Run) -> dict[str, Any] | None:
-    """Share of each class's images that each expert gets, and how often experts are chosen together, by epoch."""
-    files, epochs = run.routing_files, [int(row["epoch"] or 0) for row in run.history()]
-    there = [epoch for epoch in epochs if files.table(View.HEATMAP, epoch).exists()]
-    if not there:
-        return None
-    kept = [
-        there[place] for place in np.unique(np.linspace(0, len(there) - 1, min(EPOCHS, len(there))).round()).astype(int)
-    ]
-    tables = [[_matrix(files.table(view, epoch)) for view in (View.HEATMAP, View.COACTIVATION)] for epoch in kept]
-    whole = [(epoch, heat, pairs) for epoch, (heat, pairs) in zip(kept, tables, strict=True) if heat[0] and pairs[0]]
-    return {
-        "epochs": [epoch for epoch, _, _ in whole],
-        "classes": whole[0][1][0],
-        "heatmap": [values for _, (_, values), _ in whole],
-        "coactivation": [values for _, _, (_, values) in whole],
-    } if whole else None  # fmt: skip
-
-
-def _matrix(file: Path) -> tuple[list[str], list[list[float | None]]]:
-    """Names of the rows, and the numbers beside them, to three decimals; nothing of a damaged table."""
-    rows = [list(row.values()) for row in table(file)]
-    names = [row[0] for row in rows]
-    return names, [[None if (x := rounded(cell)) is None else round(x, 3) for cell in row[1:]] for row in rows]
 
 
 class Gallery:

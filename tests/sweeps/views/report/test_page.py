@@ -9,8 +9,9 @@ import pytest
 from scipy.spatial.distance import pdist, squareform
 
 from sweeps.views.compare import compare
-from sweeps.views.report import figures, to_html
-from sweeps.views.report_data import plane, rounded
+from sweeps.views.report.experts import plane
+from sweeps.views.report.page import figures, to_html
+from sweeps.views.report.reading import rounded
 from tests.sweeps.views.made import EPOCHS, HOSTILE, NAMES, made_sweep
 
 

@@ -1,6 +1,6 @@
 """A sweep as one HTML page that needs nothing else: what was found, comparison, training, experts, figures.
 
-The page is `assets/page.html` with its style, its script and plotly around the numbers of `report_data`. Text from runs
+The page is `assets/page.html` with its style, its script and plotly around the numbers of `data`. Text from runs
 is escaped by the template or set as text by the script: no name becomes markup.
 """
 
@@ -19,8 +19,9 @@ from sweeps.runs.files import reading, unless_damaged
 from sweeps.runs.folders import PROBE_AGAIN
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, header, rows_of
-from sweeps.views.report_data import collect, described, webp
-from sweeps.views.report_words import found, missing
+from sweeps.views.report.data import collect, described
+from sweeps.views.report.experts import webp
+from sweeps.views.report.words import found, missing
 
 ROOM = 5_000_000  # bytes of figures that the page takes; of further runs it names the folder
 _WIDTH = 1000  # pixels of a figure
@@ -70,7 +71,7 @@ def to_html(comparison: Comparison) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("sweeps").joinpath("views", "assets", name).read_text(encoding="utf-8")
+    return resources.files("sweeps").joinpath("views", "report", "assets", name).read_text(encoding="utf-8")
 
 
 @cache
