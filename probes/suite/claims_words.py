@@ -9,7 +9,7 @@ from probes.probe import Numbers
 from probes.statistics.verdicts import Verdict
 from probes.suite.claims_asked import Measured
 from probes.suite.claims_responses import KINDS
-from probes.suite.published import PublishedClaim, published_claims, published_tuning
+from probes.suite.published import PublishedClaim, published_claims, published_r2
 from probes.tables import number
 
 NOT_ASKED = "not asked"
@@ -24,9 +24,7 @@ def published_claim(name: str) -> PublishedClaim:
     claim = published_claims()[name]
     if name != "gate_above_readout":
         return claim
-    sizes = {row.experts for row in published_tuning()}
-    r2 = {kind: np.mean([np.mean([row.r2 for row in published_tuning() if (row.experts, row.target) == (size, kind)])
-                         for size in sizes]) for kind in KINDS}  # fmt: skip
+    r2 = {kind: np.mean([one.value for one in published_r2(kind)]) for kind in KINDS}
     return claim._replace(value=float(r2["gate"] - r2["readout"]))
 
 

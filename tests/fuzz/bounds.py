@@ -1,6 +1,7 @@
 """What holds for every input, however odd: it is taken, or refused in one sentence, within bounded memory."""
 
 import contextlib
+import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,11 @@ from moe.errors import UserError
 
 _MOST_MEMORY = 2**30  # bytes that one input may cost
 _MOST_CHARACTERS = 2000  # a sentence, with the names it needs
+
+
+def examples(suite: int, long: int) -> int:
+    """How many inputs a target gets whose inputs cost more than most: in the suite, and in `make fuzz`."""
+    return long if os.environ.get("MOE_FUZZ") == "long" else suite
 
 
 def _peak() -> int:
