@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import yaml
 
+from sweeps.plan.source import shipped
 from sweeps.runs.folders import home
 from sweeps.runs.store import RunStore
 from tests.conftest import tiny_config, tiny_store
@@ -181,6 +183,21 @@ def test_images_are_imported_listed_and_verified(moe, tmp_path):
     assert [store["name"] for store in listed["stores"]] == ["mine"]
     assert set(listed["datasets"]) == {"synthetic", "stl10", "things"}
     assert moe("data", "import", "mine", tmp_path / "images.npy")[0] == 2
+
+
+def test_shipped_sweep_files_are_listed_and_printed(moe):
+    code, out, _ = moe("sweep", "files")
+    assert (code, [line.partition(":")[0] for line in out.splitlines()]) == (0, shipped())
+    assert "paper.yaml: The paper's sweep: its recipe on STL-10" in out
+    listed = json.loads(moe("sweep", "files", "--json")[1])["files"]
+    assert all(file["about"] for file in listed)
+    for name in ("paper", "paper.yaml"):
+        code, out, _ = moe("sweep", "files", "--show", name)
+        assert code == 0
+        assert yaml.safe_load(out)["name"] == "paper"
+    code, _, err = moe("sweep", "files", "--show", "papre")
+    assert code == 2
+    assert 'unknown shipped sweep file "papre": did you mean "paper"?' in err
 
 
 def test_runs_are_listed_and_shown(moe):
