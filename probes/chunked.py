@@ -61,6 +61,19 @@ class ChunkedArrays:
             arrays._begin(head)
         return arrays
 
+    @classmethod
+    def whole(cls, folder: Path, key: str) -> dict[str, NDArray[Any]] | None:
+        """The arrays of a folder, mapped into memory, if their key begins so and every chunk is whole; else None."""
+        try:
+            head = json.loads((folder / _LEDGER).read_text().splitlines()[0])
+            layouts = {name: Layout(tuple(shape), kind, axis) for name, (shape, kind, axis) in head["arrays"].items()}
+            arrays = cls(folder, layouts, head["chunk"], set())
+            if not head["key"].startswith(key) or not arrays._read_ledger(head) or list(arrays.missing()):
+                return None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # absent, or no ledger
+            return None
+        return arrays.open()
+
     @property
     def images(self) -> int:
         """Number of images n."""

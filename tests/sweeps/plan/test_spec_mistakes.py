@@ -234,10 +234,20 @@ MISTAKES_IN_RUNS = {
         3,
         ('loss.objective "contrastive" does not log val/accuracy', "write val/loss"),
     ),
+    "metric of pairs of experts": (
+        bayes(LR, "model.top_k: {value: 1}", "model.experts: {value: 1}", metric="{name: experts/cka}"),
+        3,
+        ("has no pair of experts and does not log experts/cka",),
+    ),
     "metric of no expert": (
         bayes(LR, metric="{name: balance/load_4}"),
         3,
         ("model.experts=4 does not log balance/load_4",),
+    ),
+    "metric of an expert's readout": (
+        bayes(LR, metric="{name: experts/knn_7, goal: maximize}"),
+        3,
+        ("model.experts=4 does not log experts/knn_7",),
     ),
     "metric of no expert in a grid that stops": (
         "early_terminate: {type: hyperband, min_iter: 1}\nmetric: {name: balance/load_4}\n"
