@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import yaml
+from rich.console import Console
+from rich.table import Table
 
+from sweeps import console
 from sweeps.plan.source import shipped
 from sweeps.runs.folders import home
 from sweeps.runs.store import RunStore
@@ -171,6 +174,27 @@ def test_no_number_of_a_table_is_cut(moe, tmp_path, monkeypatch):
     _, out, _ = moe("sweep", "launch", file, "--dry-run")
     assert "5.3015e-05" in out
     assert "0.00012345678" in out
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_column_of_a_narrow_table_is_cut(monkeypatch, capsys, terminal):
+    """In a file a table is as wide as it needs; in a terminal its words are folded."""
+    monkeypatch.setattr(Console, "is_terminal", terminal)
+    monkeypatch.setattr(console.out, "_width", 30)
+    table = Table("a longer heading", "swept")
+    table.add_row("words of a cell that is long", "model.experts model.top_k 5.3015e-05")
+    console.print_table(table)
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert terminal or "model.experts model.top_k 5.3015e-05" in printed
+
+
+@pytest.mark.parametrize("name", ["MOE_HOME", "MOE_DATA"])
+def test_a_place_that_is_no_folder_is_named(moe, monkeypatch, tmp_path, name):
+    monkeypatch.setenv(name, str(write(tmp_path / "file", "")))
+    code, _, err = moe("runs", "list")
+    assert code == 2
+    assert f"{name}={tmp_path / 'file'} is a file, not a folder; name a folder" in err
 
 
 def test_images_are_imported_listed_and_verified(moe, tmp_path):
