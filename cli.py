@@ -39,6 +39,10 @@ def _main(
     if debug:
         os.environ["MOE_DEBUG"] = "1"
     show_notices()
+    for name in ("MOE_HOME", "MOE_DATA"):
+        place = Path(os.environ.get(name, ".")).expanduser()
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{name}={place} is a file, not a folder; name a folder")
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
