@@ -152,6 +152,9 @@ MISTAKES = {
     "q of decimals": (
         random("train.lr: {distribution: q_log_uniform_values, min: 0.11, max: 0.19, q: 0.1}"), 4,
         ("no multiple of q 0.1 lies between 0.11 and 0.19",)),
+    "step out of range": (
+        random("model.experts:", "  distribution: q_uniform", "  min: -0.5", "  max: 8.5"), 6,
+        ("model.experts=0", "greater than or equal to 1")),
     "beta": (random("train.lr: {distribution: beta, a: 0}"), 4, ("a 0 is not above 0",)),
     "exponents out of range": (
         random("augment.jitter:", "  distribution: log_uniform", "  max: 1", "  min: -3"), 6,
