@@ -17,7 +17,6 @@ from callbacks.files import RoutingFolder
 from callbacks.gathering import RoutingMonitor, Stage, log
 from callbacks.keys import Keys
 from callbacks.tables import write_csv
-from moe.files import replacing
 from moe.lightning_module import epochs_done
 from moe.routing import RoutingRecord
 
@@ -59,8 +58,9 @@ class RoutingSaturation(RoutingMonitor):
         if before is not None and before.shape == sets_BK.shape:
             log({Keys.SATURATION: metrics.view_agreement(before, sets_BK)}, trainer, module)
         if trainer.is_global_zero:
-            with replacing(self.folder.sets(epochs_done(trainer))) as partial, partial.open("wb") as file:
-                np.save(file, sets_BK)
+            file = self.folder.sets(epochs_done(trainer))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, sets_BK)  # what a kill leaves half is written again, for its epoch is repeated
 
     def state_dict(self) -> dict[str, Any]:
         """The sets of the last validation; all processes have the same."""

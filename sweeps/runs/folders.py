@@ -25,7 +25,7 @@ OVER_TRAINING = "epochs.csv"  # the same by epoch, beside it
 _CONFIG, _STATE, _CHECKPOINTS = "config.json", "state.json", "checkpoints"
 _SWEEPS, _DEFINITION = "sweeps", "sweep.json"
 _ANALYSIS, _TRACKER = "analysis", "tracker.json"
-_KEPT, _KEPT_MODEL = "epochs", "epoch"
+_KEPT, _KEPT_MODEL = "kept", "epoch"
 _PROBES, _SUBMISSION = "probes", "jobs.json"
 
 _RESULT_OF_PROBE: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])

@@ -83,7 +83,7 @@ def test_names_did_not_change(tmp_path: Path):
         run.config_file: "ab/config.json", run.state_file: "ab/state.json", run.history_file: "ab/history.jsonl",
         run.summary_file: "ab/summary.json", run.tracker_file: "ab/tracker.json", run.log_file: "ab/log.txt",
         run.epoch_checkpoint(7): "ab/checkpoints/epoch0007.ckpt",
-        run.step_checkpoint(12): "ab/checkpoints/step00000012.ckpt",
+        run.step_checkpoint(12): "ab/checkpoints/step00000012.ckpt", run.kept_model(5): "ab/kept/epoch0005",
         run.probe_result("tiny", "tuning"): "ab/probes/tiny/tuning/result.json",
         run.activations("tiny"): "ab/activations/tiny", run.activations("tiny", 3): "ab/activations/tiny@epoch0003",
         sweep.definition: "sweeps/little/sweep.json", sweep.agents: "sweeps/little/agents",
