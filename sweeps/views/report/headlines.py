@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sweeps.runs.folders import OVER_TRAINING
 from sweeps.runs.numbers import probe_key
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison
@@ -73,7 +74,7 @@ def over_training(run: Run, epochs: list[int]) -> dict[str, list[float | None]]:
     """
     found: dict[str, list[float | None]] = {}
     for images, probe, _ in run.probe_results():
-        rows = table(run.probe(images, probe) / "epochs.csv", "epoch")
+        rows = table(run.probe(images, probe) / OVER_TRAINING, "epoch")
         at = {int(float(row["epoch"])): row for row in rows}
         for number in rows[0] if rows else ():
             if number != "epoch" and not number.endswith(("_low", "_high", "_p")):
