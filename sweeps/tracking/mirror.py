@@ -9,8 +9,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning as L
-
 from callbacks.files import PICTURED, View
 from sweeps.runs.files import read_json
 from sweeps.runs.folders import RESULT, ProbedFolder
@@ -23,23 +21,6 @@ from sweeps.tracking.record import Record
 from sweeps.tracking.session import TrackedRun, give_up, tracked
 
 _MOMENT = 3.0  # seconds before a server is asked once more
-
-
-class Mirror(L.Callback):
-    """Sends each epoch once its files are complete.
-
-    Args:
-        run: whose files.
-        session: the tracker's run.
-    """
-
-    def __init__(self, run: Run, session: TrackedRun) -> None:
-        self.run, self.session = run, session
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Here the files of the epochs before are complete."""
-        if trainer.is_global_zero:
-            send(self.run, self.session, until=trainer.current_epoch)
 
 
 def send(run: Run, session: TrackedRun, until: int | None = None) -> None:

@@ -1,0 +1,54 @@
+"""Which heavy libraries a process loads: what it does not use costs seconds of each command and hundreds of MB."""
+
+import gc
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moe.importing import importing
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {
+    "lightning", "matplotlib", "optuna", "pandas", "plotly", "scipy", "sklearn", "sympy", "torch", "torch._dynamo",
+    "torchmetrics", "torchvision", "wandb",
+}  # fmt: skip
+DRAWING, MODELS = {"matplotlib"}, {"torch"}
+STATISTICS = {"scipy", "sklearn"}
+
+
+def loaded(*modules: str) -> set[str]:
+    """The heavy libraries that a process has after it imported these modules."""
+    code = f"import sys, json, {', '.join(modules)}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    return HEAVY & set(json.loads(done.stdout))
+
+
+def test_the_command_a_launch_and_an_agent_load_none():
+    """There are many of them: agents on a machine, and `moe sweep status` beside training runs."""
+    reading = ["sweeps.queue.status", "sweeps.views.compare", "sweeps.views.listing", "sweeps.views.live"]
+    assert loaded("cli", "sweeps.launching", "sweeps.agents.agent", "sweeps.agents.crew", *reading) == set()
+
+
+@pytest.mark.slow
+def test_uploads_and_probes_load_no_trainer():
+    """Lightning loads torchmetrics, which loads torchvision, torch's compiler and matplotlib's whole."""
+    assert loaded("sweeps.tracking.sync") == MODELS
+    assert loaded("probes.probing", "probes.registry") == MODELS | STATISTICS | DRAWING
+
+
+def test_what_is_imported_stays_out_of_later_collections():
+    before = gc.get_freeze_count()
+    with importing():
+        assert not gc.isenabled()
+        import tests.moe  # noqa: F401
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > before
+
+
+def test_the_collector_is_back_after_an_import_that_fails():
+    with pytest.raises(ImportError), importing():
+        import no_such_module  # noqa: F401
+    assert gc.isenabled()
