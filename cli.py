@@ -159,7 +159,8 @@ def probe_command(
 
 
 def _list_probes(as_json: bool) -> None:
-    from probes.registry import listing
+    with importing():
+        from probes.registry import listing
 
     listed = listing()
     if as_json:

@@ -39,13 +39,27 @@ def test_uploads_and_probes_load_no_trainer():
     assert loaded("probes.probing", "probes.registry") == MODELS | STATISTICS | DRAWING
 
 
-def test_what_is_imported_stays_out_of_later_collections():
+@pytest.fixture
+def new_module(tmp_path, monkeypatch):
+    (tmp_path / "imported_once.py").write_text("things = [[] for _ in range(1000)]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("imported_once", None)
+
+
+def test_what_is_imported_stays_out_of_later_collections(new_module):
     before = gc.get_freeze_count()
     with importing():
         assert not gc.isenabled()
-        import tests.moe  # noqa: F401
+        import imported_once  # noqa: F401
     assert gc.isenabled()
-    assert gc.get_freeze_count() > before
+    assert gc.get_freeze_count() >= before + 1000
+    frozen = gc.get_freeze_count()
+    kept = [[] for _ in range(1000)]
+    with importing():
+        import imported_once  # noqa: F401, F811
+    assert gc.get_freeze_count() <= frozen  # nothing new: what else there is may become garbage
+    assert len(kept) == 1000
 
 
 def test_the_collector_is_back_after_an_import_that_fails():
