@@ -29,6 +29,11 @@ _METRICS = {
     Keys.CV2: "CV2",
     Keys.ENTROPY: "entropy",
     Keys.DEAD: "dead",
+    Keys.EMBEDDING_KNN: "kNN accuracy",
+    Keys.EMBEDDING_LINEAR: "linear accuracy",
+    Keys.EMBEDDING_RANK: "effective rank",
+    Keys.EXPERTS_CKA: "CKA of experts",
+    Keys.SATURATION: "sets kept since the epoch before",
 }
 _PROBES = {
     ("tuning", "gate_r2"): "gate r2",
