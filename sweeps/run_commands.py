@@ -13,11 +13,14 @@ app = typer.Typer(help="Finished and unfinished runs on this machine.", no_args_
 
 
 @app.command("list")
-def runs_list(as_json: Json = False) -> None:
-    """List every run on this machine."""
+def runs_list(
+    where: Annotated[str | None, typer.Option(help="Which runs: model.experts=8 and val/loss<5")] = None,
+    as_json: Json = False,
+) -> None:
+    """List every run on this machine, or those that meet a condition."""
     from sweeps.views.listing import listing
 
-    rows = listing()
+    rows = listing(where=where)
     if as_json:
         print_json({"runs": rows})
         return
