@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from moe.importing import importing
 from sweeps.console import Json, err, out, print_json, print_table
 from sweeps.runs.endings import FAILURE
 
@@ -61,9 +60,7 @@ def runs_sync(
 ) -> None:
     """Upload offline runs to W&B, in order; what did not get through is tried again next time."""
     from sweeps.runs.store import RunStore
-
-    with importing():
-        from sweeps.tracking import sync
+    from sweeps.tracking import sync
 
     store = RunStore()
     runs = [store.find(run_id) for run_id in run_ids] if run_ids else sync.waiting(store)
