@@ -31,6 +31,7 @@ QUICK = [
     "animacy.animate=[class 0]", "animacy.bootstrap=10", "animacy.divisions=5",
     "tuning.permutations=2",
     "similarity.draws=2", "similarity.pictures=2",
+    "geometry.permutations=2", "geometry.distances=[euclidean]",
 ]  # fmt: skip
 LABELS = {
     "routing": "routing--map_images-30--permutations-5--bootstrap-10",
