@@ -1,4 +1,4 @@
-"""The one exception that means "you can mend this", and the words that help to mend it."""
+"""The one exception that means "you can mend this", the one warning for what stops nothing, and words that help."""
 
 import difflib
 from collections.abc import Iterable
@@ -15,6 +15,10 @@ class UserError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(_printable(message))
+
+
+class Notice(UserWarning):
+    """Something that one should know and that stops nothing: one sentence. The command line prints it as a line."""
 
 
 def _printable(text: str) -> str:

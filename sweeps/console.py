@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from sweeps.runs.files import DamagedFileWarning
+from moe.errors import Notice
 
 out = Console(highlight=False, soft_wrap=True)
 _WIDEST = 10_000  # characters of a line of a file
@@ -38,15 +38,19 @@ def print_json(value: Any) -> None:
 
 def print_table(table: Table) -> None:
     """A table of which nothing is cut: as wide as it needs where no terminal limits it, else with cells folded."""
-    wide = out.options.update(max_width=_WIDEST)
-    width = None if out.is_terminal else max(out.width, Measurement.get(out, wide, table).maximum)
-    out.print(table, soft_wrap=False, width=width)
+    for column in table.columns:
+        column.overflow = "fold"
+    if not out.is_terminal:  # a table's own width, since that of a print is at most the console's
+        wide = out.options.update(max_width=_WIDEST)
+        table.width = Measurement.get(out, wide, table).maximum
+    out.print(table, soft_wrap=False, crop=False)
 
 
 _HINTS = {
     errno.ENOSPC: "free some space, and the same command goes on",
     errno.EDQUOT: "free some space, and the same command goes on",
     errno.EROFS: "it may only be read; MOE_HOME and MOE_DATA name other places",
+    errno.EPERM: "check its permissions; MOE_HOME and MOE_DATA name other places",
     errno.EACCES: "check its permissions; MOE_HOME and MOE_DATA name other places",
 }
 _HOUSE = Path(__file__).parents[1]
@@ -70,14 +74,14 @@ def failure(error: BaseException) -> str:
 _show_others = warnings.showwarning
 
 
-def show_damage() -> None:
-    """From now on, say in one line of standard error which damaged files something goes on without."""
-    warnings.filterwarnings("always", category=DamagedFileWarning)  # each is given once anyway
+def show_notices() -> None:
+    """From now on, say notices, as of damaged files that something goes on without, in one line of standard error."""
+    warnings.filterwarnings("always", category=Notice)  # each is given once anyway
     warnings.showwarning = _show
 
 
 def _show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    if issubclass(category, DamagedFileWarning):
+    if issubclass(category, Notice):
         err.print(str(message), markup=False)
     else:
         _show_others(message, category, *where, **more)

@@ -247,7 +247,7 @@ def run(sweep: LaunchedSweep, crew: Crew, reporter: Reporter = SILENT, *, failed
             agents = Agents(sweep, crew, unfinished)
             reporter.note(_who(agents, queue))
             going = _look_after(agents, queue, reporter)
-        left = queue.left_over() if going and failed else []
+        left = queue.left_over() if failed and going and _all_known(sweep, queue, reporter) else []
         if left:
             reporter.note(f"{len(left)} cells that {queue.place} counts as done are not; they are run now")
             _look_after(Agents(sweep, crew, len(left), left_over=True), queue, reporter)
@@ -303,6 +303,22 @@ def _who(agents: Agents, queue: Queue) -> str:
     plural = "s" if len(agents.devices) > 1 else ""
     devices = ", ".join(sorted({device.name for device in agents.devices}))
     return f"queue {queue.place}, {len(agents.devices)} agent{plural} on {devices}; W&B {wandb.mode}: {wandb.why}"
+
+
+def _all_known(sweep: LaunchedSweep, queue: Queue, reporter: Reporter) -> bool:
+    """Wait until it is known which cells are still at work; False if the sweep was told to stop meanwhile."""
+    said = False
+    try:
+        while why := queue.held():
+            if not said:
+                reporter.note(f"{why}; Ctrl-C leaves it")
+            said = True
+            if queue.stop_requested():
+                return False
+            time.sleep(_PAUSE)
+    except KeyboardInterrupt:
+        raise InterruptedLaunchError(status(sweep, queue)) from None
+    return True
 
 
 def _look_after(agents: Agents, queue: Queue, reporter: Reporter) -> bool:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Rng = np.random.Generator
 
+LUMINANCE_C = np.array([0.299, 0.587, 0.114])  # Rec. 601
 _HSV_PHASE = np.array([5.0, 3.0, 1.0]).reshape(3, 1, 1)
 LATTICE = 32  # side of the periodic random lattices; a power of two, so wrapping is a bit mask
 
@@ -72,10 +73,26 @@ def hsv(hue: float, saturation: float, value: float) -> Array:
     return np.asarray(value - value * saturation * np.clip(np.minimum(k, 4.0 - k), 0.0, 1.0))
 
 
+class Tones(NamedTuple):
+    """Where the colours of a thing lie: ranges of hue (turns), saturation and value."""
+
+    hue: tuple[float, float]
+    saturation: tuple[float, float]
+    value: tuple[float, float]
+
+
+class Scene(NamedTuple):
+    """The usual colours of a kind of picture: of its background and of its figure."""
+
+    ground: Tones
+    figure: Tones
+
+
 # Mostly skin-to-straw, leaf and sky hues, as in photographs; at times any hue at all.
 _HUES = ((0.01, 0.15), (0.2, 0.42), (0.5, 0.66), (0.0, 1.0))
 _HUE_SHARES = (0.36, 0.58, 0.82)  # cumulative
-_MIDDLE_VALUE = 0.6
+_MIDDLE = 0.45  # luminance
+_USUAL = 0.8  # share of grounds, and of figures, in their kind's own colours; the others take any
 
 
 def _hue(rng: Rng) -> float:
@@ -87,21 +104,28 @@ def chance(rng: Rng, probability: float) -> bool:
     return bool(rng.random() < probability)
 
 
-def make_palette(rng: Rng) -> Palette:
-    """Colours whose distribution is the same for every kind, so that colour does not tell kinds apart."""
-    ground_hue, figure_hue = _hue(rng), _hue(rng)
-    accent_hue = figure_hue + rng.normal(0.0, 0.07) if chance(rng, 0.7) else _hue(rng)
-    light, dark = rng.uniform(0.7, 1.0), rng.uniform(0.16, 0.5)
-    ground_value, figure_value = (light, dark + 0.1) if chance(rng, 0.5) else (dark, light)
-    accent_value = figure_value + (0.33 if figure_value < _MIDDLE_VALUE else -0.33) * rng.uniform(0.7, 1.2)
-    saturation = rng.beta(2.2, 2.6)
-    return Palette(
-        hsv(ground_hue, rng.beta(1.8, 3.2), ground_value),
-        hsv(ground_hue + rng.normal(0.0, 0.05), rng.beta(1.8, 3.2), ground_value * rng.uniform(0.6, 0.95)),
-        hsv(figure_hue, saturation, figure_value),
-        hsv(accent_hue, rng.beta(2.2, 2.6), accent_value),
-        hsv(figure_hue, saturation, figure_value * 0.45),
-    )
+def _tone(rng: Rng, usual: Tones, other: float) -> Array:
+    """A colour (C, 1, 1): a kind's usual one, or any that is light where the other is dark."""
+    if chance(rng, _USUAL):
+        return hsv(*(float(rng.uniform(*part)) for part in usual))
+    value = rng.uniform(0.7, 1.0) if other < _MIDDLE else rng.uniform(0.16, 0.5)
+    return hsv(_hue(rng), rng.beta(2.2, 2.6), value)
+
+
+def _luminance(colour: Array) -> float:
+    return float(np.vdot(LUMINANCE_C, colour.ravel()))
+
+
+def make_palette(rng: Rng, scene: Scene) -> Palette:
+    """Colours that go with a kind, as fur goes with grass and cars with asphalt, but do not give it away."""
+    ground = _tone(rng, scene.ground, float(np.mean(scene.figure.value)))
+    figure = _tone(rng, scene.figure, _luminance(ground))
+    # marks on the figure are seen in black and white too
+    light = _luminance(figure) < _MIDDLE
+    value, saturation = (rng.uniform(0.75, 1.0), 0.7) if light else (rng.uniform(0.1, 0.35), 1.0)
+    accent = hsv(_hue(rng), saturation * rng.beta(2.2, 2.6), value)
+    far = ground * rng.uniform(0.6, 0.95) + rng.normal(0.0, 0.03, (3, 1, 1))
+    return Palette(ground, np.clip(far, 0.0, 1.0), figure, accent, 0.45 * figure)
 
 
 @lru_cache(maxsize=256)

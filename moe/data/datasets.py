@@ -6,8 +6,9 @@ arguments; `moe.testing.DatasetContract` holds what it must keep to.
 """
 
 import shlex
+import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from moe.config import DataConfig
 from moe.data.files import is_folder
@@ -16,7 +17,7 @@ from moe.data.staging import check_name, staged
 from moe.data.stl10 import is_stl10
 from moe.data.store import Images, ImageStore, data_root, fill, store_names, write_store
 from moe.data.things import is_things, read_things
-from moe.errors import UserError, suggest
+from moe.errors import Notice, UserError, suggest
 from moe.registry import Registry
 
 
@@ -63,6 +64,15 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
+class Versioned(Protocol):
+    """A dataset whose images have changed with a version of it."""
+
+    def outdated(self, store: ImageStore) -> bool:
+        """Whether an earlier version made the store."""
+        ...
+
+
 class Synthetic:
     """Procedural images with known factors (moe.data.synthetic)."""
 
@@ -70,7 +80,7 @@ class Synthetic:
     train, validation = "synthetic-train", "synthetic-val"
     probes = ("synthetic-val",)
     builtin = True
-    sizes = ((train, 2000, 1), (validation, 500, 2))
+    sizes = ((train, 2000, 1), (validation, 1000, 2))
 
     def prepare(self, root: Path, source: Path | None, progress: Progress) -> list[ImageStore]:
         """Draw both stores; takes seconds."""
@@ -85,7 +95,7 @@ class Synthetic:
             content = Images(
                 drawn.images_NHWC,
                 [f"{name}-{number:05d}" for number in range(count)],
-                f"procedural, seed {seed}",
+                f"{_drawing(synthetic.DRAWING)}{seed}",
                 drawn.labels_N,
                 synthetic.CLASSES,
                 drawn.factors_NF,
@@ -94,6 +104,16 @@ class Synthetic:
             stores.append(write_store(name, content, root, replace=True))
             progress(sum(len(store) for store in stores), total)
         return stores
+
+    def outdated(self, store: ImageStore) -> bool:
+        """Whether the pictures are an earlier version's."""
+        from moe.data import synthetic
+
+        return not store.manifest.source.startswith(_drawing(synthetic.DRAWING))
+
+
+def _drawing(version: int) -> str:
+    return f"procedural {version}, seed "
 
 
 class Things:
@@ -191,9 +211,13 @@ def import_images(
 def _check_own_name(name: str, path: Path, *, things: bool) -> None:
     """Refuse the name of a known dataset or of its stores, except THINGS for a copy of it."""
     for key, dataset in DATASETS.usable().items():
-        if name in {key, dataset.train, dataset.validation, *dataset.probes} and not (things and key == "things"):
+        own = {one.casefold() for one in (key, dataset.train, dataset.validation, *dataset.probes)}
+        if name.casefold() in own and not (things and name == key == "things"):  # Things is things on some disks
             command = f"moe data prepare {key}" + ("" if dataset.builtin else f" --source {shlex.quote(str(path))}")
             raise UserError(f'"{name}" belongs to the known dataset {key} (`{command}`); give your images another name')
+
+
+_outdated: set[Path] = set()  # said once a process
 
 
 def open_store(name: str) -> ImageStore:
@@ -203,13 +227,20 @@ def open_store(name: str) -> ImageStore:
         UserError: there is none, with the command that makes it.
     """
     root = data_root()
+    of = {key: d for key, d in DATASETS.usable().items() if name in (d.train, d.validation, *d.probes)}
     if not (root / name / "manifest.json").exists():
-        for key, dataset in DATASETS.usable().items():
-            if name in (dataset.train, dataset.validation, *dataset.probes):
-                if not dataset.builtin:
-                    raise UserError(f'images "{name}" are not prepared; run `moe data prepare {key}`')
-                dataset.prepare(root, None, no_progress)
-    return ImageStore.open(name, root)
+        for key, dataset in of.items():
+            if not dataset.builtin:
+                raise UserError(f'images "{name}" are not prepared; run `moe data prepare {key}`')
+            dataset.prepare(root, None, no_progress)
+    store = ImageStore.open(name, root)
+    for key, dataset in of.items():
+        if isinstance(dataset, Versioned) and dataset.outdated(store) and store.path not in _outdated:
+            _outdated.add(store.path)
+            warnings.warn(
+                Notice(f"{name} is of an earlier version; `moe data prepare {key}` makes today's"), stacklevel=2
+            )
+    return store
 
 
 def training_stores(config: DataConfig) -> list[ImageStore]:

@@ -5,6 +5,8 @@ Axes legend: H height, W width. See moe.data.canvas for colours and coordinates.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from moe.data.canvas import (
@@ -15,6 +17,8 @@ from moe.data.canvas import (
     Painter,
     Palette,
     Rng,
+    Scene,
+    Tones,
     bare,
     blend,
     box,
@@ -272,17 +276,35 @@ def stripes(rng: Rng, canvas: Canvas, palette: Palette) -> Layer:
     return Layer(rgb_CHW, cover(panel, canvas.pixel), 1.0 - slender, 0.4 * soft * slender, bars)
 
 
-ORGANIC_PAINTERS: dict[str, Painter] = {
-    "creature": creature,
-    "fur": fur,
-    "tissue": tissue,
-    "foliage": foliage,
-    "cloud": cloud,
-}
-GEOMETRIC_PAINTERS: dict[str, Painter] = {
-    "boxes": boxes,
-    "bricks": bricks,
-    "rings": rings,
-    "star": star,
-    "stripes": stripes,
+# Hues in turns: straw .1, grass .3, sky .55, magenta .9.
+_GRASS = Tones((0.2, 0.36), (0.3, 0.7), (0.3, 0.65))
+_EARTH = Tones((0.03, 0.12), (0.3, 0.65), (0.25, 0.55))
+_SKY = Tones((0.53, 0.6), (0.25, 0.6), (0.75, 1.0))
+_ASPHALT = Tones((0.5, 0.7), (0.0, 0.15), (0.3, 0.65))
+_CONCRETE = Tones((0.5, 0.7), (0.0, 0.15), (0.65, 0.95))
+
+
+class Kind(NamedTuple):
+    """A kind of picture: who paints it, whether its like grows or is built, and its usual colours."""
+
+    paint: Painter
+    organic: bool
+    scene: Scene
+
+
+KINDS: dict[str, Kind] = {
+    "creature": Kind(creature, True, Scene(_GRASS, Tones((0.04, 0.11), (0.35, 0.8), (0.35, 0.9)))),
+    "fur": Kind(fur, True, Scene(_EARTH, Tones((0.07, 0.13), (0.1, 0.5), (0.6, 1.0)))),
+    "tissue": Kind(
+        tissue, True, Scene(Tones((0.85, 1.0), (0.05, 0.3), (0.8, 1.0)), Tones((0.82, 0.98), (0.4, 0.8), (0.4, 0.8)))
+    ),
+    "foliage": Kind(foliage, True, Scene(_EARTH, Tones((0.22, 0.4), (0.5, 0.95), (0.4, 0.85)))),
+    "cloud": Kind(cloud, True, Scene(_SKY, Tones((0.5, 0.65), (0.0, 0.15), (0.85, 1.0)))),
+    "boxes": Kind(boxes, False, Scene(_CONCRETE, Tones((0.5, 0.7), (0.5, 0.95), (0.4, 0.9)))),
+    "bricks": Kind(bricks, False, Scene(_SKY, Tones((0.98, 1.06), (0.5, 0.85), (0.45, 0.8)))),
+    "rings": Kind(rings, False, Scene(_ASPHALT, Tones((0.0, 1.0), (0.0, 0.2), (0.1, 0.4)))),
+    "star": Kind(
+        star, False, Scene(Tones((0.6, 0.72), (0.5, 0.9), (0.15, 0.4)), Tones((0.1, 0.17), (0.6, 1.0), (0.8, 1.0)))
+    ),
+    "stripes": Kind(stripes, False, Scene(_SKY, Tones((0.9, 1.02), (0.6, 1.0), (0.6, 1.0)))),
 }

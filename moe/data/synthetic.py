@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from moe.data.canvas import (
+    LUMINANCE_C,
     Array,
     Canvas,
     Layer,
@@ -25,15 +26,13 @@ from moe.data.canvas import (
     make_canvas,
     make_palette,
 )
-from moe.data.painters import GEOMETRIC_PAINTERS, ORGANIC_PAINTERS
+from moe.data.painters import KINDS, Kind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_PAINTERS = {**ORGANIC_PAINTERS, **GEOMETRIC_PAINTERS}
-
-CLASSES: tuple[str, ...] = tuple(_PAINTERS)
-ORGANIC: tuple[bool, ...] = tuple(name in ORGANIC_PAINTERS for name in CLASSES)
+CLASSES: tuple[str, ...] = tuple(KINDS)
+ORGANIC: tuple[bool, ...] = tuple(kind.organic for kind in KINDS.values())
 
 FACTORS: tuple[str, ...] = (
     "organic",  # drawn: irregularity of outline and surface
@@ -55,7 +54,7 @@ FACTORS: tuple[str, ...] = (
     "cluttered background",  # drawn: strength of background patches, over the background left visible
 )
 
-_LUMINANCE_C = np.array([0.299, 0.587, 0.114])  # Rec. 601
+DRAWING = 2  # to be raised with any change of the pixels; 1 had the same colours in every class
 _SMALLEST = 32  # pixels; the band in which patterns are measured ends at 16 cycles per picture
 _FINE_CYCLES = 8.0  # per picture
 _BAND_CYCLES = (2.0, 16.0)
@@ -88,10 +87,10 @@ def generate(count: int, size: int = 64, seed: int = 0) -> SyntheticImages:
     labels_N = np.arange(count, dtype=np.int64) % len(CLASSES)
     images_NHWC = np.empty((count, size, size, 3), dtype=np.uint8)
     factors_NF = np.empty((count, len(FACTORS)), dtype=np.float32)
-    canvas = make_canvas(size)
+    canvas, kinds = make_canvas(size), list(KINDS.values())
     for index, label in enumerate(labels_N):
         rng = np.random.default_rng([seed, index])
-        pixels_CHW, drawn = _paint(rng, canvas, int(label))
+        pixels_CHW, drawn = _paint(rng, canvas, kinds[label])
         images_NHWC[index] = pixels_CHW.transpose(1, 2, 0)
         known = {**drawn, **_see(pixels_CHW / 255.0)}
         factors_NF[index] = np.clip([known[name] for name in FACTORS], 0.0, 1.0)
@@ -115,10 +114,10 @@ def _make_recipe(rng: Rng, built: bool) -> _Recipe:
     return _Recipe(built, waver, texture, rng.beta(1.0, 1.3), chance(rng, 0.5))
 
 
-def _paint(rng: Rng, canvas: Canvas, label: int) -> tuple[NDArray[np.uint8], dict[str, float]]:
+def _paint(rng: Rng, canvas: Canvas, kind: Kind) -> tuple[NDArray[np.uint8], dict[str, float]]:
     """One picture, and the factors that are known because it was drawn so."""
-    recipe, palette = _make_recipe(rng, not ORGANIC[label]), make_palette(rng)
-    layer = _PAINTERS[CLASSES[label]](rng, _warp(rng, canvas, recipe.waver), palette)
+    recipe, palette = _make_recipe(rng, not kind.organic), make_palette(rng, kind.scene)
+    layer = kind.paint(rng, _warp(rng, canvas, recipe.waver), palette)
     relief_HW = even_fractal(rng, len(canvas.x_HW), rng.uniform(3.0, 7.0), 0.8)
     figure_CHW = layer.rgb_CHW * (1.0 + 0.22 * recipe.texture * relief_HW)
     image_CHW = _expose(rng, canvas, blend(_background(rng, canvas, palette, recipe), figure_CHW, layer.alpha_HW))
@@ -158,7 +157,8 @@ def _background(rng: Rng, canvas: Canvas, palette: Palette, recipe: _Recipe) -> 
         patches_HW = np.maximum(2.0 * cells(rng, along_HW * frequency, across_HW * frequency) - 1.0, 0.0)
     else:
         patches_HW = np.clip(2.0 * even_fractal(rng, len(x_HW), frequency, 0.5), 0.0, 1.0)
-    tint = 0.6 * chance(rng, 0.4) * (palette.accent - palette.ground) + (0.3 if chance(rng, 0.5) else -0.3)
+    shift = 0.3 if palette.ground.mean() < 0.5 else -0.3  # away from black and white, where patches would vanish
+    tint = 0.6 * chance(rng, 0.4) * (palette.accent - palette.ground) + shift
     return np.asarray(ground_CHW + tint * (recipe.clutter * patches_HW))
 
 
@@ -173,7 +173,7 @@ def _expose(rng: Rng, canvas: Canvas, image_CHW: Array) -> Array:
 
 def _see(image_CHW: Array) -> dict[str, float]:
     """Factors measured on the finished picture, whose values run from 0 to 1."""
-    luminance_HW = np.tensordot(_LUMINANCE_C, image_CHW, 1)
+    luminance_HW = np.tensordot(LUMINANCE_C, image_CHW, 1)
     return {
         **_see_colour(image_CHW),
         "bright": float(luminance_HW.mean()),

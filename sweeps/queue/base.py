@@ -220,6 +220,10 @@ class Queue(ABC):
         """The command of a foreign agent, to which the service itself hands cells; None: ours claim them here."""
         return None
 
+    def held(self) -> str | None:
+        """Says what is waited for before `left_over` is final: cells whose holder may be gone; None: nothing."""
+        return None
+
     def left_over(self) -> list[QueuedCell]:
         """After foreign agents: cells that their service calls done and that are not, published for ours to claim."""
         return []

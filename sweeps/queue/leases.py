@@ -9,12 +9,14 @@ import os
 import socket
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.runs.lock import Lock, is_locked
 
 LEASE = 120.0
 BEAT = 10.0
+LAST_WORDS = 45.0  # seconds in which what a dying process has on its way to a server has arrived
 
 
 def _machine() -> str:
@@ -83,3 +85,26 @@ class Owner:
         """Remove what a dead owner left, once no cell names it any more."""
         if self.known_dead(owner):
             self._file(owner).unlink(missing_ok=True)
+
+
+@dataclass
+class Beats:
+    """Signs of life of a run elsewhere, by our own clock.
+
+    Attributes:
+        last: the newest.
+        since: when it was new.
+        first: when we began to look.
+        go_on: whether there are new ones a while later: what a dying process has on its way arrives before.
+    """
+
+    last: str
+    since: float
+    first: float
+    go_on: bool = False
+
+    def hear(self, beat: str, now: float) -> None:
+        """Take note of the newest sign."""
+        if beat != self.last:
+            self.go_on = self.go_on or now - self.first > LAST_WORDS
+            self.last, self.since = beat, now

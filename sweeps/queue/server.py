@@ -23,7 +23,9 @@ from sweeps.plan.spec import Sweep, restore
 from sweeps.queue.base import CellState, Offer
 from sweeps.queue.database import DatabaseQueue
 from sweeps.queue.launched import LaunchedSweep, QueuedCell
+from sweeps.queue.leases import Beats
 from sweeps.runs.endings import Ending
+from sweeps.runs.lock import is_locked
 from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
 from sweeps.tracking.artifacts import has_model
@@ -34,6 +36,11 @@ from sweeps.tracking.record import Record
 _STATES: dict[str, State] = {"finished": "finished", "running": "running", "pending": "running", "preempted": "waiting"}
 _ENDINGS = {"finished": Ending.FINISHED, "preempted": Ending.INTERRUPTED, "killed": Ending.KILLED}
 _FRESH = 5.0  # seconds that an answer of the server counts as new
+# Seconds without a sign of life, by our own clock, after which a run that the server calls running is lost. Its client
+# gives a sign every half a minute; W&B itself waits for five.
+_SILENT = 360.0
+_SILENT_HERE = 75.0  # if this machine knows that the run's process has ended
+_SILENT_PENDING = 120.0  # if it was handed out, and its process was never heard of
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,13 @@ class RemoteRun:
         id: in W&B.
         cell: the run id of the cell with its configuration; "" if it has none that moe knows.
         state: in W&B's words.
+        beat: when the server last heard of it, by its clock.
     """
 
     id: str
     cell: str
     state: str
+    beat: str = ""
 
 
 def refusal(sweep: Sweep) -> str | None:
@@ -131,7 +140,7 @@ def runs(remote: Remote) -> list[RemoteRun]:
     sweep = _sweep(remote)
     try:
         with _quiet(), asking():
-            return [RemoteRun(run.id, _cell(run.config), run.state) for run in sweep.runs]
+            return [RemoteRun(run.id, _cell(run.config), run.state, str(run.heartbeat_at)) for run in sweep.runs]
     except TrackerError as error:
         raise UserError(f"W&B does not show the runs of sweep {remote}: {error}") from None
 
@@ -159,6 +168,7 @@ class ServerQueue(DatabaseQueue):
         self._asked = -math.inf
         self._runs: list[RemoteRun] = []
         self._trained: set[str] = set()
+        self._beats: dict[str, Beats] = {}  # of runs that the server calls at work
         self._away = False
 
     @classmethod
@@ -218,6 +228,35 @@ class ServerQueue(DatabaseQueue):
         queued, there = super().states(), self._there()
         return there | {cell: state for cell, state in queued.items() if there[cell].state != "finished"}
 
+    def held(self) -> str | None:
+        """Says how long it may take until it is known whether runs that the server calls running are."""
+        try:
+            at_work = [run for run in self._known() if run.cell and run.state in ("running", "pending")]
+        except UserError:  # `left_over` says so
+            return None
+        waits = [self._patience(run) - self._silence(run) for run in at_work if not self._beats[run.id].go_on]
+        if not waits:
+            return None
+        runs = "1 run that was" if len(waits) == 1 else f"{len(waits)} runs that were"
+        return (
+            f"waiting for {runs} at work when W&B last heard: one that gives no sign of life for another "
+            f"{max(waits):.0f} seconds is taken over"
+        )
+
+    def _patience(self, run: RemoteRun) -> float:
+        """Seconds of silence after which a run that the server calls running is lost."""
+        if run.state == "pending":
+            return _SILENT_PENDING
+        lock = self.sweep.store.run(run.cell).lock_file
+        return _SILENT_HERE if lock.exists() and not is_locked(lock) else _SILENT
+
+    def _silence(self, run: RemoteRun) -> float:
+        """Seconds since its last sign of life that we know of."""
+        now = time.monotonic()
+        beats = self._beats.setdefault(run.id, Beats("", now, now))
+        beats.hear(f"{run.state} {run.beat}", now)
+        return now - beats.since
+
     def left_over(self) -> list[QueuedCell]:
         """Cells that the server calls done, or never handed out, without a finished or running run.
 
@@ -271,7 +310,12 @@ class ServerQueue(DatabaseQueue):
         return self._runs
 
     def _judged(self, run: RemoteRun) -> RemoteRun:
-        """The run, finished if the server has its model: what a later process of it came to is not its training."""
+        """The run, crashed if it is lost, finished if the server has its model.
+
+        What a later process of a run came to is not its training.
+        """
+        if run.state in ("running", "pending") and run.cell and self._silence(run) > self._patience(run):
+            run = replace(run, state="crashed")
         if run.state in ("finished", "running", "pending") or not run.cell:
             return run
         if run.id not in self._trained:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from moe.errors import UserError
+from moe.errors import Notice, UserError
 from moe.files import replacing
 
 Read = TypeVar("Read")
@@ -37,7 +37,7 @@ class DamagedFileError(UserError):
         self.path, self.why = path, why
 
 
-class DamagedFileWarning(UserWarning):
+class DamagedFileWarning(Notice):
     """A damaged file that something went on without."""
 
 

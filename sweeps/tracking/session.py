@@ -275,6 +275,9 @@ def _begun(
     import wandb
 
     logging.getLogger("wandb").setLevel(logging.CRITICAL)  # what matters is raised
+    place.path.mkdir(
+        parents=True, exist_ok=True
+    )  # W&B looks for a git repository there, and warns where there is no folder
     # under W&B's own agent the environment says it, and W&B takes the run's id from there alone
     sweep = {"sweep_id": record.sweep} if record.sweep and "WANDB_SWEEP_ID" not in os.environ else {}
     try:

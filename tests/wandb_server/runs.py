@@ -92,7 +92,7 @@ def run_node(state: State, run: Run) -> dict[str, Any]:
         "commit": None,
         "readOnly": False,
         "createdAt": run.created,
-        "heartbeatAt": now(),
+        "heartbeatAt": run.heard_at,
         "user": {"name": run.entity, "username": run.entity},
         "historyLineCount": len(rows),
         "eventsLineCount": len(run.event_lines),

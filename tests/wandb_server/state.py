@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 CRASH_AFTER = 300.0  # seconds without a sign of life after which W&B calls a run crashed
+_BEGAN = time.time() - time.monotonic()
 INTERNAL = "_wandb"  # the config key that holds the client's own notes
 
 
@@ -67,6 +68,11 @@ class Run:
         if self.reported == "running" and time.monotonic() - self.heard > self.crash_after:
             return "crashed"
         return self.reported
+
+    @property
+    def heard_at(self) -> str:
+        """When there was the last sign of life."""
+        return datetime.fromtimestamp(round(_BEGAN + self.heard), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     @property
     def config(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from moe.data.readers import no_progress
 from moe.data.stl10 import read_stl10
 from moe.data.store import Images, store_names, write_store
 from moe.data.things import EMBEDDING
-from moe.errors import UserError
+from moe.errors import Notice, UserError
 from moe.testing import DatasetContract
 
 NAMES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
@@ -117,6 +118,17 @@ class TestSynthetic:
         open_store("synthetic-val")
         monkeypatch.setattr(DATASETS["synthetic"], "sizes", ())
         assert len(open_store("synthetic-val")) == 10
+
+    def test_pictures_of_an_earlier_version_are_said_once_and_kept(self, small_synthetic: None) -> None:
+        store = open_store("synthetic-val")
+        manifest = store.path / "manifest.json"
+        manifest.write_text(manifest.read_text().replace("procedural 2, seed 2", "procedural, seed 2"))
+        with pytest.warns(Notice, match=r"synthetic-val is of an earlier version; `moe data prepare synthetic`"):
+            again = open_store("synthetic-val")
+        assert again.manifest.source == "procedural, seed 2"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            open_store("synthetic-val")
 
     def test_training_and_validation_images_differ(self, small_synthetic: None) -> None:
         train, validation = open_store("synthetic-train"), open_store("synthetic-val")
@@ -270,10 +282,12 @@ class TestImport:
             "stl10-test",
             "stl10-unlabeled",
             "things",
+            "STL10-Train",
+            "Things",
         ],
     )
     def test_names_of_known_datasets_are_refused(self, archive: Path, name: str) -> None:
-        key = name.split("-", maxsplit=1)[0]
+        key = name.casefold().split("-", maxsplit=1)[0]
         with pytest.raises(UserError, match=f'"{name}" belongs to the known dataset {key} .`moe data prepare {key}'):
             import_images(name, archive, replace=True)
         assert store_names() == []

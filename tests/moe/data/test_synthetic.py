@@ -230,10 +230,10 @@ class TestFactorsAreUseful:
         strengths = np.linalg.svd(standard.astype(float), compute_uv=False)
         assert strengths[-1] / strengths[0] > 0.1
 
-    def test_colour_does_not_give_the_kind_away(self, drawn: SyntheticImages, rgb: np.ndarray) -> None:
+    def test_colour_goes_with_the_kind_but_does_not_give_it_away(self, drawn: SyntheticImages, rgb: np.ndarray) -> None:
         organic = np.array(ORGANIC)[drawn.labels_N]
         colour = rgb.mean((1, 2))
         fit, held = np.arange(600) < 300, np.arange(600) >= 300
         to_organic = np.linalg.norm(colour - colour[fit & organic].mean(0), axis=1)
         to_geometric = np.linalg.norm(colour - colour[fit & ~organic].mean(0), axis=1)
-        assert ((to_organic < to_geometric) == organic)[held].mean() < 0.62
+        assert 0.55 < ((to_organic < to_geometric) == organic)[held].mean() < 0.75

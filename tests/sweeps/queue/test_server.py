@@ -6,13 +6,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from moe.config import from_flat
 from moe.errors import UserError
 from sweeps.commands import stop_command
-from sweeps.launching import plan
-from sweeps.queue.opening import choose_queue, open_sweep
+from sweeps.launching import Silence, _all_known, plan, register_planned, resume
+from sweeps.queue.leases import Beats
+from sweeps.queue.opening import choose_queue, open_queue, open_sweep
 from sweeps.queue.server import Remote, _cell
 from sweeps.runs.store import RunStore
 from tests.conftest import TINY, tiny_store
@@ -61,6 +64,16 @@ def wait_until(holds):
         time.sleep(0.05)
 
 
+class Notes(Silence):
+    """Keeps what a launch notes."""
+
+    def __init__(self):
+        self.lines = []
+
+    def note(self, line):
+        self.lines.append(line)
+
+
 def complete(server, sweep, seeds, epochs):
     """Every cell has one finished run on the server, with its configuration and every epoch once."""
     finished = [run for run in server.sweep(sweep).runs if run.state == "finished"]
@@ -96,8 +109,8 @@ def test_two_agents_ours_and_a_plain_one_finish_a_grid(wandb_server, machine):
 
 
 @pytest.mark.slow
-def test_a_killed_agent_and_a_killed_trial_are_made_up_for_in_the_same_runs(wandb_server, machine):
-    """The server counts what it handed out as done; `resume` finds out what is not."""
+def test_a_killed_agent_and_a_killed_trial_are_made_up_for_in_the_same_runs(wandb_server, machine, monkeypatch):
+    """The server counts what it handed out as done, and the dead as running; `resume` finds out what is not."""
     faults = machine / "faults"
     faults.mkdir()
     (faults / "plan.json").write_text(json.dumps({"0": ["worker:step"], "1": ["agent:writing"]}))
@@ -108,9 +121,10 @@ def test_a_killed_agent_and_a_killed_trial_are_made_up_for_in_the_same_runs(wand
     (sweep,) = wandb_server.state.sweeps
     begun = {run.config["seed"]: run.name for run in wandb_server.sweep(sweep).runs}
     before = {run.name: run.series("epoch") for run in wandb_server.sweep(sweep).runs}
-    for run in wandb_server.sweep(sweep).runs:
-        run.crash_after = 0  # the server notices a silent run after minutes
-    assert trials(moe("sweep", "resume", "little", "--json")) == ["finished"] * 3
+    assert any(run.state == "running" for run in wandb_server.runs())  # the server notices a silent run after minutes
+    monkeypatch.setattr("sweeps.queue.server._SILENT_HERE", 2.0)  # seconds; this machine knows that they are dead
+    monkeypatch.setattr("sweeps.queue.server._FRESH", 0.5)
+    assert [cell.state for cell in resume("little").cells] == ["finished"] * 3
     complete(wandb_server, sweep, seeds=3, epochs=2)
     after = {run.name: run.series("epoch") for run in wandb_server.sweep(sweep).runs}
     assert all(after[name][: len(epochs)] == epochs for name, epochs in before.items())
@@ -143,6 +157,76 @@ def test_stop_hands_back_and_another_machine_goes_on_by_the_sweeps_path(wandb_se
     assert begun.state == "finished"
 
 
+@pytest.fixture
+def handed_out(wandb_server, machine):
+    """A sweep of two cells whose runs the server calls running, and its queue."""
+    sweep, cells = plan(write_spec(machine, 2), {})
+    launched = register_planned(sweep, cells, "wandb")
+    queue = open_queue(launched)
+    there = wandb_server.sweep(queue.remote.id)
+    for cell in launched.cells:
+        run = wandb_server.state.make_run("me", "moe", f"run{cell.values['seed']}")
+        run.sweep, run.raw_config = there.name, {"identity": {"value": cell.run_id}}
+        there.runs.append(run)
+    yield queue, there.runs
+    queue.close()
+
+
+def test_runs_that_are_silent_are_taken_over_and_those_at_work_are_let_be(handed_out, monkeypatch):
+    queue, (silent, at_work) = handed_out
+    clock = [1000.0]
+    monkeypatch.setattr("sweeps.queue.server.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    silent.reported = "pending"  # handed out, and never heard of
+    assert "for another 360 seconds" in queue.held()
+    at_work.reported = "finished"
+    clock[0] += 10
+    assert (
+        "1 run that was at work when W&B last heard: one that gives no sign of life for another 110 seconds"
+        in queue.held()
+    )
+    at_work.reported = silent.reported = "running"
+    clock[0] += 10
+    assert "2 runs that were at work when W&B last heard" in queue.held()
+    assert "for another 360 seconds is taken over" in queue.held()
+    clock[0] += 60
+    at_work.heard += 60
+    assert "1 run that was at work" in queue.held()
+    assert "for another 300 seconds" in queue.held()
+    store = queue.sweep.store
+    lock = store.create(from_flat(queue.sweep.cells[0].values)).lock_file
+    lock.touch()  # its process was here, and has ended
+    assert "for another 15 seconds" in queue.held()
+    clock[0] += 16
+    assert queue.held() is None
+    assert [cell.run_id for cell in queue.left_over()] == [queue.sweep.cells[0].run_id]
+
+
+def test_a_resume_says_once_how_long_it_waits(handed_out, monkeypatch):
+    queue, _ = handed_out
+    clock, said = [1000.0], Notes()
+
+    def sleep(seconds):
+        clock[0] += 60 * seconds
+
+    monkeypatch.setattr("sweeps.queue.server.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("sweeps.launching.time", SimpleNamespace(sleep=sleep))
+    assert _all_known(queue.sweep, queue, said)
+    (line,) = said.lines
+    assert line.startswith("waiting for 2 runs that were at work when W&B last heard")
+    assert line.endswith("no sign of life for another 360 seconds is taken over; Ctrl-C leaves it")
+    assert len(queue.left_over()) == 2
+
+
+def test_the_last_words_of_a_dying_process_are_no_life():
+    beats = Beats("a", since=0.0, first=0.0)
+    beats.hear("b", 20.0)
+    assert not beats.go_on
+    beats.hear("b", 100.0)
+    assert (beats.go_on, beats.since) == (False, 20.0)
+    beats.hear("c", 101.0)
+    assert beats.go_on
+
+
 def test_a_run_is_known_by_what_it_was_handed_if_it_crashed_at_once():
     flat = TINY | {"seed": 3}
     nested = {"identity": "abc"}
@@ -152,8 +236,6 @@ def test_a_run_is_known_by_what_it_was_handed_if_it_crashed_at_once():
 
 
 def plan_cell(values):
-    from moe.config import from_flat
-
     return from_flat(values).identity()
 
 
