@@ -106,7 +106,7 @@ class ChunkedArrays:
 
     def open(self) -> dict[str, NDArray[Any]]:
         """The arrays, mapped into memory read-only."""
-        return {name: np.load(self._path(name), mmap_mode="r", allow_pickle=False) for name in self.layouts}
+        return {name: np.lib.format.open_memmap(self._path(name), mode="r") for name in self.layouts}
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"

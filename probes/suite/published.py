@@ -86,3 +86,27 @@ def published_tuning() -> tuple[PublishedTuning, ...]:
             pairs = tuple(zip(top[::2], top[1::2], strict=True))
             found.append(PublishedTuning(table["place"], table["experts"], target, expert, r2, r2_sd, pairs))
     return tuple(found)
+
+
+class PublishedClaim(NamedTuple):
+    """One claim of the paper.
+
+    Attributes:
+        name: by which results call it.
+        says: in a sentence without an end.
+        place: where it stands in the paper.
+        effect: what is measured, ours and the paper's alike.
+        value: the paper's; None where it gives no number.
+    """
+
+    name: str
+    says: str
+    place: str
+    effect: str
+    value: float | None = None
+
+
+@cache
+def published_claims() -> dict[str, PublishedClaim]:
+    """The claims by name, in the paper's order."""
+    return {name: PublishedClaim(name, **claim) for name, claim in _stored()["claims"].items()}

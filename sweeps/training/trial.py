@@ -81,6 +81,7 @@ def train(
         adopt(run, group)
         return run
     check_available(config.data)
+    device_type(config.machine)  # what this machine cannot train leaves no run behind
     store.create(config)
     try:
         with locked(run.lock_file, _PATIENCE if group else 0.0):

@@ -112,6 +112,7 @@ READING = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(max_examples=examples(60, 10_000))
 @given(data=st.data(), command=READING)
 def test_reading(copied: Callable[..., Path], whole: Home, data: st.DataObject, command: list[str]) -> None:
     changes = data.draw(spoilt(whole, whole.files))
@@ -126,6 +127,7 @@ def _of(whole: Home, *parts: str) -> list[Path]:
     return [file for file in whole.files if whole.run in file.parts and set(parts) & set(file.parts)]
 
 
+@settings(max_examples=examples(60, 10_000))
 @given(data=st.data())
 def test_probing(copied: Callable[..., Path], whole: Home, data: st.DataObject) -> None:
     parts = ("model", "activations", "probes", "config.json", "state.json", "history.jsonl")
