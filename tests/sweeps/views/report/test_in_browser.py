@@ -23,7 +23,7 @@ THREE = "  loss.temperature: {values: [0.2, 0.5]}\n  gate.noisy: {values: [true,
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 PLATES = [
     Plate("figure_4", "Figure 4", "Gate against readout.", PIXEL, [Rows("E4", ["a", "b"], [("", [["1", "2"]])])]),
-    Plate("table_1", "Table 1", "Tuning.", "", [Rows("", list("abcdefghij"), [("E = 4: Gating", [["long words"] * 10])])],
+    Plate("table_1", "Table 1", "Tuning.", "", [Rows("", list("abcdefghij"), [("E = 4: Gating", [["words"] * 10])])],
           [Gap("tuning is missing", "moe probe --sweep made --probe tuning")]),
 ]  # fmt: skip
 
