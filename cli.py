@@ -1,6 +1,7 @@
 """The `moe` command: one sub-app per package. No logic of its own; heavy imports happen inside the commands."""
 
 import contextlib
+import json
 import os
 import traceback
 from pathlib import Path
@@ -199,6 +200,10 @@ def probe_command(
         list[str] | None,
         typer.Option("--set", metavar="PROBE.OPTION=VALUE", help="An option of a probe; repeatable. See --list."),
     ] = None,
+    rdm: Annotated[
+        list[Path] | None,
+        typer.Option("--rdm", metavar="FILE", help="Dissimilarities to compare experts with (.npy, .csv); repeatable."),
+    ] = None,
     epochs: Annotated[bool, typer.Option("--epochs", help="Probe the checkpoints kept from training too.")] = False,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Beside every number: untrained model, shared features, pixels, ...")
@@ -215,6 +220,8 @@ def probe_command(
     if (run is None) == (sweep is None):
         raise UserError("say what to probe: --run ID or --sweep NAME")
     report = (lambda _line: None) if as_json else out.print
+    if rdm:
+        assignments = [*(assignments or []), f"geometry.rdm={json.dumps([str(path.absolute()) for path in rdm])}"]
     if run:
         results = probing.probe_run(run, probe, images, report, assignments, epochs=epochs, baselines=baselines)
     else:
