@@ -19,9 +19,18 @@ QUICK = {
     "similarity": 300,
     "similarity_4_runs": 100,
     "recurrence": 200,
+    "reference_spearman": 120,
+    "reference_cka": 120,
+    "reference_procrustes": 120,
+    "reference_classes": 120,
+    "reference_interval_spearman_60": 120,
+    "reference_interval_cka_60": 120,
+    "reference_interval_procrustes_60": 200,
+    "reference_interval_tied": 120,
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_errors_are_as_rare_as_promised(name):
     case, repeats = CASES[name], QUICK[name]
