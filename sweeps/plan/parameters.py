@@ -188,11 +188,14 @@ def _continuous(path: str, at: Keys, entry: dict[str, Any], distribution: str, s
     annotation = parameter_types()[path]
     if not is_number(annotation):
         raise source.error(at, f"{path} takes no numbers, so no {distribution}; write values: [..]")
+    kind = DISTRIBUTIONS[distribution]
     for key in RANGE:
-        if key in numbers and not DISTRIBUTIONS[distribution].exponents:
+        if key in numbers and not (kind.exponents or kind.quantised):  # those are no values themselves
             _check_value(path, numbers[key], (*at, key), source)
     _check_shape(path, at, numbers, distribution, source)
     _check_wholeness(path, at, entry, distribution, source)
+    if _takes_whole(annotation) and float(numbers.get("q", 1)).is_integer() and "q" in numbers:
+        numbers["q"] = int(numbers["q"])
     parameter = Parameter(distribution, at=at, **numbers)
     _check_support(path, parameter, source)
     return parameter
@@ -225,21 +228,25 @@ def _other_kind(distribution: str) -> str:
 def _check_support(path: str, parameter: Parameter, source: Source) -> None:
     """What only the finished parameter shows: that it has values, and that they fit where min and max are exponents."""
     kind, (low, high), (first, last) = parameter.kind, parameter.support, parameter.steps
+    if kind.quantised and any(math.isfinite(end) and not math.isfinite(end / parameter.q) for end in (low, high)):
+        problem = f"{path}: q {parameter.q} is too small a step between {low:g} and {high:g}"
+        raise source.error((*parameter.at, "q"), f"{problem}; make q larger")
     if kind.quantised and first > last:
         problem = f"{path}: no multiple of q {parameter.q} lies between {low:g} and {high:g}; make q smaller"
         raise source.error((*parameter.at, "q"), problem)
-    if kind.exponents:
+    if kind.exponents or (kind.quantised and kind.required):
         ends = ("max", "min") if kind.inverse else RANGE
         for key, value in zip(ends, (low, high), strict=True):
             wrong = value_problem(path, parameter.on_grid(value))
             if wrong:
-                raise source.error((*parameter.at, key), f"{wrong}; {_other_kind(parameter.distribution)}")
+                fix = f"; {_other_kind(parameter.distribution)}" if kind.exponents else ""
+                raise source.error((*parameter.at, key), f"{wrong}{fix}")
 
 
 def _check_wholeness(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> None:
     """Whole-number settings need whole draws; fractional ones must not get them by accident."""
     kind = DISTRIBUTIONS[distribution]
-    whole = kind.whole or (kind.quantised and isinstance(entry.get("q", 1), int))
+    whole = kind.whole or (kind.quantised and float(entry.get("q", 1)).is_integer())
     if _takes_whole(parameter_types()[path]):
         if not whole:
             fix = "write whole min and max with distribution: int_uniform"
