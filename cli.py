@@ -1,8 +1,10 @@
 """The `moe` command: one sub-app per package. No logic of its own; heavy imports happen inside the commands."""
 
+import contextlib
 import os
 import traceback
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -14,7 +16,7 @@ from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, 
 from sweeps.runs.endings import FAILURE, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 app = typer.Typer(
     help="Sweeps of sparse Mixture-of-Experts vision models, and probes that ask each expert what it encodes.",
@@ -37,6 +39,10 @@ def _main(
     if debug:
         os.environ["MOE_DEBUG"] = "1"
     show_notices()
+    for name in ("MOE_HOME", "MOE_DATA"):
+        place = Path(os.environ.get(name, ".")).expanduser()
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{name}={place} is a file, not a folder; name a folder")
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
@@ -114,11 +120,14 @@ def _flags(arguments: "Sequence[str]") -> list[str]:
 
 
 @runs_app.command("list")
-def runs_list(as_json: Json = False) -> None:
-    """List every run on this machine."""
+def runs_list(
+    where: Annotated[str | None, typer.Option(help="Which runs: model.experts=8 and val/loss<5")] = None,
+    as_json: Json = False,
+) -> None:
+    """List every run on this machine, or those that meet a condition."""
     from sweeps.views.listing import listing
 
-    rows = listing()
+    rows = listing(where=where)
     if as_json:
         print_json({"runs": rows})
         return
@@ -233,46 +242,85 @@ def _list_probes(as_json: bool) -> None:
 
 @app.command("compare")
 def compare_command(
-    sweep: SweepName,
-    html: Annotated[Path | None, typer.Option(hidden=True, help="As moe report.")] = None,
+    sweeps: Annotated[list[str], typer.Argument(metavar="SWEEP...", help="Names of launched sweeps.")],
+    columns: Annotated[
+        str | None, typer.Option(help='Which numbers: names or keys, with commas between; "all".')
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="What to sort by; -NAME for the largest first.")] = None,
+    where: Annotated[str | None, typer.Option("--filter", help="Which cells: model.experts=8 and val/loss<5")] = None,
+    html: Annotated[Path | None, typer.Option(hidden=True, help="As moe report, of the first sweep.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write the table as LaTeX.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare a sweep's runs, grouped by what was swept: mean and sd over seeds."""
+    """Compare runs grouped by what was swept, mean and sd over seeds; of several sweeps also how they differ."""
     from sweeps.queue.opening import open_sweep
-    from sweeps.views import compare
-    from sweeps.views.report import page
+    from sweeps.views import arrange, compare, versus
 
-    comparison = compare.compare(open_sweep(sweep))
+    found = [compare.compare(open_sweep(name)) for name in sweeps]
+    whole, effects = versus.side_by_side(found) if len(found) > 1 else (found[0], [])
+    comparison = arrange.arranged(whole, columns, sort, where)
+    effects = [effect for effect in effects if effect.column in comparison.columns]
     if as_json:
-        print_json(comparison.as_json())
+        print_json(comparison.as_json() | ({"differences": versus.as_json(effects)} if len(found) > 1 else {}))
     else:
-        print_table(compare.terminal_table(comparison))
-    for path, render in ((html, page.to_html), (csv, compare.to_csv), (latex, compare.to_latex)):
+        fits = columns is not None or not out.is_terminal
+        print_table(compare.terminal_table(comparison if fits else arrange.fitting(comparison, out.width)))
+        if len(found) > 1:
+            print_table(versus.effects_table(effects, found[0].name))
+    for path, render in ((csv, compare.to_csv), (latex, compare.to_latex)):
         if path is not None:
             _write(path, render(comparison))
+    if html is not None:
+        report_command(sweeps[0], html)
 
 
 @app.command("report")
 def report_command(
     sweep: SweepName,
-    html: Annotated[Path, typer.Option(help="Where to write the page.")],
+    html: Annotated[Path | None, typer.Option(help="Where to write the page.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder for the paper's figures (PDF, SVG, PNG) and tables (LaTeX), with CSV.")
+    ] = None,
 ) -> None:
-    """Write a sweep as one page that needs nothing else: findings, comparison, training, experts, figures."""
+    """Write a sweep as one page that needs nothing else, and the paper's figures and tables of it as files."""
+    if html is None and figures is None:
+        raise UserError(
+            "say what to write: --html FILE for the page, --figures FOLDER for the paper's figures, or both"
+        )
+    from probes.paper import making
     from sweeps.queue.opening import open_sweep
     from sweeps.views import compare
     from sweeps.views.report import page
 
-    _write(html, page.to_html(compare.compare(open_sweep(sweep))))
+    opened = open_sweep(sweep)
+    pieces = making.paper_pieces(opened)
+    if figures is not None and not pieces:
+        raise UserError(f"no run of sweep {sweep} is finished; `moe sweep resume {quote(sweep)}` goes on")
+    if figures is not None:
+        with _writing(figures):
+            count = len(list(making.write_pieces(pieces, figures)))
+        for piece in pieces:
+            for gap in piece.gaps:
+                err.print(f"{piece.title}: {gap.text}: {gap.command}", markup=False)
+        err.print(f"wrote {count} files into {figures}", markup=False)
+    if html is not None:
+        _write(html, page.to_html(compare.compare(opened), making.plates(pieces)))
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> "Iterator[None]":
+    """What goes wrong while a file is written is one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or path} cannot be written: {error.strerror}; name another place") from None
 
 
 def _write(path: Path, text: str) -> None:
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; name another place") from None
     err.print(f"wrote {path}")
 
 

@@ -51,7 +51,7 @@ def _step(config: RunConfig, setting: Setting, dtype: torch.dtype | None = None)
         loop.module.double()
         single = loop.module._normalised  # noqa: SLF001
         loop.module._normalised = lambda x: single(x).double()  # type: ignore[method-assign]  # noqa: SLF001
-    values, _ = loop.forward()
+    values, *_ = loop.forward()
     values["loss"].backward()
     found = {name: parameter.grad for name, parameter in loop.module.named_parameters() if parameter.grad is not None}
     found |= {name: buffer for name, buffer in loop.module.named_buffers() if "running" in name}

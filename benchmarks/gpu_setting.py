@@ -131,14 +131,14 @@ class Loop:
         places = torch.arange(config.train.batch_size)
         self.batch = Batch(pixels.images_NCSS[places].to(self.device), pixels.labels_N[places].to(self.device), places)
 
-    def forward(self) -> tuple[dict[str, Any], Any]:
-        """Values and routing of the batch."""
+    def forward(self) -> tuple[dict[str, Any], Any, Any]:
+        """Values, routing and embeddings of the batch."""
         with self.plugin.forward_context():
             return self.module._two_view_step(self.batch, 0)  # noqa: SLF001
 
     def __call__(self) -> None:
         """A whole step."""
-        values, record = self.forward()
+        values, record, _ = self.forward()
         scaler = getattr(self.plugin, "scaler", None)
         (scaler.scale(values["loss"]) if scaler else values["loss"]).backward()
         leave_idle_alone(self.module.model.experts, record.views_E)

@@ -1,7 +1,8 @@
 """What the callbacks cost an epoch, at paper size: `python benchmarks/monitors.py [--wandb]`.
 
-5,000 validation images, 100,000 training images in two views, E = 16, k = 2, 10 classes, batches of 256, with CSV
-files and pictures. The hooks are called as Lightning calls them, on records made beforehand; median of repeats.
+5,000 validation images, 100,000 training images in two views, E = 16, k = 2, D = 64, 10 classes, batches of 256, with
+CSV files and pictures. The hooks are called as Lightning calls them, on records made beforehand; median of repeats, in
+milliseconds of this process's CPU time with one thread. On a GPU the embeddings' part runs there: `--device cuda`.
 """
 
 import argparse
@@ -16,12 +17,18 @@ from typing import Any
 
 import torch
 
+from callbacks.embedding_monitor import EmbeddingMonitor
+from callbacks.files import RoutingFolder
 from callbacks.monitors import Coactivation, FewestViews, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
+from callbacks.saturation import RoutingSaturation
+from moe.embedded import EmbeddingRecord, watched
 from moe.routing import Routing, RoutingRecord
 
 EXPERTS, TOP_K, BATCH, TRAINING, VALIDATION = 16, 2, 256, 100_000, 5_000
+DIMENSIONS, CHANNELS = 64, 64  # of z and of the shared features, for 16 experts
 CLASSES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 REPEATS = 9
+STAGES = {FewestViews: ("train",), EmbeddingMonitor: ("val",)}  # of those that do not say themselves
 VIEWS_PER_SECOND = 33_000  # what training is to reach on a large GPU
 
 
@@ -45,27 +52,47 @@ def records(images: int, *, labelled: bool) -> list[RoutingRecord]:
     return steps
 
 
-def milliseconds(action: Callable[[], None]) -> float:
-    """Median of repeats, after one that is not counted."""
-    times = []
+def embeddings(images: int, device: torch.device) -> list[EmbeddingRecord]:
+    """The records of a validation's steps, from random embeddings that know the class a little."""
+    generator = torch.Generator().manual_seed(0)
+    shown = watched(images)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(device)
+
+    steps = []
+    for places in torch.arange(images).split(BATCH):
+        labels, some = torch.randint(len(CLASSES), places.shape, generator=generator).to(device), shown[places]
+        z = [drawn(len(places), DIMENSIONS) + labels.unsqueeze(1) / len(CLASSES) for _ in range(3)]
+        readouts = drawn(int(some.sum()), EXPERTS, DIMENSIONS)
+        marks = places.to(device), some.to(device)
+        steps.append(EmbeddingRecord(z[0], drawn(len(places), CHANNELS), z[1], z[2], labels, *marks, readouts))
+    return steps
+
+
+def milliseconds(action: Callable[[], None], device: torch.device) -> float:
+    """Median of repeats, after one that is not counted: of CPU time, or of time until the GPU is done."""
+    times, clock = [], time.process_time if device.type == "cpu" else time.perf_counter
     for _ in range(REPEATS + 1):
-        start = time.perf_counter()
+        start = clock()
         action()
-        times.append(1000 * (time.perf_counter() - start))
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(1000 * (clock() - start))
     return statistics.median(times[1:])
 
 
-def epoch(monitor: Any, stage: str, steps: Sequence[RoutingRecord], trainer: Any, module: Any) -> None:
+def epoch(monitor: Any, stage: str, steps: Sequence[dict[str, Any]], trainer: Any, module: Any) -> None:
     """One epoch of a stage."""
     if stage == "train":
         monitor.on_train_epoch_start(trainer, module)
         for number, step in enumerate(steps):
-            monitor.on_train_batch_end(trainer, module, {"routing": step}, None, number)
+            monitor.on_train_batch_end(trainer, module, step, None, number)
         monitor.on_train_epoch_end(trainer, module)
     else:
         monitor.on_validation_epoch_start(trainer, module)
         for number, step in enumerate(steps):
-            monitor.on_validation_batch_end(trainer, module, {"routing": step}, None, number)
+            monitor.on_validation_batch_end(trainer, module, step, None, number)
         monitor.on_validation_epoch_end(trainer, module)
 
 
@@ -73,9 +100,15 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wandb", action="store_true", help="with an offline W&B logger taking pictures and tables")
-    with_wandb = parser.parse_args().wandb
+    parser.add_argument("--device", default="cpu", help="where the embeddings are")
+    options = parser.parse_args()
+    with_wandb, device = options.wandb, torch.device(options.device)
     torch.set_num_threads(1)
-    steps = {"train": records(TRAINING, labelled=False), "val": records(VALIDATION, labelled=True)}
+    routed = zip(records(VALIDATION, labelled=True), embeddings(VALIDATION, device), strict=True)
+    steps: dict[str, list[dict[str, Any]]] = {
+        "train": [{"routing": record} for record in records(TRAINING, labelled=False)],
+        "val": [{"routing": record, "embedding": embedding} for record, embedding in routed],
+    }
     with tempfile.TemporaryDirectory() as folder:
         loggers = []
         if with_wandb:
@@ -86,7 +119,7 @@ def main() -> None:
             _ = loggers[0].experiment
         trainer = SimpleNamespace(
             sanity_checking=False, is_global_zero=True, world_size=1, loggers=loggers, current_epoch=3,
-            state=SimpleNamespace(fn="fit"), strategy=SimpleNamespace(root_device=torch.device("cpu")),
+            state=SimpleNamespace(fn="fit"), strategy=SimpleNamespace(root_device=device),
         )  # fmt: skip
         module = SimpleNamespace(log_dict=lambda _values, **_options: None)
         monitors = [
@@ -95,13 +128,15 @@ def main() -> None:
             ViewAgreementMonitor(),
             Coactivation(Path(folder)),
             RoutingHeatmap(Path(folder), CLASSES),
+            RoutingSaturation(RoutingFolder(Path(folder))),
+            EmbeddingMonitor(RoutingFolder(Path(folder))),
         ]
         total = 0.0
         for monitor in monitors:
             monitor.setup(trainer, module, "fit")
             cost = {
-                stage: milliseconds(lambda m=monitor, s=stage: epoch(m, s, steps[s], trainer, module))
-                for stage in getattr(monitor, "stages", ("train",))
+                stage: milliseconds(lambda m=monitor, s=stage: epoch(m, s, steps[s], trainer, module), device)
+                for stage in getattr(monitor, "stages", STAGES.get(type(monitor), ()))
             }
             total += sum(cost.values())
             print(f"{type(monitor).__name__:22}" + "".join(f"{s:>8} {ms:6.1f} ms" for s, ms in cost.items()))

@@ -154,7 +154,7 @@ def _right(x_SnD: Tensor, labels_n: Tensor, sizes: Sequence[int], ridge: float) 
 
 
 def effective_rank(z_nD: Any) -> float:
-    """RankMe: the exponential of the entropy of the singular values' shares (Garrido et al. 2023, Equation 1).
+    """RankMe: the exponential of the entropy of the singular values' shares (Garrido et al. 2023).
 
     Not centred, as there: a direction that all images share counts.
 
@@ -221,9 +221,10 @@ def linear_cka(sets: Sequence[Any] | Any) -> Tensor:
         raise ValueError(f"sets must have as many images each, not {[len(one) for one in given]}")
     centred = [_centred(one) for one in given]
     every = torch.cat(centred, dim=1)
-    widths = [one.shape[1] for one in centred]
+    widths = torch.tensor([one.shape[1] for one in centred])
+    owner = torch.arange(len(centred)).repeat_interleave(widths).to(every.device)
     rows = [(one.T @ every).square().sum(dim=0) for one in centred]
-    squares = torch.stack([torch.stack([part.sum() for part in torch.split(row, widths)]) for row in rows]).cpu()
+    squares = torch.stack([row.new_zeros(len(centred)).index_add_(0, owner, row) for row in rows]).cpu()
     own = squares.diagonal().sqrt()
     return squares / (own[:, None] * own)
 

@@ -11,11 +11,13 @@ class View(StrEnum):
     Attributes:
         HEATMAP: proportion of each class's images that each expert gets; table and picture.
         COACTIVATION: which experts are chosen together; table and picture.
+        SIMILARITY: how alike the experts' readouts are; table and picture.
         CLASSES: how each class is routed, in full; table alone.
     """
 
     HEATMAP = "heatmap"
     COACTIVATION = "coactivation"
+    SIMILARITY = "similarity"
     CLASSES = "classes"
 
     @property
@@ -24,7 +26,7 @@ class View(StrEnum):
         return f"routing/{self.value}"
 
 
-PICTURED = (View.HEATMAP, View.COACTIVATION)
+PICTURED = (View.HEATMAP, View.COACTIVATION, View.SIMILARITY)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,15 @@ class RoutingFolder:
     def picture(self, view: View, epoch: int) -> Path:
         """A view as a picture, after so many epochs."""
         return self.path / f"{view}_{epoch:04d}.png"
+
+    def sets(self, epoch: int) -> Path:
+        """Each image's set of experts, after so many epochs."""
+        return self.path / f"sets_{epoch:04d}.npy"
+
+    @property
+    def saturation(self) -> Path:
+        """How many images have the set of the epoch before, and of the end: a row an epoch."""
+        return self.path / "saturation.csv"
 
     def pictures(self, epoch: int) -> dict[View, Path]:
         """The pictures that there are of an epoch."""

@@ -23,6 +23,23 @@ def fewest_views(expert: int | str) -> str:
     return f"balance_train/fewest_views_{expert}"
 
 
+def expert_knn(expert: int | str) -> str:
+    """The key of what nearest neighbours in an expert's readout tell of the class."""
+    return f"experts/knn_{expert}"
+
+
+def expert_linear(expert: int | str) -> str:
+    """The key of what a linear map of an expert's readout tells of the class."""
+    return f"experts/linear_{expert}"
+
+
+# not logged each epoch, for only the end tells them
+SATURATION_END: Final = "routing/saturation_end"  # fraction of images
+SATURATION_TABLE: Final = "routing/saturation_table"  # a table
+
+PER_EXPERT = (importance, load, fewest_views, expert_knn, expert_linear)
+
+
 class Keys(ModelKeys):
     """Every key of a run's history that is the same for all numbers of experts."""
 
@@ -42,9 +59,21 @@ class Keys(ModelKeys):
     TRAIN_CHANCE_OBSERVED: Final = "agreement_train/chance_observed"
 
     CLASS_INFORMATION: Final = "routing/class_information"  # 0 to 1
+    SATURATION: Final = "routing/saturation"  # fraction of images
+
+    EMBEDDING_KNN: Final = "embedding/knn"  # fraction of images
+    EMBEDDING_LINEAR: Final = "embedding/linear"  # fraction of images
+    EMBEDDING_RANK: Final = "embedding/rank"  # 1 to D
+    EMBEDDING_ALIGNMENT: Final = "embedding/alignment"  # 0 (equal) to 4
+    EMBEDDING_UNIFORMITY: Final = "embedding/uniformity"  # about -4 (even) to 0 (one point)
+    SHARED_KNN: Final = "shared/knn"  # fraction of images
+    SHARED_LINEAR: Final = "shared/linear"  # fraction of images
+    EXPERTS_KNN: Final = "experts/knn"  # mean over experts
+    EXPERTS_LINEAR: Final = "experts/linear"  # mean over experts
+    EXPERTS_CKA: Final = "experts/cka"  # 0 to 1, mean over pairs of experts
 
 
 def metrics() -> tuple[str, ...]:
     """Every metric that runs log, with ``<e>`` for the number of an expert."""
     named = [value for base in (ModelKeys, Keys) for name, value in vars(base).items() if name.isupper()]
-    return (*(key for key in named if "/" in key), importance("<e>"), load("<e>"), fewest_views("<e>"))
+    return (*(key for key in named if "/" in key), *(key("<e>") for key in PER_EXPERT))

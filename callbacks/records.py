@@ -1,6 +1,7 @@
-"""Routing records of many steps and several processes, put together.
+"""Records of many steps and several processes, put together.
 
-A record is handled as a flat dictionary of its tensors, which is also the form it has in a checkpoint.
+A record is handled as a flat dictionary of its tensors by name, which is also the form it has in a checkpoint. Rows of
+some tensors may be fewer than those of others.
 
 Axes: B images, E experts, K = top-k slots.
 """
@@ -11,48 +12,72 @@ import torch
 from torch import Tensor
 
 from moe.distributed import Joined, gather, world
+from moe.embedded import EmbeddingRecord
 from moe.routing import Routing, RoutingRecord
+
+Tensors = Mapping[str, Tensor]
+
+_PARTS, _FIELDS = ("view_a", "view_b", "clean"), ("logits", "indices", "weights")
+ROUTING = (*(f"{part}.{field}" for part in _PARTS for field in _FIELDS), "labels", "places")
+EMBEDDING = tuple(EmbeddingRecord.__dataclass_fields__)
+_AXES = 3  # most that a tensor has
 
 
 def to_tensors(record: RoutingRecord) -> dict[str, Tensor]:
-    """The record's tensors under names such as ``view_a.logits``; what it has not is left out."""
-    parts = {"view_a": record.view_a, "view_b": record.view_b, "clean": record.clean}
+    """The record's tensors under the names of ROUTING; what it has not is left out."""
+    parts = {part: getattr(record, part) for part in _PARTS}
     tensors = {
-        f"{part}.{field}": tensor
+        f"{part}.{field}": getattr(routing.detached(), field)
         for part, routing in parts.items()
         if routing is not None
-        for field, tensor in routing.detached()._asdict().items()
-        if tensor is not None
+        for field in _FIELDS
     }
-    return tensors if record.labels_B is None else tensors | {"labels": record.labels_B}
+    marks = {"labels": record.labels_B, "places": record.places_B}
+    return tensors | {name: tensor for name, tensor in marks.items() if tensor is not None}
 
 
-def from_tensors(tensors: Mapping[str, Tensor]) -> RoutingRecord:
+def from_tensors(tensors: Tensors) -> RoutingRecord:
     """The record that `to_tensors` took apart."""
 
     def routing(part: str) -> Routing:
-        return Routing(*(tensors[f"{part}.{field}"] for field in ("logits", "indices", "weights")))
+        return Routing(*(tensors[f"{part}.{field}"] for field in _FIELDS))
 
     clean = routing("clean") if "clean.logits" in tensors else None
-    return RoutingRecord(routing("view_a"), routing("view_b"), clean, tensors.get("labels"))
+    return RoutingRecord(
+        routing("view_a"), routing("view_b"), clean, tensors.get("labels"), places_B=tensors.get("places")
+    )
 
 
 def detached(record: RoutingRecord) -> RoutingRecord:
     """The record without gradients, which would keep a step's activations alive."""
     clean = None if record.clean is None else record.clean.detached()
-    return RoutingRecord(record.view_a.detached(), record.view_b.detached(), clean, record.labels_B)
+    views = record.view_a.detached(), record.view_b.detached()
+    return RoutingRecord(*views, clean, record.labels_B, places_B=record.places_B)
 
 
 def join(records: Sequence[RoutingRecord], device: torch.device) -> RoutingRecord | None:
-    """All records as one, in new tensors on one device, float32 and int64; None if there are none.
+    """All records as one, see `join_tensors`; None if there are none."""
+    tensors = join_tensors([to_tensors(record) for record in records], device)
+    return None if tensors is None else from_tensors(tensors)
 
-    Clean images and labels are left out unless all records have them.
+
+def share(record: RoutingRecord | None, device: torch.device) -> RoutingRecord | None:
+    """The rows of all processes, see `share_tensors`."""
+    if world()[1] == 1:
+        return record
+    tensors = share_tensors(None if record is None else to_tensors(record), ROUTING, device)
+    return None if tensors is None else from_tensors(tensors)
+
+
+def join_tensors(steps: Sequence[Tensors], device: torch.device) -> dict[str, Tensor] | None:
+    """The tensors of all steps as one, new and on one device, float32 and int64; None if there are no steps.
+
+    What a step lacks is left out.
     """
-    if not records:
+    if not steps:
         return None
-    steps = [to_tensors(record) for record in records]
     names = [name for name in steps[0] if all(name in step for step in steps)]
-    return from_tensors({name: _whole([step[name].to(device) for step in steps]) for name in names})
+    return {name: _whole([step[name].to(device) for step in steps]) for name in names}
 
 
 def _whole(parts: Sequence[Tensor]) -> Tensor:
@@ -60,43 +85,39 @@ def _whole(parts: Sequence[Tensor]) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor.long()
 
 
-def share(record: RoutingRecord | None, device: torch.device) -> RoutingRecord | None:
+def share_tensors(tensors: Tensors | None, names: Sequence[str], device: torch.device) -> dict[str, Tensor] | None:
     """The rows of all processes, on each of them, in the order of ranks; None if no process has any.
 
-    Every process has to call it, with or without rows. Numbers of rows may differ. Clean images and labels are left
-    out unless all processes with rows have them. A single process gets back what it gave.
+    Every process has to call it, with or without rows. Numbers of rows may differ. What a process with rows lacks is
+    left out. A single process gets back what it gave.
 
     Args:
-        record: this process's rows as `join` returns them.
+        tensors: this process's, as `join_tensors` returns them.
+        names: all that there may be.
         device: where they live, and where a process without rows makes its empty tensors.
     """
     if world()[1] == 1:
-        return record
-    sizes = gather(torch.tensor([_sizes(record)], device=device))
-    sizes = sizes[sizes[:, 0] > 0]
-    if not len(sizes):
-        return None
-    experts, slots, clean, labels = (*sizes[0, 1:3].tolist(), *sizes[:, 3:].min(dim=0).values.tolist())
-    mine = {} if record is None else to_tensors(record)
-    joined = Joined(0 if record is None else len(record.view_a.logits), device)
-    empty = to_tensors(_empty(experts, slots, clean=clean, labels=labels, device=device))
-    return from_tensors({name: joined(mine.get(name, nothing)) for name, nothing in empty.items()})
+        return None if tensors is None else dict(tensors)
+    own = [_described(None if tensors is None else tensors.get(name)) for name in names]
+    table_PNA = gather(torch.tensor([own], device=device)).cpu()
+    table_PNA = table_PNA[(table_PNA[:, :, 0] > 0).any(dim=1)]  # processes that have something
+    joined, whole = dict[tuple[int, ...], Joined](), dict[str, Tensor]()
+    for number, name in enumerate(names):
+        if not len(table_PNA) or not (table_PNA[:, number, 0] > 0).all():
+            continue
+        axes, floating, _, *shape = table_PNA[0, number].tolist()
+        nothing = torch.zeros((0, *shape[: axes - 1]), dtype=torch.float32 if floating else torch.int64, device=device)
+        mine = nothing if tensors is None else tensors[name]
+        rows = tuple(table_PNA[:, number, 2].tolist())
+        if rows not in joined:
+            joined[rows] = Joined(len(mine), device)
+        whole[name] = joined[rows](mine)
+    return whole or None
 
 
-def _sizes(record: RoutingRecord | None) -> list[int]:
-    """B, E, K, and whether there are clean images and labels."""
-    if record is None:
-        return [0] * 5
-    clean, labels = record.clean is not None, record.labels_B is not None
-    return [*record.view_a.logits.shape, record.view_a.indices.shape[1], int(clean), int(labels)]
-
-
-def _empty(experts: int, slots: int, *, clean: bool, labels: bool, device: torch.device) -> RoutingRecord:
-    whole = torch.int64
-    routing = Routing(
-        torch.zeros(0, experts, device=device),
-        torch.zeros(0, slots, dtype=whole, device=device),
-        torch.zeros(0, slots, device=device),
-    )
-    marks = torch.zeros(0, dtype=whole, device=device) if labels else None
-    return RoutingRecord(routing, routing, routing if clean else None, marks)
+def _described(tensor: Tensor | None) -> list[int]:
+    """Number of axes, whether its numbers are floating, rows, and the lengths of the other axes; zeros for none."""
+    if tensor is None:
+        return [0] * (2 + _AXES)
+    rest = [*tensor.shape[1:], *([0] * _AXES)][: _AXES - 1]
+    return [tensor.dim(), int(tensor.is_floating_point()), len(tensor), *rest]

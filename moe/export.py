@@ -60,20 +60,29 @@ def export_model(model: MoE, folder: Path, **card: Any) -> ModelCard:
     return written
 
 
-def load_model(folder: Path) -> tuple[MoE, ModelCard]:
-    """Read an exported model, in eval mode on the CPU.
+def read_card(folder: Path) -> ModelCard:
+    """What an exported model is, its weights unread.
 
     Raises:
-        UserError: a file is missing, damaged, or does not belong to the other.
+        UserError: the card is missing or damaged.
     """
     try:
-        card = ModelCard.model_validate_json((folder / CARD).read_bytes())
+        return ModelCard.model_validate_json((folder / CARD).read_bytes())
     except FileNotFoundError:
         raise UserError(f"{folder} holds no exported model ({CARD} is missing)") from None
     except OSError as error:
         raise UserError(f"{folder / CARD} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         raise UserError(f"{folder / CARD} is damaged: {sentence(error)}") from None
+
+
+def load_model(folder: Path) -> tuple[MoE, ModelCard]:
+    """Read an exported model, in eval mode on the CPU.
+
+    Raises:
+        UserError: a file is missing, damaged, or does not belong to the other.
+    """
+    card = read_card(folder)
     weights = folder / WEIGHTS
     if not weights.is_file() or sha256(weights) != card.sha256:
         raise UserError(f"{weights} is missing or differs from the checksum in {CARD}")

@@ -20,6 +20,7 @@ from moe.data.augment import as_float, normalise, two_views
 from moe.data.draw import Draws
 from moe.data.loading import Batch
 from moe.distributed import all_sum, world
+from moe.embedded import EmbeddingRecord
 from moe.errors import UserError
 from moe.experts import leave_idle_alone
 from moe.gates.told import Known, of_images, of_views
@@ -38,7 +39,7 @@ def epochs_done(trainer: L.Trainer) -> int:
 class MoEModule(L.LightningModule):
     """One run.
 
-    Every step returns ``{"loss": ..., "routing": RoutingRecord}``.
+    Every step returns ``{"loss": ..., "routing": RoutingRecord}``, one in validation an ``"embedding"`` as well.
 
     Logged, once an epoch: ``train/loss`` and ``val/loss`` (objective + weighted importance loss, nats),
     ``train/objective`` and ``val/objective`` (the objective alone, nats), ``train/importance_cv2`` and
@@ -54,9 +55,17 @@ class MoEModule(L.LightningModule):
         config: the run.
         mean, sd: channel statistics that normalise the images, scale 0..1.
         classes: number of classes, for objectives that need labels.
+        watched: (N,) bool, the validation images that every expert is shown; None: all.
     """
 
-    def __init__(self, config: RunConfig, mean: tuple[float, ...], sd: tuple[float, ...], classes: int = 0) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        mean: tuple[float, ...],
+        sd: tuple[float, ...],
+        classes: int = 0,
+        watched: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.mean, self.sd = mean, sd
@@ -73,6 +82,7 @@ class MoEModule(L.LightningModule):
         self._steps: list[Tensor] = []
         self._norms: list[Tensor] = []  # of the gradients, where they are limited here
         self._views_E: Sequence[int] | None = None
+        self._watched = watched
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Images and labels go to the device; places stay, since views are drawn from them on the CPU."""
@@ -84,7 +94,7 @@ class MoEModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Loss of one batch."""
-        values, record = self._two_view_step(batch, self.current_epoch)
+        values, record, _ = self._two_view_step(batch, self.current_epoch)
         self._views_E = record.views_E
         if self._ends_epoch(batch_idx):
             rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
@@ -94,8 +104,8 @@ class MoEModule(L.LightningModule):
         return {"loss": values["loss"], "routing": record}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Loss on two views, and the routing of the images as they are."""
-        values, record = self._two_view_step(batch, VALIDATION)
+        """Loss on two views, and routing and embedding of the images as they are."""
+        values, record, z_VD = self._two_view_step(batch, VALIDATION)
         self.log_dict(
             {val(name): value for name, value in values.items()},
             on_step=False, on_epoch=True, batch_size=len(batch.images), sync_dist=self._several,
@@ -104,11 +114,21 @@ class MoEModule(L.LightningModule):
             self.model.gate.told, Known(batch.places, batch.labels), seed=self.config.seed,
             experts=self.config.model.experts, device=batch.images.device,
         )  # fmt: skip
-        clean = self.model.route(self._normalised(as_float(batch.images)), told)
-        return {"loss": values["loss"], "routing": RoutingRecord(record.view_a, record.view_b, clean, batch.labels)}
+        every = torch.ones_like(batch.places, dtype=torch.bool)
+        watched_B = every if self._watched is None else self._watched[batch.places]
+        rows_W, places_B, shown_B = (
+            to_device(of, batch.images.device) for of in (watched_B.nonzero().squeeze(1), batch.places, watched_B)
+        )
+        clean = self.model.describe(self._normalised(as_float(batch.images)), told, rows_W)
+        z_a, z_b = z_VD.chunk(2)
+        routing = RoutingRecord(record.view_a, record.view_b, clean.routing, batch.labels, places_B=places_B)
+        embedding = EmbeddingRecord(
+            clean.z, clean.shared, z_a, z_b, batch.labels, places_B, watched_B=shown_B, readouts_WED=clean.readouts
+        )
+        return {"loss": values["loss"], "routing": routing, "embedding": embedding}
 
-    def _two_view_step(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], RoutingRecord]:
-        """Everything to be logged, the whole loss first, and the routing of both views."""
+    def _two_view_step(self, batch: Batch, epoch: int) -> tuple[dict[str, Tensor], RoutingRecord, Tensor]:
+        """Everything to be logged, the whole loss first, the routing of both views, and the embeddings of both."""
         draws = self._validation_draws if epoch == VALIDATION else self._draws
         drawn, noise = draws(batch.places, size=batch.images.shape[-1], epoch=epoch, device=batch.images.device)
         config = self.config
@@ -125,7 +145,7 @@ class MoEModule(L.LightningModule):
         kept, count = routing.detached(), len(batch.images)
         views_E = loads.everywhere if self.training else None
         record = RoutingRecord(kept.rows(0, count), kept.rows(count, 2 * count), views_E=views_E)
-        return {"loss": loss, "objective": objective} | penalties | metrics, record
+        return {"loss": loss, "objective": objective} | penalties | metrics, record, z
 
     def _normalised(self, x_BCSS: Tensor) -> Tensor:
         return normalise(x_BCSS, self.mean, self.sd).contiguous(memory_format=torch.channels_last)

@@ -28,6 +28,22 @@ class Embedded(NamedTuple):
     loads: Loads
 
 
+class Described(NamedTuple):
+    """What all parts of a network make of images, some of which every expert was shown.
+
+    Attributes:
+        z: (B, D) float32.
+        routing: that made it.
+        shared: (B, C) float32, means over pixels of the shared blocks' output.
+        readouts: (W, E, D) float32, of the images that every expert was shown.
+    """
+
+    z: Tensor
+    routing: Routing
+    shared: Tensor
+    readouts: Tensor
+
+
 class MoE(nn.Module):
     """Shared blocks, a gate, E experts of which k process each image.
 
@@ -59,10 +75,8 @@ class MoE(nn.Module):
         """
         h = self.shared(x_BCHW)
         routing = self.gate(h, noise_BE)
-        at_once = h.is_cuda if self.experts_at_once is None else self.experts_at_once
         counted = loads(routing, shared=self.training)
-        z = weighted_sum(self.experts, h, routing, self._batched if at_once else None, counted)
-        return Embedded(z, routing, counted)
+        return Embedded(self._combined(h, routing, counted), routing, counted)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Embedding z (B, D) float32 of normalised images (B, 3, H, W), Equation 1."""
@@ -86,6 +100,24 @@ class MoE(nn.Module):
         """`route` and `all_readouts` of the same images; the shared blocks run once."""
         h = self.shared(x_BCHW)
         return self.gate(h, told), self._readouts(h)
+
+    def describe(self, x_BCHW: Tensor, told: Tensor | None, rows_W: Tensor) -> Described:
+        """Embedding, routing, shared features and, of some images, every expert's readout; the shared blocks run once.
+
+        Args:
+            x_BCHW: the images.
+            told: see `route`.
+            rows_W: places in the batch of the images that every expert is shown, int64; there may be none.
+        """
+        h = self.shared(x_BCHW)
+        routing: Routing = self.gate(h, told)
+        z = self._combined(h, routing, loads(routing, shared=self.training))
+        readouts = self._readouts(h[rows_W]) if len(rows_W) else z.new_zeros(len(self.experts), 0, self.embedding)
+        return Described(z, routing, h.float().mean(dim=(2, 3)), readouts.transpose(0, 1))
+
+    def _combined(self, h_BCHW: Tensor, routing: Routing, counted: Loads) -> Tensor:
+        at_once = h_BCHW.is_cuda if self.experts_at_once is None else self.experts_at_once
+        return weighted_sum(self.experts, h_BCHW, routing, self._batched if at_once else None, counted)
 
     def _readouts(self, h_BCHW: Tensor) -> Tensor:
         return torch.stack([expert(h_BCHW).float() for expert in self.experts])

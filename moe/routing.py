@@ -62,6 +62,7 @@ class RoutingRecord:
         labels_B: int64 class of each image, negative where unknown; None in training steps.
         views_E: how many of the step's views each expert had, over all processes, E numbers on the host; None where
             they were not counted.
+        places_B: int64 place of each image in its store; None in training steps.
     """
 
     view_a: Routing
@@ -69,3 +70,4 @@ class RoutingRecord:
     clean: Routing | None = None
     labels_B: Tensor | None = None
     views_E: Sequence[int] | None = None
+    places_B: Tensor | None = None

@@ -7,9 +7,11 @@ Axes: n images, B images of a chunk, E experts, K = top-k slots, D embedding.
 
 import contextlib
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from moe.data.loading import at_size
 from moe.data.readers import Progress
 from moe.data.store import ImageStore
 from moe.errors import UserError
-from moe.export import ModelCard, load_model
+from moe.export import ModelCard, load_model, read_card
 from moe.gates.told import Known, check_known, of_images
 from moe.model import MoE
 from moe.precision import full_float32
@@ -148,9 +150,24 @@ def activations(snapshot: Snapshot, store: ImageStore, progress: Progress) -> tu
                 _compute(snapshot, store, arrays, missing, progress, device)
     except LockedError:
         raise UserError(f"another process has been computing {folder} for an hour; end it or try again") from None
-    found = arrays.open()
-    result = Activations(*(found[name] for name in ("logits_nE", "indices_nK", "weights_nK", "readouts_EnD")))
-    return result, not missing
+    return _as_activations(arrays.open()), not missing
+
+
+def cached(run: Run, store: ImageStore) -> Activations | None:
+    """A finished run's activations to a store, if all of them are on the disk; nothing is computed.
+
+    Whatever kind of device and version of torch computed them: they differ by the rounding of float32.
+    """
+    try:
+        card = read_card(run.model)
+    except UserError:
+        return None
+    found = ChunkedArrays.whole(run.activations(store.name), f"{digest(card.sha256, card)}:{store.digest()}:")
+    return None if found is None else _as_activations(found)
+
+
+def _as_activations(found: Mapping[str, NDArray[Any]]) -> Activations:
+    return Activations(*(found[name] for name in ("logits_nE", "indices_nK", "weights_nK", "readouts_EnD")))
 
 
 def _layouts(model: MoE, n: int) -> dict[str, Layout]:

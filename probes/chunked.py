@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from moe.data.arrays import DAMAGE
+
 _LEDGER = "ledger.jsonl"
 
 
@@ -59,6 +61,19 @@ class ChunkedArrays:
             arrays._begin(head)
         return arrays
 
+    @classmethod
+    def whole(cls, folder: Path, key: str) -> dict[str, NDArray[Any]] | None:
+        """The arrays of a folder, mapped into memory, if their key begins so and every chunk is whole; else None."""
+        try:
+            head = json.loads((folder / _LEDGER).read_text().splitlines()[0])
+            layouts = {name: Layout(tuple(shape), kind, axis) for name, (shape, kind, axis) in head["arrays"].items()}
+            arrays = cls(folder, layouts, head["chunk"], set())
+            if not head["key"].startswith(key) or not arrays._read_ledger(head) or list(arrays.missing()):
+                return None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # absent, or no ledger
+            return None
+        return arrays.open()
+
     @property
     def images(self) -> int:
         """Number of images n."""
@@ -91,7 +106,7 @@ class ChunkedArrays:
 
     def open(self) -> dict[str, NDArray[Any]]:
         """The arrays, mapped into memory read-only."""
-        return {name: np.load(self._path(name), mmap_mode="r", allow_pickle=False) for name in self.layouts}
+        return {name: np.lib.format.open_memmap(self._path(name), mode="r") for name in self.layouts}
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
@@ -127,7 +142,7 @@ class ChunkedArrays:
             if json.loads(first) != head:
                 return False
             arrays = self.open()
-        except (OSError, ValueError, EOFError):  # absent, not ours, or cut off
+        except DAMAGE:  # absent, not ours, or cut off
             return False
         kinds = {name: (array.shape, array.dtype) for name, array in arrays.items()}
         if kinds != {name: (layout.shape, np.dtype(layout.dtype)) for name, layout in self.layouts.items()}:

@@ -36,11 +36,13 @@ class Result:
         numbers: headline numbers; None where undefined, never NaN.
         notes: what a reader of the numbers must know, e.g. which experts are dead; one sentence each.
         baselines: the same numbers of each baseline, filled in by `--baselines`; a probe leaves it empty.
+        record: what else belongs into `result.json`, plain JSON types that are no headline numbers.
     """
 
     numbers: Numbers
     notes: list[str] = field(default_factory=list)
     baselines: dict[str, Numbers] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
 
 
 class Probe(BaseModel, ABC):

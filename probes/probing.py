@@ -210,7 +210,7 @@ def write_result(
         notes = [*result.notes, *few_notes(subjects)]
         record = {"options": probe.options(), "notes": notes, **provenance}
         others = {f"{which}/{key}": value for which, of in result.baselines.items() for key, value in of.items()}
-        write_json(partial / RESULT, {**result.numbers, **others, **record})
+        write_json(partial / RESULT, {**result.numbers, **others, **record, **result.record})
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)

@@ -39,3 +39,10 @@ def mean(values: NDArray[np.floating[Any]]) -> float | None:
     """Mean of the finite values, None if there are none."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else None
+
+
+def as_printed(value: float) -> str:
+    """Three digits without the leading zero, as the paper prints them: ``.538``; nothing where it is not finite."""
+    if not np.isfinite(value):
+        return ""
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3g}"

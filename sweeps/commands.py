@@ -348,3 +348,26 @@ def list_command(as_json: Json = False) -> None:
     for row in rows:
         if "problem" in row:
             err.print(f"{row['sweep']}: {row['problem']}", markup=False)
+
+
+@app.command("files")
+def files_command(
+    show: Annotated[str | None, typer.Option("--show", metavar="NAME", help="Print this one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the sweep files that come with moe, or print one to change."""
+    from sweeps.plan.source import about, shipped, shipped_text
+
+    if show is not None:
+        text = shipped_text(show)
+        if as_json:
+            print_json({"name": show, "text": text})
+        else:
+            out.print(text, end="", markup=False)
+        return
+    files = {name: about(shipped_text(name)) for name in shipped()}
+    if as_json:
+        print_json({"files": [{"name": name, "about": line} for name, line in files.items()]})
+        return
+    for name, line in files.items():
+        out.print(f"{name}: {line}", markup=False)

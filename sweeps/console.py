@@ -38,15 +38,19 @@ def print_json(value: Any) -> None:
 
 def print_table(table: Table) -> None:
     """A table of which nothing is cut: as wide as it needs where no terminal limits it, else with cells folded."""
-    wide = out.options.update(max_width=_WIDEST)
-    width = None if out.is_terminal else max(out.width, Measurement.get(out, wide, table).maximum)
-    out.print(table, soft_wrap=False, width=width)
+    for column in table.columns:
+        column.overflow = "fold"
+    if not out.is_terminal:  # a table's own width, since that of a print is at most the console's
+        wide = out.options.update(max_width=_WIDEST)
+        table.width = Measurement.get(out, wide, table).maximum
+    out.print(table, soft_wrap=False, crop=False)
 
 
 _HINTS = {
     errno.ENOSPC: "free some space, and the same command goes on",
     errno.EDQUOT: "free some space, and the same command goes on",
     errno.EROFS: "it may only be read; MOE_HOME and MOE_DATA name other places",
+    errno.EPERM: "check its permissions; MOE_HOME and MOE_DATA name other places",
     errno.EACCES: "check its permissions; MOE_HOME and MOE_DATA name other places",
 }
 _HOUSE = Path(__file__).parents[1]

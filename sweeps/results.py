@@ -12,7 +12,7 @@ from typing import Any
 
 from sweeps.queue.opening import open_sweep
 from sweeps.queue.status import status
-from sweeps.runs.numbers import expert_rows, numbers
+from sweeps.runs.numbers import expert_rows, numbers, saturation_of_the_end
 
 
 class Rows(list[dict[str, Any]]):
@@ -37,7 +37,8 @@ class Results:
     Attributes:
         runs: a row a cell: ``state``, then its run's numbers as `sweeps.runs.numbers.numbers` names them. A cell whose
             run is not finished has what there is of it.
-        history: a row an epoch of a run: ``epoch`` (0 is the untrained model) and every metric of `docs/metrics.md`.
+        history: a row an epoch of a run: ``epoch`` (0 is the untrained model) and every metric of `docs/metrics.md`;
+            once the run has ended also ``routing/saturation_end``.
         experts: a row an expert and set of images of a run, see `sweeps.runs.numbers.expert_rows`.
     """
 
@@ -60,6 +61,7 @@ def load(sweep: str, storage: str | None = None) -> Results:
     for one in status(open_sweep(sweep, storage)).cells:
         named = {"run": one.run.id, **one.cell.values}
         runs.append(named | {"state": one.state} | numbers(one.run))
-        history.extend(named | row for row in one.run.history())
+        settled = saturation_of_the_end(one.run)
+        history.extend(named | row | settled.get(int(row["epoch"] or 0), {}) for row in one.run.history())
         experts.extend(named | row for row in expert_rows(one.run))
     return Results(runs, history, experts)

@@ -10,7 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import yaml
+from rich.console import Console
+from rich.table import Table
 
+from sweeps import console
+from sweeps.plan.source import shipped
 from sweeps.runs.folders import home
 from sweeps.runs.store import RunStore
 from tests.conftest import tiny_config, tiny_store
@@ -109,7 +114,7 @@ def test_a_sweep_on_absent_images_starts_nothing(moe, tmp_path):
 
 
 def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("the disk is full")
 
     monkeypatch.setattr("sweeps.views.listing.listing", broken)
@@ -133,7 +138,7 @@ def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
     ],
 )
 def test_the_systems_errors_are_told_with_the_file_and_what_helps(moe, monkeypatch, error, said):
-    def broken(*_):
+    def broken(*_, **__):
         raise error
 
     monkeypatch.setattr("sweeps.views.listing.listing", broken)
@@ -171,6 +176,27 @@ def test_no_number_of_a_table_is_cut(moe, tmp_path, monkeypatch):
     assert "0.00012345678" in out
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_column_of_a_narrow_table_is_cut(monkeypatch, capsys, terminal):
+    """In a file a table is as wide as it needs; in a terminal its words are folded."""
+    monkeypatch.setattr(Console, "is_terminal", terminal)
+    monkeypatch.setattr(console.out, "_width", 30)
+    table = Table("a longer heading", "swept")
+    table.add_row("words of a cell that is long", "model.experts model.top_k 5.3015e-05")
+    console.print_table(table)
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert terminal or "model.experts model.top_k 5.3015e-05" in printed
+
+
+@pytest.mark.parametrize("name", ["MOE_HOME", "MOE_DATA"])
+def test_a_place_that_is_no_folder_is_named(moe, monkeypatch, tmp_path, name):
+    monkeypatch.setenv(name, str(write(tmp_path / "file", "")))
+    code, _, err = moe("runs", "list")
+    assert code == 2
+    assert f"{name}={tmp_path / 'file'} is a file, not a folder; name a folder" in err
+
+
 def test_images_are_imported_listed_and_verified(moe, tmp_path):
     np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 255, (9, 16, 16, 3), dtype=np.uint8))
     (tmp_path / "labels.txt").write_text("\n".join("abc" * 3))
@@ -181,6 +207,21 @@ def test_images_are_imported_listed_and_verified(moe, tmp_path):
     assert [store["name"] for store in listed["stores"]] == ["mine"]
     assert set(listed["datasets"]) == {"synthetic", "stl10", "things"}
     assert moe("data", "import", "mine", tmp_path / "images.npy")[0] == 2
+
+
+def test_shipped_sweep_files_are_listed_and_printed(moe):
+    code, out, _ = moe("sweep", "files")
+    assert (code, [line.partition(":")[0] for line in out.splitlines()]) == (0, shipped())
+    assert "paper.yaml: The paper's sweep: its recipe on STL-10" in out
+    listed = json.loads(moe("sweep", "files", "--json")[1])["files"]
+    assert all(file["about"] for file in listed)
+    for name in ("paper", "paper.yaml"):
+        code, out, _ = moe("sweep", "files", "--show", name)
+        assert code == 0
+        assert yaml.safe_load(out)["name"] == "paper"
+    code, _, err = moe("sweep", "files", "--show", "papre")
+    assert code == 2
+    assert 'unknown shipped sweep file "papre": did you mean "paper"?' in err
 
 
 def test_runs_are_listed_and_shown(moe):

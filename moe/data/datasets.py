@@ -211,7 +211,8 @@ def import_images(
 def _check_own_name(name: str, path: Path, *, things: bool) -> None:
     """Refuse the name of a known dataset or of its stores, except THINGS for a copy of it."""
     for key, dataset in DATASETS.usable().items():
-        if name in {key, dataset.train, dataset.validation, *dataset.probes} and not (things and key == "things"):
+        own = {one.casefold() for one in (key, dataset.train, dataset.validation, *dataset.probes)}
+        if name.casefold() in own and not (things and name == key == "things"):  # Things is things on some disks
             command = f"moe data prepare {key}" + ("" if dataset.builtin else f" --source {shlex.quote(str(path))}")
             raise UserError(f'"{name}" belongs to the known dataset {key} (`{command}`); give your images another name')
 

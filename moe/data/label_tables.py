@@ -5,7 +5,6 @@ What decides is the images: the column whose cells name them holds the names. Wh
 
 import csv
 import io
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from moe.data.files import counted, first_few, printable, read_text
+from moe.data.label_numbers import number
 from moe.data.names import Names, looks_like_a_file
 from moe.errors import UserError
 
@@ -202,12 +202,8 @@ def _is_header(rows: list[_Row], name: int, names: Names) -> bool:
     others = [c for c in range(len(first)) if c != name]
     below = rows[1:_SAMPLE]
     repeats = bool(below) and all(any(first[c] == row.cells[c].casefold() for row in below) for c in others)
-    numbers = bool(below) and all(_is_number(first[c]) for c in others)
-    return not (repeats or (numbers and all(_is_number(row.cells[c]) for row in below for c in others)))
-
-
-def _is_number(cell: str) -> bool:
-    return re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", cell) is not None
+    cells = [first[c] for c in others] + [row.cells[c] for row in below for c in others]
+    return not (repeats or (bool(below) and all(number(cell) is not None for cell in cells)))
 
 
 def _is_index(body: list[_Row], column: int, header: list[str]) -> bool:
@@ -220,8 +216,8 @@ def _is_index(body: list[_Row], column: int, header: list[str]) -> bool:
 
 def _flag(cell: str) -> bool | None:
     """What a cell says of a class that has a column of its own: yes, no, or None if it is no such cell."""
-    if _is_number(cell) and len(cell) < 10 and float(cell) in (0.0, 1.0):
-        return float(cell) == 1.0
+    if (value := number(cell)) in (0, 1):
+        return value == 1
     return _TRUE_FALSE.get(cell.casefold())
 
 

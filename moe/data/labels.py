@@ -5,7 +5,6 @@ Numbers sort as numbers, also where they are written 3.0; whatever can be unders
 Axes: N images, C classes.
 """
 
-import re
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 
 from moe.data.arrays import plain_array
 from moe.data.files import counted, first_few, printable, read_lines, regular
+from moe.data.label_numbers import can_be_thousands, is_whole, number, whole_name
 from moe.data.label_tables import Labels, read_table, table_in_lines
 from moe.errors import UserError
 
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 _UNKNOWN = frozenset(("", "nan", "<na>"))  # as pandas writes a missing value
-# as R, SQL, JSON and Python write a missing value; all of them are also words
-_MISSING_OR_WORD = frozenset(("NA", "N/A", "NULL", "null", "None"))
+# as R, SQL, JSON and Python write a missing value, and what comes of a division by zero; all of them are also words
+_MISSING_OR_WORD = frozenset(("NA", "N/A", "NULL", "null", "None", "inf", "-inf", "Inf", "-Inf", "Infinity"))
 _MOST_LABELS = 16 * 2**20  # bytes or numbers of a label file in image order
 
 
@@ -123,15 +122,15 @@ def checked(read: Labels, count: int, name: str, found: str) -> Labels:
 
 
 def _is_minus_one(value: str) -> bool:
-    return _NUMBER.fullmatch(value) is not None and len(value) < 10 and float(value) == -1
+    return number(value) == -1
 
 
 def _check_minus_one(known: set[str], found: str) -> None:
     """-1 means unknown, unless the other labels let it look like a class."""
-    numbers = {value for value in known if _NUMBER.fullmatch(value)}
-    if not any(_is_minus_one(value) for value in numbers):
+    numbers = [value for text in known if (value := number(text)) is not None]
+    if -1 not in numbers:
         return
-    rest = {Decimal(value) for value in numbers} - {Decimal(-1)}
+    rest = set(numbers) - {Decimal(-1)}
     if len(numbers) == len(known) and (rest == {Decimal(1)} or any(value < 0 for value in rest)):
         raise UserError(
             f"{found} has -1 beside {', '.join(str(value) for value in sorted(rest)[:3])}: -1 means unknown here; if "
@@ -155,24 +154,28 @@ def classify(
         UserError: two spellings of one number, or a class file that does not fit.
     """
     known = set(values) - {""}
-    numeric = all(_NUMBER.fullmatch(value) for value in known)
-    spelled = _spellings(known) if numeric and from_file else {value: value for value in known}
-    order = sorted(set(spelled.values()), key=lambda text: (Decimal(text), text)) if numeric else sorted(known)
+    numbers = {value: found for value in known if (found := number(value)) is not None}
+    numeric = len(numbers) == len(known)
+    spelled = _spellings(numbers) if numeric and from_file else {value: value for value in known}
+    by_name = {spelled[value]: found for value, found in numbers.items()}
+    order = sorted(by_name, key=lambda name: (by_name[name], name)) if numeric else sorted(known)
     names = _class_names(classes, order) if classes else order
     index = {name: number for number, name in enumerate(order)}
     labels_N = np.array([index[spelled[value]] if value else -1 for value in values], np.int64)
     return labels_N, tuple(names)
 
 
-def _spellings(known: set[str]) -> dict[str, str]:
+def _spellings(numbers: dict[str, Decimal]) -> dict[str, str]:
     """What each number is called: whole ones without their ".0"."""
-    whole = all(Decimal(value) == Decimal(value).to_integral_value() for value in known if len(value) < 20)
-    called = {value: re.sub(r"\.0*$", "", value) if whole else value for value in known}
+    if unclear := sorted(filter(can_be_thousands, numbers)):
+        raise UserError(f'the label "{unclear[0]}" can be a thousand or a fraction; write it without the comma')
+    whole = all(map(is_whole, numbers.values()))
+    called = {text: whole_name(text) if whole else text for text in numbers}
     of: dict[Decimal, str] = {}
-    for value in sorted(known):
-        before = of.setdefault(Decimal(value), called[value])
-        if before != called[value]:
-            raise UserError(f'the labels "{before}" and "{called[value]}" are the same number; write it in one way')
+    for text in sorted(numbers):
+        before = of.setdefault(numbers[text], called[text])
+        if before != called[text]:
+            raise UserError(f'the labels "{before}" and "{called[text]}" are the same number; write it in one way')
     return called
 
 

@@ -113,7 +113,7 @@ class Found:
         return self
 
     def empty_folders(self, kept: Sequence[str]) -> list[str]:
-        """Folders with files of which no picture was kept."""
+        """Folders of which no picture was kept."""
         used = {str(folder) for path in kept for folder in PurePosixPath(path).parents}
         return sorted(self.folders - used - {"."})
 
@@ -141,6 +141,7 @@ def folder_files(path: Path, only: Sequence[str] = ()) -> Found:
         if before != (inside or "."):
             found.notes.append(f"folder {printable(inside)} is the same as {printable(before)} and left out")
             continue
+        found.folders.update([printable(inside)] if inside else [])
         for entry in entries:
             name = f"{inside}/{entry.name}" if inside else entry.name
             if not _is_folder(entry):
@@ -243,8 +244,11 @@ def zip_files(archive: zipfile.ZipFile, source: str) -> Found:
     found = Found()
     for info in archive.infolist():
         parts = list(_zip_parts(info))
-        hidden = "__MACOSX" in parts or any(part.startswith(".") for part in parts[:-1])
-        if parts and not hidden and not _is_entry_folder(info):
+        folder = _is_entry_folder(info)
+        hidden = "__MACOSX" in parts or any(part.startswith(".") for part in (parts if folder else parts[:-1]))
+        if parts and not hidden and folder:
+            found.folders.add("/".join(parts))
+        elif parts and not hidden:
             found.add(
                 "/".join(parts),
                 lambda info=info: _zip_head(archive, info),  # type: ignore[misc]

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from probes.drawing.base import Colouring, expert_panels
 
 _LABELLED = 40
-_SHOWN_POINTS = 4000  # a panel; more only cover each other
 
 
 def gate_maps(
@@ -40,13 +39,12 @@ def gate_against_readout(
     logits_nE: NDArray[np.float64], norms_nE: NDArray[np.float64], captions: Sequence[str],
     labels_n: NDArray[np.int64], classes: Sequence[str], title: str,
 ) -> Figure:  # fmt: skip
-    """One panel an expert: normalised logit against normalised norm, with the diagonal (Figure 4)."""
+    """One panel an expert: normalised logit against normalised norm of every image, with the diagonal (Figure 4)."""
     figure, grid = expert_panels(logits_nE.shape[1], 2.0, 1.3 if classes else 0.1)
-    rows = np.linspace(0, len(logits_nE) - 1, min(len(logits_nE), _SHOWN_POINTS)).round().astype(int)
-    colouring = Colouring.of(labels_n[rows], classes)
+    colouring = Colouring.of(labels_n, classes)
     colours = colouring.colours
     for expert, (axes, caption) in enumerate(zip(grid, captions, strict=True)):
-        axes.scatter(logits_nE[rows, expert], norms_nE[rows, expert], s=3, color=colours, lw=0, alpha=0.6)
+        axes.scatter(logits_nE[:, expert], norms_nE[:, expert], s=3, color=colours, lw=0, alpha=0.6)
         axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.2")
         axes.set_title(f"expert {expert}\n{caption}", fontsize=7)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")

@@ -2,32 +2,45 @@
 
 from probes.statistics.animacy import SplitTest, animacy_index, animacy_test, animate_classes, bootstrap_animacy
 from probes.statistics.class_pairs import Difference, PairMean, expert_differences, mean_over_experts, pair_mean
+from probes.statistics.cluster_null import Structureless, continuum, halves, independent, margin
 from probes.statistics.constancy import constant_columns, is_constant
 from probes.statistics.coupling import Coupling, bootstrap_coupling, couplings
+from probes.statistics.equivalence import Equivalence, Likeness, equivalence, likeness
 from probes.statistics.exciting import most_exciting, overlap, overlap_null
+from probes.statistics.held_out import HeldOutR2, held_out_r2
+from probes.statistics.image_statistics import image_statistics
 from probes.statistics.mean_similarity import image_spread, run_spread, similarity_interval
+from probes.statistics.nonlinearity import curve_r2
 from probes.statistics.recurrence import Recurrence, recurrence
 from probes.statistics.resampling import Interval, holm, interval, p_value
 from probes.statistics.separability import Separability, pair_folds, pairwise_separability
 from probes.statistics.similarity import Clusters, cluster, correlations, euclidean_rdm, mds, ranked_rdms, second_order
+from probes.statistics.split_contrast import ContrastTest, class_distances, contrast_test
 from probes.statistics.spreads import Spread, influence_spread, mean_over_cells, seed_spread, student_interval
 from probes.statistics.stability import Stability, cluster_stability
 from probes.statistics.tuning import ALPHAS, Tuning, cross_validated, fit_tuning
 from probes.statistics.tuning_null import TuningNull, tuning_null
+from probes.statistics.variance_partitioning import Partition, partition, unique_null
 from probes.statistics.verdicts import Verdict, verdict
 
 __all__ = [
     "ALPHAS",
     "Clusters",
+    "ContrastTest",
     "Coupling",
     "Difference",
+    "Equivalence",
+    "HeldOutR2",
     "Interval",
+    "Likeness",
     "PairMean",
+    "Partition",
     "Recurrence",
     "Separability",
     "SplitTest",
     "Spread",
     "Stability",
+    "Structureless",
     "Tuning",
     "TuningNull",
     "Verdict",
@@ -36,20 +49,31 @@ __all__ = [
     "animate_classes",
     "bootstrap_animacy",
     "bootstrap_coupling",
+    "class_distances",
     "cluster",
     "cluster_stability",
     "constant_columns",
+    "continuum",
+    "contrast_test",
     "correlations",
     "couplings",
     "cross_validated",
+    "curve_r2",
+    "equivalence",
     "euclidean_rdm",
     "expert_differences",
     "fit_tuning",
+    "halves",
+    "held_out_r2",
     "holm",
     "image_spread",
+    "image_statistics",
+    "independent",
     "influence_spread",
     "interval",
     "is_constant",
+    "likeness",
+    "margin",
     "mds",
     "mean_over_cells",
     "mean_over_experts",
@@ -60,6 +84,7 @@ __all__ = [
     "pair_folds",
     "pair_mean",
     "pairwise_separability",
+    "partition",
     "ranked_rdms",
     "recurrence",
     "run_spread",
@@ -68,5 +93,6 @@ __all__ = [
     "similarity_interval",
     "student_interval",
     "tuning_null",
+    "unique_null",
     "verdict",
 ]

@@ -143,7 +143,7 @@ def animacy_test(
     side_C = animate_C[classes]
     if side_C.all() or not side_C.any():
         raise ValueError("both animate and inanimate images are needed")
-    sides_SC, every = _divisions(side_C, most, seed)
+    sides_SC, every = divisions(side_C, most, seed)
     index_SE = _index_of_divisions(scores_nE, code_n, sides_SC)
     sizes_SE = np.abs(index_SE)
     p_SE = _share_as_large(sizes_SE)
@@ -155,7 +155,7 @@ def animacy_test(
     )  # fmt: skip
 
 
-def _divisions(side_C: NDArray[np.bool_], most: int, seed: int) -> tuple[NDArray[np.bool_], bool]:
+def divisions(side_C: NDArray[np.bool_], most: int, seed: int) -> tuple[NDArray[np.bool_], bool]:
     """Divisions (S, C) of the classes into kinds of the same sizes, the true one first, and whether they are all."""
     C, animate = len(side_C), int(side_C.sum())
     every = comb(C, animate) <= most

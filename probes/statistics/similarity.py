@@ -5,16 +5,15 @@ Source: Section "Representational Stability Across Instantiations" (Figures 6 an
 Axes: n images, d readout units (may differ between experts), N experts, P = n (n - 1) / 2 pairs of images.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import cut_tree, linkage
+from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist, squareform
 from sklearn.manifold import smacof
-from sklearn.metrics import silhouette_score
 
 from probes.statistics.constancy import is_constant
 
@@ -177,11 +176,38 @@ def cluster(similarity_NN: NDArray[np.float64], k_range: Iterable[int] = range(2
     distance_NN = np.maximum(1.0 - (similarity_NN + similarity_NN.T) / 2, 0.0)
     np.fill_diagonal(distance_NN, 0.0)
     tree = linkage(squareform(distance_NN), method="average")
-    # Unlike fcluster, cut_tree gives k clusters even where merges are tied, and numbers them in order.
-    labels = {k: cut_tree(tree, n_clusters=[k])[:, 0].astype(np.int64) for k in tried}
-    silhouette = {k: float(silhouette_score(distance_NN, labels[k], metric="precomputed")) for k in tried}
+    labels = {k: labels_N for k, labels_N in _cuts(tree) if k in tried}
+    silhouette = {k: _mean_silhouette(distance_NN, labels[k]) for k in tried}
     best = max(tried, key=silhouette.__getitem__)  # the first maximum, so the smallest k
     return Clusters(best, labels[best], silhouette)
+
+
+def _cuts(tree: NDArray[np.float64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """The labels after each merge, by number of clusters; numbered by first appearance.
+
+    As scipy's `cut_tree`, with one pass for all numbers: k clusters even where merges are tied, unlike `fcluster`.
+    """
+    N = len(tree) + 1
+    node_N = np.arange(N)
+    for merge, pair in enumerate(tree[:, :2].astype(np.intp)):
+        node_N[np.isin(node_N, pair)] = N + merge
+        _, first, labels_N = np.unique(node_N, return_index=True, return_inverse=True)
+        yield N - 1 - merge, np.argsort(np.argsort(first))[labels_N].astype(np.int64)
+
+
+def _mean_silhouette(distance_NN: NDArray[np.float64], labels_N: NDArray[np.int64]) -> float:
+    """Mean over points of (b - a) / max(a, b): a the mean distance within, b to the nearest other cluster; alone 0."""
+    member_NK = (labels_N[:, None] == np.arange(labels_N.max() + 1)).astype(np.float64)
+    size_K = member_NK.sum(axis=0)
+    sums_NK = distance_NN @ member_NK
+    points, own_N = np.arange(len(labels_N)), size_K[labels_N]
+    within_N = sums_NK[points, labels_N] / np.maximum(own_N - 1, 1)
+    means_NK = sums_NK / size_K
+    means_NK[points, labels_N] = np.inf
+    nearest_N = means_NK.min(axis=1)
+    larger_N = np.maximum(within_N, nearest_N)
+    apart_N = np.where((own_N > 1) & (larger_N > 0), nearest_N - within_N, 0.0)
+    return float((apart_N / np.where(larger_N > 0, larger_N, 1.0)).mean())
 
 
 def classical_mds(dissimilarity_NN: NDArray[np.float64], dimensions: int = 2) -> NDArray[np.float64]:

@@ -330,3 +330,24 @@ def _checked_alphas(alphas: NDArray[np.float64]) -> NDArray[np.float64]:
     if alphas_a.size == 0 or not np.isfinite(alphas_a).all() or alphas_a[0] <= 0:
         raise ValueError(f"alphas must be finite and positive, got {alphas_a}")
     return alphas_a
+
+
+def held_out_predictions(
+    X_np: NDArray[np.floating[Any]],
+    Y_nt: NDArray[np.floating[Any]],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.float64]:
+    """Each row's prediction (n, t) by the fit to the outer folds without it, in the targets' units; NaN if dead.
+
+    The fits are those of `fit_tuning`, on z-scored data.
+    """
+    found = cross_validated(X_np, Y_nt, folds=folds, seed=seed, progress=progress)
+    X_np, sd_t = _z_score(X_np), np.std(Y_nt, axis=0, dtype=np.float64)
+    predicted_nt = np.empty(Y_nt.shape)
+    for fold, (train, test) in enumerate(KFold(folds, shuffle=True, random_state=seed).split(X_np)):
+        steps_nt = (X_np[test] - X_np[train].mean(axis=0)) @ found.coef[:, fold].T
+        predicted_nt[test] = Y_nt[train].mean(axis=0, dtype=np.float64) + steps_nt * sd_t
+    return predicted_nt

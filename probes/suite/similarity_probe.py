@@ -213,7 +213,11 @@ class SimilarityProbe(Probe):
                 "Spearman correlation of RDMs",
             )  # fmt: skip
             save(figure, folder / f"similarity{group.suffix}.png")
-            shown = [i for c in range(group.found.k) for i in self._spread(mine, np.flatnonzero(labels_N == c))]
+            runs = [member.subject.run.id for member in mine]
+            shown = [
+                place for c in range(group.found.k)
+                for place in spread_over_runs(runs, np.flatnonzero(labels_N == c))[: self.shown]
+            ]  # fmt: skip
             title = f"Experts by representational similarity on {store.name} ({group.name}); boxes: shown by pictures"
             figure = cluster_map(mds(1 - part, seed=self.seed), labels_N, names, shown, title)
             save(figure, folder / f"clusters{group.suffix}.png")
@@ -237,15 +241,20 @@ class SimilarityProbe(Probe):
             "readout norm",
         )
 
-    def _spread(self, members: Sequence[Member], places: NDArray[np.intp]) -> list[int]:
-        """The first expert of each run, then the second of each, ...; as many of that order as are shown."""
-        rank: dict[str, int] = {}
-        keyed = []
-        for place in places.tolist():
-            run = members[place].subject.run.id
-            keyed.append((rank.get(run, 0), place))
-            rank[run] = rank.get(run, 0) + 1
-        return [place for _, place in sorted(keyed)[: self.shown]]
+
+def spread_over_runs(runs: Sequence[str], places: Sequence[int] | NDArray[np.intp]) -> list[int]:
+    """The first expert of each run, then the second of each, ...: whoever shows a few shows many runs.
+
+    Args:
+        runs: of all experts.
+        places: those to put in order.
+    """
+    rank: dict[str, int] = {}
+    keyed = []
+    for place in map(int, places):
+        keyed.append((rank.get(runs[place], 0), place))
+        rank[runs[place]] = rank.get(runs[place], 0) + 1
+    return [place for _, place in sorted(keyed)]
 
 
 def _mean_similarity(

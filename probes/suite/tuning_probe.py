@@ -21,7 +21,7 @@ from probes.statistics.tuning import Tuning, fit_tuning
 from probes.statistics.tuning_null import TuningNull, chosen, tuning_null
 from probes.subject import Subject, rated_rows
 from probes.suite.published import published_tuning
-from probes.tables import mean, number, write_latex, write_table
+from probes.tables import as_printed, mean, number, write_latex, write_table
 
 _LEAST_RATED = 50  # below, ten or fewer images are held out in each of five folds
 _SHOWN = 24  # dimensions in the figure
@@ -87,8 +87,8 @@ class TuningProbe(Probe):
                 *(cell for pair in top for cell in pair),
             ])  # fmt: skip
             printed.append([
-                f"{kind} {expert}", _rounded(r2_t[target]), _rounded(fit.r2[target].std()),
-                *(cell for name, weight in top for cell in (name, _rounded(weight))),
+                f"{kind} {expert}", as_printed(r2_t[target]), as_printed(fit.r2[target].std()),
+                *(cell for name, weight in top for cell in (name, as_printed(weight))),
             ])  # fmt: skip
         pairs = [(f"dimension_{n}", f"weight_{n}") for n in range(1, self.top + 1)]
         header = ["target", "expert", "r2_mean", "r2_sd", "alpha", "alpha_at_edge", "dead", "p", "p_any_target"]
@@ -219,8 +219,3 @@ def profile_cosines(a_Ep: NDArray[np.float64], b_Ep: NDArray[np.float64]) -> NDA
     with np.errstate(invalid="ignore", divide="ignore"):
         a_Ep, b_Ep = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (a_Ep, b_Ep))
     return np.asarray(a_Ep @ b_Ep.T, dtype=np.float64)
-
-
-def _rounded(value: float) -> str:
-    """Three digits without the leading zero, as the paper prints them."""
-    return "" if not np.isfinite(value) else f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3g}"

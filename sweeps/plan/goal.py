@@ -17,7 +17,7 @@ from sweeps.plan.source import Source
 
 METRICS = keys.metrics()  # docs/metrics.md says what each is; <e> is an expert
 METRIC_KEYS = ("name", "goal", "target", "impute", "impute_while_running")
-_EXPERT = re.compile("|".join(key(r"(\d+)") for key in (keys.importance, keys.load)))
+_EXPERT = re.compile("(?:" + "|".join(key("") for key in keys.PER_EXPERT) + r")(\d+)")
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,10 @@ class Metric:
         objective, experts = config.loss.objective, config.model.experts
         if self.name.endswith("/accuracy") and objective != "supervised":
             return f'a run with loss.objective "{objective}" does not log {self.name}; write val/loss'
+        if self.name == keys.Keys.EXPERTS_CKA and experts == 1:
+            return f"a run with model.experts=1 has no pair of experts and does not log {self.name}"
         expert = _EXPERT.fullmatch(self.name)
-        if expert and int(expert[1] or expert[2]) >= experts:
+        if expert and int(expert[1]) >= experts:
             return f"a run with model.experts={experts} does not log {self.name}; experts count from 0"
         return None
 

@@ -190,7 +190,7 @@ def _continuous(path: str, at: Keys, entry: dict[str, Any], distribution: str, s
         raise source.error(at, f"{path} takes no numbers, so no {distribution}; write values: [..]")
     kind = DISTRIBUTIONS[distribution]
     for key in RANGE:
-        if key in numbers and not (kind.exponents or kind.quantised):  # those are no values themselves
+        if key in numbers and not (kind.exponents or kind.quantised):  # of those no value need be a bound
             _check_value(path, numbers[key], (*at, key), source)
     _check_shape(path, at, numbers, distribution, source)
     _check_wholeness(path, at, entry, distribution, source)
@@ -226,7 +226,7 @@ def _other_kind(distribution: str) -> str:
 
 
 def _check_support(path: str, parameter: Parameter, source: Source) -> None:
-    """What only the finished parameter shows: that it has values, and that they fit where min and max are exponents."""
+    """What only the finished parameter shows: that it has values, and that the outermost fit if they are no bounds."""
     kind, (low, high), (first, last) = parameter.kind, parameter.support, parameter.steps
     if kind.quantised and any(math.isfinite(end) and not math.isfinite(end / parameter.q) for end in (low, high)):
         problem = f"{path}: q {parameter.q} is too small a step between {low:g} and {high:g}"
@@ -234,13 +234,12 @@ def _check_support(path: str, parameter: Parameter, source: Source) -> None:
     if kind.quantised and first > last:
         problem = f"{path}: no multiple of q {parameter.q} lies between {low:g} and {high:g}; make q smaller"
         raise source.error((*parameter.at, "q"), problem)
-    if kind.exponents or (kind.quantised and kind.required):
+    if kind.exponents or (kind.quantised and parameter.min is not None):
         ends = ("max", "min") if kind.inverse else RANGE
         for key, value in zip(ends, (low, high), strict=True):
-            wrong = value_problem(path, parameter.on_grid(value))
-            if wrong:
-                fix = f"; {_other_kind(parameter.distribution)}" if kind.exponents else ""
-                raise source.error((*parameter.at, key), f"{wrong}{fix}")
+            if wrong := value_problem(path, parameter.on_grid(value)):
+                other = f"; {_other_kind(parameter.distribution)}" if kind.exponents else ""
+                raise source.error((*parameter.at, key), f"{wrong}{other}")
 
 
 def _check_wholeness(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> None:

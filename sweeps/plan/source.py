@@ -4,12 +4,13 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 
-from moe.errors import UserError, suggest
+from moe.errors import UserError, suggest, unknown
 
 Keys = tuple[str, ...]
 _LONGEST = 250_000  # characters; PyYAML reads about that many in a second
@@ -43,6 +44,24 @@ def shipped() -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+def shipped_text(name: str) -> str:
+    """The text of a sweep file that comes with the package; its comment says what it is for.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    full, names = name.removesuffix(".yaml") + ".yaml", shipped()
+    if full not in names:
+        raise unknown("shipped sweep file", name, [PurePath(known).stem for known in names])
+    return resources.files("sweeps").joinpath("shipped", full).read_text(encoding="utf-8")
+
+
+def about(text: str) -> str:
+    """What the first paragraph of a sweep file's comment says it is for."""
+    lines = (line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), text.splitlines()))
+    return " ".join(takewhile(bool, lines))
+
+
 def find(spec: str) -> tuple[str, str]:
     """The label and the text of a sweep file."""
     if is_file(spec):
@@ -50,7 +69,7 @@ def find(spec: str) -> tuple[str, str]:
     names = shipped()
     name = spec.removesuffix(".yaml") + ".yaml"
     if name in names:
-        return name, resources.files("sweeps").joinpath("shipped", name).read_text(encoding="utf-8")
+        return name, shipped_text(name)
     if Path(spec).is_dir():
         raise UserError(f'"{spec}" is a folder, not a sweep file; name a file in it')
     hint = suggest(PurePath(spec).stem, [PurePath(known).stem for known in names])

@@ -3,8 +3,9 @@
 from functools import partial
 from typing import Any
 
+from callbacks.keys import SATURATION_END
 from sweeps.runs.files import read_table, unless_damaged
-from sweeps.runs.folders import PROBE_AGAIN, ProbedFolder
+from sweeps.runs.folders import PROBE_AGAIN, TRAIN_AGAIN, ProbedFolder
 from sweeps.runs.run import Run
 
 BEST, UNTRAINED = "best", "untrained"
@@ -26,6 +27,13 @@ def numbers(run: Run) -> dict[str, float]:
     for images, probe, result in run.probe_results():
         values |= {f"{probe_key(images, probe)}/{key}": value for key, value in result.items()}
     return {key: value for key, value in values.items() if isinstance(value, int | float)}
+
+
+def saturation_of_the_end(run: Run) -> dict[int, dict[str, float]]:
+    """For each epoch of a run that ended, the fraction of images whose set of experts is that of the end, by key."""
+    file = run.routing_files.saturation
+    rows: list[dict[str, str]] = unless_damaged(partial(read_table, file, TRAIN_AGAIN), []) if file.exists() else []
+    return {int(row["epoch"]): {SATURATION_END: float(row["end"])} for row in rows if row["end"]}
 
 
 def probe_key(images: str, probe: str) -> str:

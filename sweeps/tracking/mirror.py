@@ -12,6 +12,7 @@ from pathlib import Path
 import lightning as L
 
 from callbacks.files import PICTURED, View
+from callbacks.keys import SATURATION_TABLE
 from sweeps.runs.files import read_json
 from sweeps.runs.folders import RESULT, ProbedFolder
 from sweeps.runs.numbers import numbers, probe_key
@@ -182,6 +183,8 @@ def summary(run: Run) -> dict[str, Value]:
         values |= _pictures(run, epoch)
         if (classes := run.routing_files.table(View.CLASSES, epoch)).exists():
             values[View.CLASSES.key] = Table(classes)
+        if (settled := run.routing_files.saturation).exists():
+            values[SATURATION_TABLE] = Table(settled)
     for images, probe, _ in run.probe_results():
         values |= results_of(run, images, probe)
     return values

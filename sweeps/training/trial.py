@@ -14,10 +14,13 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
+from callbacks.embedding_monitor import EmbeddingMonitor
 from callbacks.monitors import Coactivation, FewestViews, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
+from callbacks.saturation import RoutingSaturation, write_saturation
 from moe.config import RunConfig
 from moe.data.datasets import check_available
 from moe.data.loading import RunData, Share, load_run_data
+from moe.embedded import watched
 from moe.errors import UserError
 from moe.export import export_model
 from moe.hardware import device_type, precision_plugin
@@ -78,6 +81,7 @@ def train(
         adopt(run, group)
         return run
     check_available(config.data)
+    device_type(config.machine)  # what this machine cannot train leaves no run behind
     store.create(config)
     try:
         with locked(run.lock_file, _PATIENCE if group else 0.0):
@@ -165,7 +169,8 @@ def _prepare(config: RunConfig) -> tuple[RunData, MoEModule]:
     if config.machine.threads:
         torch.set_num_threads(config.machine.threads)
     data = load_run_data(config)
-    return data, MoEModule(config, data.train.mean, data.train.sd, len(data.train.classes))
+    shown = watched(len(data.validation.images_NCSS))
+    return data, MoEModule(config, data.train.mean, data.train.sd, len(data.train.classes), shown)
 
 
 def _headline(config: RunConfig, data: RunData, module: MoEModule) -> str:
@@ -206,6 +211,8 @@ def _trainer(
             ViewAgreementMonitor(),
             Coactivation(run.routing),
             RoutingHeatmap(run.routing, data.validation.classes),
+            RoutingSaturation(run.routing_files),
+            EmbeddingMonitor(run.routing_files),
             Progress(run, report),
             Saving(run, stop, machine.checkpoint_minutes, history),
             *watchers,
@@ -258,6 +265,7 @@ def _finish(
         raise RuntimeError(f"the history of run {run.id} lacks rows of its {epochs} epochs; delete {run.path}")
     history.save_whole()
     prune(run, history.rows)
+    write_saturation(run.routing_files, epochs)
     _export(run.model, run, config, module, data, epochs)
     best = best_first(history.rows)[0]
     if best != epochs:

@@ -21,20 +21,30 @@ from sweeps.runs.numbers import numbers, probe_key
 from sweeps.runs.run import Run
 
 UNTRAINED = "untrained val loss"
-_METRICS = {
+METRICS = {
     f"{BEFORE}/{Keys.VAL_LOSS}": UNTRAINED,
     Keys.VAL_LOSS: "val loss",
     Keys.AGREEMENT: "view agreement",
     Keys.CHANCE_OBSERVED: "chance (observed)",
+    Keys.CHANCE_UNIFORM: "chance (uniform)",
     Keys.CV2: "CV2",
     Keys.ENTROPY: "entropy",
     Keys.DEAD: "dead",
+    Keys.CLASS_INFORMATION: "class information",
+    Keys.EMBEDDING_KNN: "kNN accuracy",
+    Keys.EMBEDDING_LINEAR: "linear accuracy",
+    Keys.EMBEDDING_RANK: "effective rank",
+    Keys.EXPERTS_CKA: "CKA of experts",
+    Keys.SATURATION: "sets kept since the epoch before",
 }
 _PROBES = {
     ("tuning", "gate_r2"): "gate r2",
     ("tuning", "readout_r2"): "readout r2",
     ("separability", "mean"): "separability",
     ("similarity", "mean_similarity"): "expert similarity",
+    ("coupling", "mean_spearman"): "coupling",
+    ("animacy", "gate"): "animacy of the gate",
+    ("exciting", "overlap_gate_readout"): "overlap",
 }
 
 
@@ -80,18 +90,28 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole table."""
+    """The whole table.
+
+    Attributes:
+        sweep: whose runs they are; of several sweeps the first.
+        parameters: names of the values that tell the groups apart.
+        columns: names of the numbers.
+        groups: a row each.
+        notes: what a reader has to know.
+        name: of the sweep, or of all.
+    """
 
     sweep: LaunchedSweep
     parameters: list[str]
     columns: list[str]
     groups: list[Group]
     notes: list[str]
+    name: str
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
-            "sweep": self.sweep.name,
+            "sweep": self.name,
             "groups": [
                 {
                     "values": group.values, "n": len(group.runs), "planned": group.planned,
@@ -119,20 +139,20 @@ def compare(sweep: LaunchedSweep) -> Comparison:
         members.append(({path: cells[0].values[path] for path in parameters}, runs, len(cells)))
     found = {run.id: run_numbers(run) for _, runs, _ in members for run in runs}
     present = {column for values in found.values() for column in values}
-    columns = list(_METRICS.values())
+    columns = list(METRICS.values())
     columns += sorted(column for column in present if column not in columns)
     columns = [column for column in columns if column in present]
     groups = [
         Group(values, runs, planned, {c: _cell([found[run.id].get(c) for run in runs]) for c in columns})
         for values, runs, planned in members
     ]
-    return Comparison(sweep, parameters, columns, groups, _notes(sweep, groups))
+    return Comparison(sweep, parameters, columns, groups, _notes(sweep, groups), sweep.name)
 
 
 def run_numbers(run: Run) -> dict[str, float]:
     """A finished run's numbers by column name."""
     known = numbers(run)
-    values = {label: known.get(key) for key, label in _METRICS.items()}
+    values = {label: known.get(key) for key, label in METRICS.items()}
     for images, probe, _ in run.probe_results():
         for (name, key), label in _PROBES.items():
             if name == probe:
@@ -196,18 +216,16 @@ def rows_of(comparison: Comparison) -> list[list[str]]:
 
 
 def terminal_table(comparison: Comparison) -> Table:
-    """One column for each group of runs: there are more numbers than fit side by side."""
+    """A row a group of runs."""
     table = Table(
-        title=f"sweep {comparison.sweep.name}: last epoch, mean ± sd over seeds",
-        caption="\n".join(comparison.notes), title_justify="left",
+        title=f"sweep {escape(comparison.name)}: last epoch, mean ± sd over seeds",
+        caption="\n".join(escape(note) for note in comparison.notes), title_justify="left", caption_justify="left",
     )  # fmt: skip
-    table.add_column("")
-    rows = rows_of(comparison)
-    shared = len(comparison.parameters)
-    for group in comparison.groups:
-        table.add_column(group.label)
-    for place, name in enumerate(header(comparison)[shared:], shared):
-        table.add_row(escape(name), *(row[place] for row in rows))  # names hold [images], which rich reads as style
+    numbers_from = len(comparison.parameters)
+    for place, name in enumerate(header(comparison)):  # names hold [images], which rich would read as style
+        table.add_column(escape(name), justify="left" if place < numbers_from else "right", vertical="bottom")
+    for row in rows_of(comparison):
+        table.add_row(*(escape(value) for value in row))
     return table
 
 

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
+from moe.embedded import EmbeddingRecord
 from moe.routing import Routing, RoutingRecord
 
 EXPERTS, COUNT, BATCH, CLASSES = 4, 40, 10, 3
@@ -59,10 +60,50 @@ class Foreign(L.LightningModule):
         a, b, clean = (routing(table[rows], self.gates) for table in self.validation)
         if self.logits is not None:
             clean = clean._replace(logits=self.logits[rows])
-        return {"routing": RoutingRecord(a, b, clean, self.labels[rows])}
+        return {"routing": RoutingRecord(a, b, clean, self.labels[rows], places_B=rows)}
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Embedding(Foreign):
+    """Shows embeddings of three experts, which know the class a little.
+
+    Args:
+        labels: classes, default three in turn.
+        shown: (COUNT,) bool, the images that every expert is shown; default all.
+        order: in which the images come.
+        count: images that there are.
+    """
+
+    def __init__(self, labels=None, shown=None, order=None, count=COUNT):
+        super().__init__([chosen(1)] * 3)
+        generator = torch.Generator().manual_seed(0)
+        classes = torch.arange(COUNT) % CLASSES
+        self.labels = classes if labels is None else labels
+        self.shown = torch.ones(COUNT, dtype=torch.bool) if shown is None else shown
+        self.order = torch.arange(COUNT) if order is None else order
+
+        def drawn(*shape):
+            tensor = torch.randn(COUNT, *shape, generator=generator)
+            tensor[range(COUNT), ..., classes] += 1
+            return tensor
+
+        self.z, self.view_a, self.view_b, self.features, self.readouts = (
+            drawn(*shape)[:count] for shape in ((6,), (6,), (6,), (9,), (3, 6))
+        )
+
+    def rows(self, batch, batch_idx):
+        rows = self.order[batch.long()]
+        return rows[rows < len(self.z)]
+
+    def validation_step(self, batch, batch_idx):
+        return {"embedding": self.embedding(self.rows(batch, batch_idx))}
+
+    def embedding(self, rows):
+        parts = (self.z, self.features, self.view_a, self.view_b, self.labels)
+        shown = self.shown[rows]
+        return EmbeddingRecord(*(part[rows] for part in parts), rows, shown, self.readouts[rows[shown]])
 
 
 class Media(CSVLogger):

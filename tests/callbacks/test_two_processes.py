@@ -25,7 +25,7 @@ def two(tmp_path_factory):
 
 
 def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".csv", ".png")}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".csv", ".png", ".npy")}
 
 
 @pytest.mark.parametrize("resumed", [False, True])
@@ -34,5 +34,5 @@ def test_two_processes_observe_what_one_does(two, tmp_path, resumed):
     # a single process can even take over what two began
     assert train(tmp_path, devices=1, checkpoint=two / "checkpoint" if resumed else None) == pytest.approx(numbers)
     written = files(tmp_path)
-    assert len(written) == (5 if resumed else 10)
+    assert len(written) == (8 if resumed else 16)
     assert files(two) | written == files(two)

@@ -14,11 +14,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from callbacks import records
+from callbacks.embedding_monitor import EmbeddingMonitor
+from callbacks.files import RoutingFolder
 from callbacks.monitors import Coactivation, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
+from callbacks.saturation import RoutingSaturation
 from moe.routing import RoutingRecord
-from tests.callbacks.foreign import COUNT, Foreign, chosen, logged, routing
+from tests.callbacks.foreign import COUNT, Embedding, Foreign, chosen, logged, routing
 
 STEPS = 4
+EMBEDDING = Embedding(shown=torch.arange(COUNT) % 3 != 0)
 
 
 class Shared(Foreign):
@@ -43,7 +47,8 @@ class Shared(Foreign):
             assert records.share(None, self.device) is None
 
     def validation_step(self, batch, batch_idx):
-        return super().validation_step(self.mine(batch), batch_idx)
+        rows = self.mine(batch)
+        return super().validation_step(rows, batch_idx) | {"embedding": EMBEDDING.embedding(rows.long())}
 
 
 class Break(L.Callback):
@@ -66,6 +71,7 @@ def train(folder, devices, checkpoint=None):
         enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0,
         use_distributed_sampler=False, callbacks=[
             LoadBalanceMonitor(), ViewAgreementMonitor(), Coactivation(folder), RoutingHeatmap(folder, ["a", "b", "c"]),
+            RoutingSaturation(RoutingFolder(folder)), EmbeddingMonitor(RoutingFolder(folder)),
             Break(folder / "checkpoint") if checkpoint is None else L.Callback(),
         ],
     )  # fmt: skip

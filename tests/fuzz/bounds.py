@@ -1,14 +1,22 @@
-"""What holds for every input, however odd: it is taken, or refused in one sentence, within bounded memory."""
+"""What holds for every input, however odd: it is taken, or refused in one sentence, within bounded time and memory."""
 
 import contextlib
+import os
 import resource
 import sys
+import time
 from collections.abc import Iterator
 
 from moe.errors import UserError
 
 _MOST_MEMORY = 2**30  # bytes that one input may cost
+_MOST_SECONDS = 10.0  # of the processor
 _MOST_CHARACTERS = 2000  # a sentence, with the names it needs
+
+
+def examples(suite: int, long: int) -> int:
+    """How many inputs a target gets whose inputs cost more than most: in the suite, and in `make fuzz`."""
+    return long if os.environ.get("MOE_FUZZ") == "long" else suite
 
 
 def _peak() -> int:
@@ -23,8 +31,8 @@ def is_one_sentence(message: str) -> bool:
 
 @contextlib.contextmanager
 def taken_or_refused() -> Iterator[None]:
-    """Let `UserError` pass if it is one sentence; whatever else is raised fails the test, as does 1 GB of memory."""
-    before, refusal = _peak(), None
+    """Let `UserError` pass if it is one sentence; whatever else is raised fails the test, as do 1 GB and 10 s."""
+    before, began, refusal = _peak(), time.process_time(), None
     try:
         yield
     except UserError as error:
@@ -33,3 +41,4 @@ def taken_or_refused() -> Iterator[None]:
         assert is_one_sentence(refusal), f"not one sentence: {refusal}"
         refusal.encode()  # a terminal can show it: no half of a surrogate pair
     assert _peak() - before < _MOST_MEMORY
+    assert time.process_time() - began < _MOST_SECONDS

@@ -31,3 +31,10 @@ def damaged(*originals: bytes) -> SearchStrategy[bytes]:
     )
     change = st.tuples(kinds, st.integers(0, 2**20), numbers | st.binary(max_size=12))
     return st.builds(_mutated, st.sampled_from(originals), st.lists(change, max_size=6)) | st.binary(max_size=300)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)

@@ -1,5 +1,7 @@
 """The judge of the fuzz targets can say no."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,13 @@ def test_half_of_a_surrogate_pair_fails():
 def test_a_raw_error_fails():
     with pytest.raises(KeyError), taken_or_refused():
         raise KeyError("raw")
+
+
+def test_time_without_bound_fails(monkeypatch: pytest.MonkeyPatch):
+    clock = iter([0.0, 11.0])
+    monkeypatch.setattr(time, "process_time", lambda: next(clock))
+    with pytest.raises(AssertionError), taken_or_refused():
+        pass
 
 
 @pytest.mark.slow

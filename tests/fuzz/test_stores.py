@@ -14,14 +14,9 @@ from moe.data.readers import ReadOptions
 from moe.data.store import Images, ImageStore, open_all, write_store
 from moe.data.things import EMBEDDING, is_things, read_things
 from tests.fuzz.bounds import is_one_sentence, taken_or_refused
-from tests.fuzz.mutations import damaged
+from tests.fuzz.mutations import JSON, damaged
 
 FILES = ["images.npy", "labels.npy", "ids.json", "groups.json", "labelings.json", "factors.npy", "manifest.json"]
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
-    max_leaves=8,
-)
 
 
 @pytest.fixture(scope="module")

@@ -319,7 +319,7 @@ def training_step(experts, path):
 
     def step():
         module.zero_grad()
-        values, _ = module._two_view_step(Batch(images, torch.full_like(places, -1), places), 0)
+        values, *_ = module._two_view_step(Batch(images, torch.full_like(places, -1), places), 0)
         values["loss"].backward()
 
     step()

@@ -26,7 +26,7 @@ def batch(places):
 
 
 def step(of, places, epoch=0):
-    return of._two_view_step(batch(places), epoch)
+    return of._two_view_step(batch(places), epoch)[:2]
 
 
 def noise(places, epoch, seed=0):
@@ -76,6 +76,24 @@ def test_the_record_holds_no_gradients_and_the_loss_does():
         assert not any(part.requires_grad for part in view[:3])
         assert view.noisy is view.scale is None  # nothing keeps a step's scores alive
     assert values["loss"].requires_grad
+
+
+def test_a_validation_step_shows_routing_and_embeddings_of_the_same_images(monkeypatch):
+    shown = torch.arange(COUNT) % 2 == 0
+    of = MoEModule(tiny_config(), (0.5,) * 3, (0.25,) * 3, 3, shown).eval()
+    monkeypatch.setattr(of, "log_dict", lambda *_args, **_options: None)
+    monkeypatch.setattr(type(of), "_several", False)
+    places = [7, 3, 4, 0]
+    with torch.no_grad():
+        record = of.validation_step(batch(places), 0)
+        x = of._normalised(images()[places] / 255)
+        z, readouts = of.model(x), of.model.all_readouts(x)
+    embedding, routing = record["embedding"], record["routing"]
+    torch.testing.assert_close(embedding.z_BD, z)
+    torch.testing.assert_close(embedding.readouts_WED, readouts[:, 2:].transpose(0, 1))  # 4 and 0 are shown
+    assert embedding.places_B.tolist() == routing.places_B.tolist() == places
+    assert embedding.labels_B.tolist() == [place % 3 for place in places]
+    assert embedding.view_a_BD.shape == embedding.view_b_BD.shape == z.shape
 
 
 def test_places_stay_on_the_cpu():

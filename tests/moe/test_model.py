@@ -96,6 +96,17 @@ def test_route_and_readouts_share_one_pass():
         torch.testing.assert_close(routing.logits, model.route(images()).logits)
 
 
+@pytest.mark.parametrize("rows", [[], [4, 1], [0, 1, 2, 3, 4, 5]])
+def test_what_all_parts_make_of_images_is_what_each_is_asked_for(rows):
+    model, x = small().eval(), images()
+    with torch.no_grad():
+        described = model.describe(x, None, torch.tensor(rows, dtype=torch.int64))
+        torch.testing.assert_close(described.z, model(x))
+        torch.testing.assert_close(described.routing.logits, model.route(x).logits)
+        torch.testing.assert_close(described.shared, model.shared(x).mean(dim=(2, 3)))
+        torch.testing.assert_close(described.readouts, model.all_readouts(x)[:, rows].transpose(0, 1))
+
+
 def statistics(expert):
     return {name: value.clone() for name, value in expert.state_dict().items() if "running" in name or "num_b" in name}
 

@@ -47,7 +47,7 @@ class Step(nn.Module):
         self.module = module
 
     def forward(self, batch):
-        values, record = self.module._two_view_step(batch, 0)
+        values, record, _ = self.module._two_view_step(batch, 0)
         self.module._views_E = record.views_E
         return values
 

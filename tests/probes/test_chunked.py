@@ -75,7 +75,7 @@ def test_a_damaged_chunk_is_written_anew(tmp_path):
     check(tmp_path / "a")
 
 
-@pytest.mark.parametrize("harm", ["truncate", "remove", "folder", "order of bytes", "nonsense"])
+@pytest.mark.parametrize("harm", ["truncate", "remove", "folder", "order of bytes", "zip", "half a header", "nonsense"])
 def test_a_broken_folder_is_begun_anew(tmp_path, harm):
     fill(resume(tmp_path / "a"))
     file = tmp_path / "a" / "planes.npy"
@@ -88,6 +88,10 @@ def test_a_broken_folder_is_begun_anew(tmp_path, harm):
         file.mkdir()
     elif harm == "order of bytes":  # one bit of the header: the chunks are as they were, the numbers are not
         file.write_bytes(file.read_bytes().replace(b"'<f4'", b"'>f4'"))
+    elif harm == "zip":
+        file.write_bytes(b"PK\x03\x04")
+    elif harm == "half a header":
+        file.write_bytes(file.read_bytes().replace(b"}", b"("))
     else:
         (tmp_path / "a" / "ledger.jsonl").write_text("nonsense")
     again = resume(tmp_path / "a")

@@ -14,6 +14,7 @@ QUICK = {
     "tuning": {"permutations": 2},
     "separability": {},
     "similarity": {"draws": 2, "pictures": 2},
+    "claims": {"permutations": 19, "halves": 2},
 }
 
 

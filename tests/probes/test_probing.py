@@ -30,7 +30,7 @@ QUICK = [
     "routing.map_images=30", "routing.permutations=5", "routing.bootstrap=10", "coupling.bootstrap=10",
     "animacy.animate=[class 0]", "animacy.bootstrap=10", "animacy.divisions=5",
     "tuning.permutations=2",
-    "similarity.draws=2", "similarity.pictures=2",
+    "similarity.draws=2", "similarity.pictures=2", "claims.permutations=19", "claims.halves=2",
 ]  # fmt: skip
 LABELS = {
     "routing": "routing--map_images-30--permutations-5--bootstrap-10",
@@ -38,6 +38,7 @@ LABELS = {
     "tuning": "tuning--permutations-2",
     "separability": "separability",
     "similarity": "similarity--pictures-2--draws-2",
+    "claims": "claims--permutations-19--halves-2",
 }
 
 
@@ -208,12 +209,17 @@ def sweep(tmp_path):
 
 def test_a_sweep_is_probed_run_by_run_and_then_together(sweep):
     lines = []
-    options = quick_for(["similarity"])
-    results = probing.probe_sweep("probed", ["similarity", "exciting"], ["tiny"], lines.append, options)
+    options = quick_for(["similarity", "claims"])
+    results = probing.probe_sweep("probed", ["similarity", "claims", "exciting"], ["tiny"], lines.append, options)
     assert lines[0] == "1 of 3 runs are not finished and are left out"
     assert [run["run_id"] for run in results["runs"]] == [run_of(seed).id for seed in (0, 1)]
-    assert results["across_runs"].keys() == {"similarity"}  # the others have nothing to say about several runs
+    assert results["across_runs"].keys() == {
+        "similarity",
+        "claims",
+    }  # the others have nothing to say about several runs
     assert results["across_runs"]["similarity"]["tiny"]["experts"] == 8
+    claims = read_json(sweep.folder.probe("tiny", LABELS["claims"]) / "result.json")["claims"]
+    assert any(claim["claim"] == "two_clusters" and "claimed: above 0" in claim["sentence"] for claim in claims)
     record = read_json(sweep.folder.probe("tiny", LABELS["similarity"]) / "result.json")
     assert record["models"] == {run_of(s).id: final_snapshot(run_of(s)).digest for s in (0, 1)}
 

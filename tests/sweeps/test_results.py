@@ -83,6 +83,13 @@ def test_a_row_an_epoch(sweep):
     }  # fmt: skip
 
 
+def test_an_epoch_knows_the_end_once_its_run_ended(sweep):
+    run = sweep.store.run(sweep.cells[0].run_id)
+    write_csv(run.routing_files.saturation, ["epoch", "before", "end"], [[0, None, 0.25], [1, None, None]])
+    history = load("my-sweep").history
+    assert [row.get("routing/saturation_end") for row in history[:3]] == [0.25, None, None]
+
+
 def test_a_row_an_expert_and_set_of_images(sweep):
     experts = load("my-sweep").experts
     assert [(row["seed"], row["images"], row["expert"]) for row in experts] == [

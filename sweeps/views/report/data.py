@@ -1,6 +1,6 @@
 """What the report page shows, gathered from the files of a sweep and its runs: plain JSON types, rounded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from sweeps.runs.files import unless_damaged
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, Group
 from sweeps.views.report.experts import Gallery, cards, maps
+from sweeps.views.report.headlines import NULL_SUFFIX, over_training
+from sweeps.views.report.importance import importance as importance_of
 from sweeps.views.report.reading import rounded, table
 
 EPOCHS = 40  # of routing, kept for the slider; of longer runs evenly many, first and last among them
@@ -25,13 +27,14 @@ def collect(comparison: Comparison) -> dict[str, Any]:
 
     Returns:
         ``cells`` (label, values, runs), ``columns`` and ``rows`` of the comparison, ``runs``, ``history`` (metric ->
-        values by epoch, a run), ``first`` (metrics to begin with), ``chance`` (metric -> its
-        chance level), ``routing`` (by epoch, a run), ``experts`` (one a card), ``maps`` (experts in the
-        plane by similarity, one for each image set), ``thumbnails`` (image -> data URI).
+        values by epoch, a run), ``first`` (metrics to begin with), ``chance`` (metric -> its chance level),
+        ``routing`` (by epoch, a run), ``importance`` (of swept parameters), ``experts`` (one a card), ``maps`` (experts
+        in the plane by similarity, one for each image set), ``thumbnails`` (image -> data URI).
     """
     runs = described(comparison)
     gallery = Gallery()
     experts = [card for run in runs for card in cards(run, gallery)]
+    histories = {run.id: history(run) for run in runs}
     return {
         "name": comparison.sweep.name,
         "parameters": comparison.parameters,
@@ -40,10 +43,11 @@ def collect(comparison: Comparison) -> dict[str, Any]:
         "columns": comparison.columns,
         "rows": [[_number(group, column) for column in comparison.columns] for group in comparison.groups],
         "runs": [_run(run) for run in runs],
-        "history": {run.id: history(run) for run in runs},
+        "history": histories,
         "routing": {run.id: found for run in runs if (found := routing(run))},
         "first": _FIRST,
-        "chance": _CHANCE,
+        "chance": _chance(histories),
+        "importance": importance_of(comparison),
         "experts": experts,
         "maps": maps(comparison),
         "thumbnails": gallery.pictures,
@@ -75,13 +79,24 @@ def _run(run: Run) -> dict[str, Any]:
     return {"id": run.id, "experts": config.model.experts, "top_k": config.model.top_k, "seed": config.seed}
 
 
+def _chance(histories: Mapping[str, Any]) -> dict[str, str]:
+    """Metric -> the metric that is its level by chance."""
+    known = {key for one in histories.values() for key in one["metrics"]}
+    nulls = {key.removesuffix(NULL_SUFFIX): key for key in known if key.endswith(NULL_SUFFIX)}
+    return _CHANCE | {key: null for key, null in sorted(nulls.items()) if key in known}
+
+
 def history(run: Run) -> dict[str, Any]:
-    """Epochs done, and the values of every metric at each of them; experts' own shares are left out."""
+    """Epochs done, and the values of every metric at each of them; experts' own shares are left out.
+
+    Numbers of probes are among them where checkpoints were probed.
+    """
     rows = run.history()
     experts = {name(expert) for name in (importance, load) for expert in range(run.config.model.experts)}
     keys = {key for row in rows for key in row} - experts - {"epoch", "step"}
     metrics = {key: [rounded(row.get(key)) for row in rows] for key in sorted(keys)}
-    return {"epochs": [int(row["epoch"] or 0) for row in rows], "metrics": metrics}
+    epochs = [int(row["epoch"] or 0) for row in rows]
+    return {"epochs": epochs, "metrics": metrics | over_training(run, epochs)}
 
 
 def routing(run: Run) -> dict[str, Any] | None:

@@ -81,7 +81,8 @@ def cards(run: Run, gallery: Gallery) -> Iterator[dict[str, Any]]:
     for images in sets:
         tuned = table(run.probe(images, "tuning") / "tuning.csv", "target", "expert")
         shown = table(run.probe(images, "exciting") / "exciting.csv", "expert", "rank", "score", "images", "image")
-        alive = table(run.probe(images, "animacy") / "animacy.csv")
+        alive = table(run.probe(images, "animacy") / "animacy.csv", "expert", "gate", "readout")
+        coupled = table(run.probe(images, "coupling") / "coupling.csv", "expert", "pearson")
         sent = table(run.probe(images, "routing") / "routing.csv", "class")
         for expert in range(run.config.model.experts):
             yield {
@@ -89,14 +90,24 @@ def cards(run: Run, gallery: Gallery) -> Iterator[dict[str, Any]]:
                 "images": images,
                 "expert": expert,
                 "tuning": {row["target"]: _tuned(row) for row in tuned if row["expert"] == str(expert)},
-                "animacy": [_numbers(row) for row in alive if row.get("expert") == str(expert)],
+                "animacy": _both(alive, expert, "", "_p_adjusted"),
+                "coupling": _coupled(coupled, expert),
                 "classes": _routed(sent, expert),
                 "exciting": _exciting(shown, expert, gallery),
             }
 
 
-def _numbers(row: Mapping[str, str]) -> dict[str, Any]:
-    return {key: value if (number := rounded(value)) is None else number for key, value in row.items()}
+def _both(rows: Sequence[Mapping[str, str]], expert: int, *endings: str) -> dict[str, list[float | None]]:
+    """What a table says of an expert's gate and readout: of each, the columns with these endings."""
+    mine = [row for row in rows if row["expert"] == str(expert)]
+    return {kind: [rounded(row.get(f"{kind}{ending}")) for ending in endings] for row in mine
+            for kind in ("gate", "readout")}  # fmt: skip
+
+
+def _coupled(rows: Sequence[Mapping[str, str]], expert: int) -> list[float | None]:
+    """Pearson's r of an expert's gate and readout, with its interval."""
+    mine = [row for row in rows if row["expert"] == str(expert)]
+    return [rounded(row.get(f"pearson{end}")) for row in mine for end in ("", "_low", "_high")]
 
 
 def _tuned(row: Mapping[str, str]) -> dict[str, Any]:
@@ -106,7 +117,10 @@ def _tuned(row: Mapping[str, str]) -> dict[str, Any]:
         for place in range(1, _DIMENSIONS + 1)
         if row.get(f"dimension_{place}")
     ]
-    return {"r2": rounded(row.get("r2_mean")), "p": rounded(row.get("p")), "dimensions": dimensions}
+    return {
+        "r2": rounded(row.get("r2_mean")), "sd": rounded(row.get("r2_sd")), "p": rounded(row.get("p")),
+        "dimensions": dimensions,
+    }  # fmt: skip
 
 
 def _routed(rows: Sequence[Mapping[str, str]], expert: int) -> list[tuple[str, float]]:

@@ -5,7 +5,7 @@ is escaped by the template or set as text by the script: no name becomes markup.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import resources
@@ -19,8 +19,11 @@ from sweeps.runs.files import reading, unless_damaged
 from sweeps.runs.folders import PROBE_AGAIN
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, header, rows_of
+from sweeps.views.report.claims import claims, unasked
 from sweeps.views.report.data import collect, described
 from sweeps.views.report.experts import webp
+from sweeps.views.report.headlines import beside_baselines
+from sweeps.views.report.plates import Plate
 from sweeps.views.report.words import found, missing
 
 ROOM = 5_000_000  # bytes of figures that the page takes; of further runs it names the folder
@@ -52,8 +55,13 @@ class Part:
     copies: list[Copy] = field(default_factory=list)
 
 
-def to_html(comparison: Comparison) -> str:
-    """The whole page."""
+def to_html(comparison: Comparison, plates: Sequence[Plate] = ()) -> str:
+    """The whole page.
+
+    Args:
+        comparison: of the sweep.
+        plates: further figures and tables, drawn by others: those of the paper.
+    """
     data = collect(comparison)
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("page.html"))
     return page.render(
@@ -61,8 +69,12 @@ def to_html(comparison: Comparison) -> str:
         header=header(comparison),
         rows=rows_of(comparison),
         found=found(comparison),
-        missing=missing(comparison),
+        claims=claims(comparison),
+        missing=[*unasked(comparison), *missing(comparison)],
         figures=list(figures(comparison)),
+        plates=plates,
+        shown={plate.name for plate in plates},
+        baselines=beside_baselines(comparison),
         css=_asset("page.css"),
         script=_asset("page.js"),
         plotly=_plotly(),

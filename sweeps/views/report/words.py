@@ -9,6 +9,7 @@ from callbacks.keys import Keys
 from sweeps.views.compare import Comparison, Group
 
 _SIGNIFICANT = 0.05
+TOGETHER = "--"  # between the names of sets of images that a probe was asked of together
 
 
 class Sentence(NamedTuple):
@@ -73,7 +74,8 @@ def missing(comparison: Comparison) -> list[Gap]:
         without = [run for run, probes in done.items() if (images, probe) not in probes]
         if without:
             text = f"{probe} on {images} is missing for {len(without)} of {len(runs)} runs"
-            gaps.append(Gap(text, f"moe probe --sweep {quote(name)} --images {quote(images)} --probe {probe}"))
+            sets = " ".join(f"--images {quote(one)}" for one in images.split(TOGETHER))
+            gaps.append(Gap(text, f"moe probe --sweep {quote(name)} {sets} --probe {probe}"))
     return gaps
 
 
@@ -91,10 +93,10 @@ def _of_group(group: Group) -> list[Sentence]:
     return said
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean and, of several, sample standard deviation: ``.46 ± .03``."""
-    mean = f"{fmean(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ± {stdev(values):.2f}"
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean and, of several, sample standard deviation: ``0.46 ± 0.03``."""
+    mean = f"{fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {stdev(values):.{digits}f}"
 
 
 def _range(counts: Sequence[float]) -> str:
@@ -147,8 +149,8 @@ def _similarity_words(results: Sequence[Numbers]) -> str | None:
 
 
 def _animacy_words(results: Sequence[Numbers]) -> str | None:
-    share = _known(results, "readout_clear")
-    return f"{spread(share)} of readouts prefer animate or inanimate things clearly" if share else None
+    count = _known(results, "readout_clear")
+    return f"{_range(count)} readouts a run prefer animate or inanimate things clearly" if count else None
 
 
 def _coupling_words(results: Sequence[Numbers]) -> str | None:

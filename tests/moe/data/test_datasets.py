@@ -282,10 +282,12 @@ class TestImport:
             "stl10-test",
             "stl10-unlabeled",
             "things",
+            "STL10-Train",
+            "Things",
         ],
     )
     def test_names_of_known_datasets_are_refused(self, archive: Path, name: str) -> None:
-        key = name.split("-", maxsplit=1)[0]
+        key = name.casefold().split("-", maxsplit=1)[0]
         with pytest.raises(UserError, match=f'"{name}" belongs to the known dataset {key} .`moe data prepare {key}'):
             import_images(name, archive, replace=True)
         assert store_names() == []

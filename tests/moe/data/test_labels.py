@@ -175,6 +175,18 @@ class TestArrays:
         labels_N, classes = classify(values, None, from_file=True)
         assert (labels_N.tolist(), classes) == ([1, 1, 0, 2], ("0", "1", "2"))
 
+    @pytest.mark.parametrize("written", ["-1", "-1.0", "-1,0", "-1.000000000000000000e+00"])
+    def test_minus_one_is_unknown_however_written(self, tmp_path: Path, written: str) -> None:
+        lines = tmp_path / "labels.txt"
+        lines.write_text(f"{written}\n0.0\n2.0\n")
+        assert read_labels(lines, ["a", "b", "c"]).values == ["", "0.0", "2.0"]
+
+    @pytest.mark.parametrize("text", ["inf", "-inf"])
+    def test_infinity_is_refused(self, tmp_path: Path, text: str) -> None:
+        np.save(tmp_path / "labels.npy", np.array([float(text), 1.0]))
+        with pytest.raises(UserError, match=f'has the label "{text}", which can be a class or mean that there is none'):
+            read_labels(tmp_path / "labels.npy", ["a", "b"])
+
     def test_nan_is_unknown(self) -> None:
         read = checked(Labels(array_labels(np.array([1.0, np.nan]), "y")), 2, "y", "y")
         assert (read.values, read.notes) == (["1.0", ""], ["1 of 2 images without a label"])
@@ -198,6 +210,7 @@ class TestClasses:
             (["²", "2", "\u0661"], ("2", "²", "\u0661")),
             (["9" * 5000, "1"], ("1", "9" * 5000)),
             (["b", "a", "10"], ("10", "a", "b")),
+            (["1e5", "2e3"], ("1e5", "2e3")),
         ],
     )
     def test_numbers_sort_as_numbers(self, values: list[str], classes: tuple[str, ...]) -> None:
@@ -213,7 +226,24 @@ class TestClasses:
         labels_N, names = classify([f"{n}.0" for n in range(12)], tmp_path / "names.txt", from_file=True)
         assert [names[label] for label in labels_N] == words
 
-    @pytest.mark.parametrize("values", [["1", "01"], ["1.0", "01.0"], ["1", "+1"], ["0", "-0"]])
+    @pytest.mark.parametrize(
+        "written", ["{}.", "{}.000", "{:.18e}", "{:.1E}", "{},0", "{},00"], ids=lambda written: written.format(10)
+    )
+    def test_whole_numbers_in_every_notation(self, written: str) -> None:
+        """As NumPy's savetxt and a spreadsheet with a comma for decimals write them."""
+        labels_N, names = classify([written.format(n) for n in (10, 2, -3, 100)], None, from_file=True)
+        assert names == ("-3", "2", "10", "100")
+        assert labels_N.tolist() == [2, 1, 0, 3]
+
+    def test_digits_of_another_script_are_numbers(self) -> None:
+        labels_N, names = classify(["\u0661\u0660", "\u0662"], None, from_file=True)
+        assert (labels_N.tolist(), names) == ([1, 0], ("\u0662", "\u0661\u0660"))
+
+    def test_a_comma_that_can_be_two_things_is_refused(self) -> None:
+        with pytest.raises(UserError, match='the label "1,000" can be a thousand or a fraction; write it without'):
+            classify(["1,000", "2,5"], None, from_file=True)
+
+    @pytest.mark.parametrize("values", [["1", "01"], ["1.0", "01.0"], ["1", "+1"], ["0", "-0"], ["1.5", "1.50e+00"]])
     def test_two_spellings_of_a_number_are_refused_in_files_and_kept_apart_as_folders(self, values: list[str]) -> None:
         with pytest.raises(UserError, match="are the same number; write it in one way"):
             classify(values, None, from_file=True)

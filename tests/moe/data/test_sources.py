@@ -152,6 +152,16 @@ class TestFolders:
             "1 folder without a picture that was read: raw",
         )
 
+    def test_an_empty_class_is_named(self, tmp_path: Path) -> None:
+        folder = fill(tmp_path / "pets", "cat/a.png", "dog/b.png")
+        (folder / "owl").mkdir()
+        (folder / ".git").mkdir()
+        with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+            for name in ("cat/", "cat/a.png", "dog/b.png", "owl/", ".git/", "__MACOSX/"):
+                archive.writestr(name, b"" if name.endswith("/") else png())
+        for source in (folder, tmp_path / "pets.zip"):
+            assert read_images(source).notes == ("1 folder without a picture that was read: owl",)
+
     def test_classes_one_level_up(self, tmp_path: Path) -> None:
         """As in tiny ImageNet: n01443537/images/0.png."""
         read = read_images(fill(tmp_path, "cat/images/0.png", "dog/images/0.png"))

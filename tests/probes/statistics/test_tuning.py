@@ -8,7 +8,7 @@ from sklearn.linear_model import Lasso
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold
 
-from probes.statistics.tuning import ALPHAS, Tuning, cross_validated, fit_tuning
+from probes.statistics.tuning import ALPHAS, Tuning, cross_validated, fit_tuning, held_out_predictions
 
 Matrix = NDArray[np.float64]
 FEW_ALPHAS = np.logspace(-4, 0, 9)
@@ -379,3 +379,15 @@ def test_top_is_descending_positive_and_breaks_ties_by_index() -> None:
     assert fitted.top(0, names, 0) == []
     with pytest.raises(ValueError, match="5 predictor names"):
         fitted.top(0, names[:4], 3)
+
+
+def test_held_out_predictions_score_what_each_fold_reports() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.random((120, 5))
+    Y = np.stack([3 * X[:, 0] + rng.normal(size=120), np.full(120, 2.0), X[:, 1] - X[:, 2]], axis=1).astype(np.float32)
+    predicted = held_out_predictions(X, Y, seed=3)
+    reported = fit_tuning(X, Y, seed=3).r2
+    assert np.isnan(predicted[:, 1]).all()
+    for fold, (_, test) in enumerate(KFold(5, shuffle=True, random_state=3).split(X)):
+        for target in (0, 2):
+            assert r2_score(Y[test, target], predicted[test, target]) == pytest.approx(reported[target, fold])

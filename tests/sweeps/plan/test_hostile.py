@@ -169,6 +169,16 @@ def test_brackets_of_max_iter_end(given, expected):
     assert Hyperband(**given).brackets(2**31)[-len(expected) :] == expected
 
 
+@pytest.mark.parametrize("distribution", ["q_uniform", "q_log_uniform_values"])
+def test_bounds_between_whole_numbers_are_right_for_steps_of_one(tmp_path, distribution):
+    file = tmp_path / "s.yaml"
+    entry = f"{{distribution: {distribution}, min: 0.5, max: 20.5, q: 1}}"
+    file.write_text(f"method: random\nrun_cap: 40\nparameters: {{model.embedding: {entry}}}")
+    drawn = {cell.values["model.embedding"] for cell in expand(load_sweep(str(file)))}
+    assert drawn <= set(range(1, 21))
+    assert len(drawn) > 10
+
+
 def test_a_value_listed_twice_is_a_weight(tmp_path):
     """Drawn more often by random, tried once by grid and bayes."""
     file = tmp_path / "s.yaml"

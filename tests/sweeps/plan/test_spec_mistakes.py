@@ -153,6 +153,9 @@ MISTAKES = {
     "q of decimals": (
         random("train.lr: {distribution: q_log_uniform_values, min: 0.11, max: 0.19, q: 0.1}"), 4,
         ("no multiple of q 0.1 lies between 0.11 and 0.19",)),
+    "step out of range": (
+        random("model.experts:", "  distribution: q_uniform", "  min: -0.5", "  max: 8.5"), 6,
+        ("model.experts=0", "greater than or equal to 1")),
     "beta": (random("train.lr: {distribution: beta, a: 0}"), 4, ("a 0 is not above 0",)),
     "exponents out of range": (
         random("augment.jitter:", "  distribution: log_uniform", "  max: 1", "  min: -3"), 6,
@@ -232,10 +235,20 @@ MISTAKES_IN_RUNS = {
         3,
         ('loss.objective "contrastive" does not log val/accuracy', "write val/loss"),
     ),
+    "metric of pairs of experts": (
+        bayes(LR, "model.top_k: {value: 1}", "model.experts: {value: 1}", metric="{name: experts/cka}"),
+        3,
+        ("has no pair of experts and does not log experts/cka",),
+    ),
     "metric of no expert": (
         bayes(LR, metric="{name: balance/load_4}"),
         3,
         ("model.experts=4 does not log balance/load_4",),
+    ),
+    "metric of an expert's readout": (
+        bayes(LR, metric="{name: experts/knn_7, goal: maximize}"),
+        3,
+        ("model.experts=4 does not log experts/knn_7",),
     ),
     "metric of no expert in a grid that stops": (
         "early_terminate: {type: hyperband, min_iter: 1}\nmetric: {name: balance/load_4}\n"

@@ -1,5 +1,6 @@
 """Bayes and hyperband over the real queue and the real study; runs are history files written by hand."""
 
+import contextlib
 import json
 
 import pytest
@@ -16,7 +17,7 @@ from tests.sweeps.test_sweep_cli import moe
 FILE = """
 name: search
 method: bayes
-metric: {{name: val/loss, goal: minimize{target}}}
+metric: {{{metric}{target}}}
 early_terminate: {{type: hyperband, min_iter: 1, eta: 2}}
 run_cap: {cap}
 parameters:
@@ -26,8 +27,8 @@ parameters:
 """
 
 
-def launch(tmp_path, cap=8, target=""):
-    text = FILE.format(cap=cap, target=target)
+def launch(tmp_path, cap=8, target="", metric="name: val/loss, goal: minimize"):
+    text = FILE.format(cap=cap, target=target, metric=metric)
     text += "".join(f"  {path}: {{value: {value!r}}}\n" for path, value in TINY.items() if path != "train.lr")
     path = tmp_path / "search.yaml"
     path.write_text(text)
@@ -204,10 +205,16 @@ def test_a_bayes_sweep_over_few_values_ends_complete(tmp_path):
 
 @pytest.mark.slow
 def test_a_bayes_sweep_through_the_command_line(tmp_path):
+    """By what nearest neighbours tell, with early ends."""
     tiny_store()
-    path, _ = launch(tmp_path, cap=4)
+    path, sweep = launch(tmp_path, cap=4, metric="name: embedding/knn, goal: maximize")
     done = json.loads(moe("sweep", "launch", path, "--json").stdout)
     assert [trial["state"] for trial in done["trials"]] == ["finished"] * 4
     assert len({trial["values"]["train.lr"] for trial in done["trials"]}) == 2
     assert "4 of 4 already finished" in moe("sweep", "launch", path).stderr
-    assert json.loads(moe("compare", "search", "--json").stdout)["groups"]
+    compared = json.loads(moe("compare", "search", "--json").stdout)["groups"]
+    assert all(0 <= group["metrics"]["kNN accuracy"]["mean"] <= 1 for group in compared)
+    with contextlib.closing(open_queue(sweep)) as queue:
+        trials = steering(sweep, queue).search.study.get_trials()
+    told = [sweep.store.run(trial["run_id"]).history()[-1]["embedding/knn"] for trial in done["trials"]]
+    assert sorted(abs(trial.value) for trial in trials) == sorted(told)

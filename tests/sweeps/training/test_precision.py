@@ -134,7 +134,7 @@ def test_gradients_are_unscaled_before_they_are_clipped(like_a_gpu, tmp_path):
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     (batch,) = data.loaders(config, torch.device("cpu"))[0]
     with torch.autocast("cpu", torch.float16, cache_enabled=False):
-        values, _ = module._two_view_step(batch, 0)
+        values, *_ = module._two_view_step(batch, 0)
     (values["loss"] * 2.0**12).backward()
     gradients = {name: parameter.grad / 2.0**12 for name, parameter in module.named_parameters()}
     norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()

@@ -58,6 +58,15 @@ def test_a_run_leaves_everything_behind(finished):
         "agreement_train/top_k",
         "gate/entropy",
         "routing/class_information",
+        "routing/saturation",
+        "embedding/knn",
+        "embedding/linear",
+        "embedding/rank",
+        "embedding/alignment",
+        "embedding/uniformity",
+        "shared/knn",
+        "experts/linear_0",
+        "experts/cka",
         "lr",
     }
     assert keys <= set(finished.history()[-1])
@@ -67,8 +76,9 @@ def test_a_run_leaves_everything_behind(finished):
     assert facts["seed"] == 0
     assert facts["packages"]["torch"] == torch.__version__.split("+")[0]
     assert facts["images"] == {"train": 48, "validation": 48}
-    tables = {f"{kind}_{n:04d}.csv" for kind in ("heatmap", "classes", "coactivation") for n in range(3)}
-    assert {file.name for file in finished.routing.glob("*.csv")} == tables
+    kinds = ("heatmap", "classes", "coactivation", "similarity")
+    tables = {f"{kind}_{n:04d}.csv" for kind in kinds for n in range(3)}
+    assert {file.name for file in finished.routing.glob("*.csv")} == tables | {"saturation.csv"}
     assert {file.name for file in finished.checkpoints.iterdir()} == {
         f"epoch000{epoch}.{kind}" for epoch in (1, 2) for kind in ("ckpt", "json")
     }

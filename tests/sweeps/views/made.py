@@ -55,6 +55,9 @@ def probe(run, experts: int) -> None:
     ]  # fmt: skip
     write_table(run.probe("tiny", "tuning") / "tuning.csv", tuning)
     numbers = {"gate_r2": 0.4, "readout_r2": 0.25, "gate_r2_p": 0.01, "readout_r2_p": 0.01}
+    numbers |= {"gate_r2_null": -0.02, "untrained/gate_r2": 0.1, "pixels/readout_r2": 0.2, "images": 48}
+    over = [{"epoch": e, "gate_r2": 0.1 * e, "gate_r2_null": -0.01 * e} for e in (0, EPOCHS)]
+    write_table(run.probe("tiny", "tuning") / "epochs.csv", over)
     write_json(run.probe_result("tiny", "tuning"), numbers)
     shown = [
         {"images": "tiny", "score": score, "expert": e, "rank": rank, "image": f"tiny-{rank:03d}", "value": 1.0}
@@ -62,6 +65,15 @@ def probe(run, experts: int) -> None:
     ]  # fmt: skip
     write_table(run.probe("tiny", "exciting") / "exciting.csv", shown)
     write_json(run.probe_result("tiny", "exciting"), {})
+    alive = [
+        {"expert": e, "gate": 0.5, "gate_p": 0.01, "gate_p_adjusted": 0.02, "readout": -0.3, "readout_p_adjusted": ""}
+        for e in range(experts)
+    ]
+    write_table(run.probe("tiny", "animacy") / "animacy.csv", alive)
+    write_json(run.probe_result("tiny", "animacy"), {})
+    coupled = [{"expert": e, "pearson": 0.2, "pearson_low": 0.1, "pearson_high": 0.3} for e in range(experts)]
+    write_table(run.probe("tiny", "coupling") / "coupling.csv", coupled)
+    write_json(run.probe_result("tiny", "coupling"), {})
     sent = [{"class": name, "images": 16, **dict.fromkeys(range(experts), 0.3)} for name in NAMES]
     write_table(run.probe("tiny", "routing") / "routing.csv", sent)
     write_json(run.probe_result("tiny", "routing"), {})
@@ -84,6 +96,15 @@ def similarity(sweep, runs: list) -> None:
     write_table(folder / "members.csv", members)
     write_table(folder / "similarity.csv", rows)
     write_json(sweep.folder.probe_result("tiny", "similarity"), {"clusters": 2})
+    columns = ("claim", "verdict", "says", "effect", "low", "high", "over", "region_low", "region_high", "p", "missing")
+    claims = [
+        dict.fromkeys((*columns, "measured_by"), "") | {"claim": "another", "verdict": "not asked", "says": "x"},
+        dict(zip(columns, ("gate_readout_loose", "holds", f"a line is loose {HOSTILE}", 0.2, 0.1, 0.3, "seeds", "", 0.5,
+                           "", ""), strict=True)) | {"measured_by": "r2 of a line"},
+    ]  # fmt: skip
+    claims[0]["missing"] = "no ratings"
+    write_table(sweep.folder.probe("tiny", "claims") / "claims.csv", claims)
+    write_json(sweep.folder.probe_result("tiny", "claims"), {})
 
 
 def made_sweep(

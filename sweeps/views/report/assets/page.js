@@ -63,9 +63,29 @@ function plainTable(header, rows) {
 const sorting = { column: null, down: false };
 const hidden = new Set();
 
+const COMPARE = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "=": (a, b) => a === b };
+
+// What a cell has under a name as people shorten it: "experts" for model.experts, "loss" for val loss (of several the shortest).
+function valueNamed(place, name) {
+  const ends = (full) => full.toLowerCase().split(/[\s.[\]]+/).includes(name) || full.toLowerCase() === name;
+  const path = data.parameters.find(ends);
+  if (path !== undefined) return data.cells[place].values[path];
+  const [column] = data.columns.filter(ends).sort((a, b) => a.length - b.length);
+  return column === undefined ? undefined : data.rows[place][data.columns.indexOf(column)]?.mean ?? null;
+}
+
+function matches(place, word) {
+  const parts = word.match(/^([^<>=]+)(<=|>=|<|>|=)(.+)$/);
+  const value = parts ? valueNamed(place, parts[1]) : undefined;
+  if (value === undefined) return data.cells[place].label.toLowerCase().includes(word);
+  const number = Number(parts[3]);
+  if (typeof value === "number" && !Number.isNaN(number)) return COMPARE[parts[2]](value, number);
+  return parts[2] === "=" && String(value).toLowerCase() === parts[3];
+}
+
 function comparisonRows() {
   const wanted = byId("filter").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
-  const places = data.cells.map((_, place) => place).filter((place) => wanted.every((word) => data.cells[place].label.toLowerCase().includes(word)));
+  const places = data.cells.map((_, place) => place).filter((place) => wanted.every((word) => matches(place, word)));
   const key = (place) => {
     if (sorting.column < data.parameters.length) return Object.values(data.cells[place].values)[sorting.column];
     if (sorting.column === data.parameters.length) return data.cells[place].runs.length;
@@ -120,10 +140,19 @@ function drawParallel() {
     return numbers ? { label, values } : { label, values: values.map((value) => names.indexOf(String(value))), tickvals: names.map((_, at) => at), ticktext: names };
   };
   const places = data.cells.map((_, place) => place).filter((place) => data.cells[place].runs.length);
-  const metric = Math.max(0, data.columns.indexOf("val loss"));
+  const metric = Number(byId("parallel-column").value);
   const values = places.map((place) => data.rows[place][metric]?.mean ?? null);
   const dimensions = data.parameters.map((path) => axis(path.split(".").pop(), places.map((place) => data.cells[place].values[path])));
   plot("parallel", [{ type: "parcoords", line: { color: values, colorscale: "Viridis", showscale: true }, dimensions: [...dimensions, axis(data.columns[metric], values)] }], { margin: { t: 50, l: 60, r: 60, b: 20 } });
+}
+
+function drawImportance() {
+  const found = data.importance;
+  if (!found?.shares.length) return;
+  const names = [...found.columns, "by chance"], shares = [...found.shares, found.chance];
+  const traces = found.parameters.map((name, at) => ({ type: "bar", orientation: "h", name, y: names, x: shares.map((row) => row[at]), marker: { color: name === "seed" ? "#9a9a9a" : colour(at) }, hovertemplate: "%{y}: %{x:.2f}<extra>%{fullData.name}</extra>" }));
+  plot("importance-plot", traces, { barmode: "stack", xaxis: { title: { text: "share of variance" }, range: [0, 1] }, yaxis: { autorange: "reversed", type: "category" }, margin: { t: 10, r: 10, b: 45, l: 120 } });
+  asTable("importance-table", ["number", ...found.parameters], names.map((name, at) => [name, ...shares[at].map(short)]));
 }
 
 // --- training -------------------------------------------------------------------------------------------------------
@@ -213,17 +242,24 @@ function drawMap() {
     };
   });
   plot("map-plot", traces, { hovermode: "closest", xaxis: { title: { text: "dimension 1" } }, yaxis: { title: { text: "dimension 2" }, scaleanchor: "x" } }, (point) => show(...point.customdata));
-  byId("map-plot").on?.("plotly_hover", (event) => hovered(...event.points[0].customdata));
+  if (!byId("map-plot").dataset.hovers) {
+    byId("map-plot").dataset.hovers = "1";
+    byId("map-plot").on("plotly_hover", (event) => hovered(...event.points[0].customdata));
+  }
   asTable("map-table", ["run", "expert", "cluster", "x", "y"], map.points.map((point) => [runName(point.run), point.expert, point.cluster, short(point.x), short(point.y)]));
 }
 
 function hovered(run, expert) {
-  const card = data.experts.find((one) => one.run === run && one.expert === expert);
+  const images = data.maps[Number(byId("map-images").value)].images;
+  const own = data.experts.filter((one) => one.run === run && one.expert === expert);
+  const card = own.find((one) => one.images === images) ?? own[0];
   byId("map-hover").replaceChildren(...(card ? [element("p", { class: "caption", text: `expert ${expert} of ${runName(run)} responds most to` }), strip(card.exciting.readout ?? [])] : []));
 }
 
 function show(run, expert) {
+  const images = data.maps[Number(byId("map-images")?.value ?? 0)]?.images;
   byId("card-run").value = run;
+  if (data.experts.some((card) => card.run === run && card.images === images)) byId("card-images").value = images;
   drawCards();
   const card = byId(`expert-${run}-${expert}`);
   card?.classList.add("chosen");
@@ -232,14 +268,14 @@ function show(run, expert) {
 }
 
 function strip(keys) {
-  const pictures = keys.map((key) => element("img", { src: data.thumbnails[key], alt: key.split("/").pop(), title: key, loading: "lazy" }));
+  const pictures = keys.map((key) => element("img", { src: data.thumbnails[key], alt: key.split("/").pop(), title: key }));
   return element("div", { class: "strip" }, ...pictures);
 }
 
 function tuned(name, found) {
   if (!found) return [];
   const dimensions = found.dimensions.map(([dimension, weight]) => `${dimension} ${short(weight)}`).join(", ");
-  const strength = found.r2 === null ? "no r2" : `r2 ${short(found.r2)}${found.p === null ? "" : `, p ${short(found.p)}`}`;
+  const strength = found.r2 === null ? "no r2" : `r2 ${short(found.r2)}${found.sd === null || found.sd === undefined ? "" : ` ± ${short(found.sd)}`}${found.p === null ? "" : `, p ${short(found.p)}`}`;
   return [element("p", {}, element("b", { text: `${name}: ` }), dimensions ? `${dimensions} (${strength})` : `nothing (${strength})`)];
 }
 
@@ -250,9 +286,10 @@ function cardOf(card) {
   }
   parts.push(...tuned("Gate is tuned to", card.tuning.gate), ...tuned("Readout is tuned to", card.tuning.readout));
   if (card.classes.length) parts.push(element("p", {}, element("b", { text: "Gets: " }), card.classes.map(([name, share]) => `${Math.round(100 * share)} % of ${name}`).join(", ")));
-  for (const row of card.animacy) {
-    if (row.index !== undefined) parts.push(element("p", { text: `Animacy of ${row.target ?? row.score ?? "readout"}: ${short(row.index)} (p ${short(row.p)})` }));
-  }
+  const alive = Object.entries(card.animacy).filter(([, [index]]) => index !== null);
+  if (alive.length) parts.push(element("p", {}, element("b", { text: "Animacy: " }), alive.map(([kind, [index, p]]) => `${kind} ${index > 0 ? "+" : ""}${short(index)}${p === null ? "" : ` (p ${short(p)})`}`).join(", ")));
+  const [r, low, high] = card.coupling;
+  if (r !== undefined && r !== null) parts.push(element("p", {}, element("b", { text: "Gate and readout: " }), `r ${short(r)}${low === null ? "" : ` [${short(low)}, ${short(high)}]`}`));
   return element("li", { class: "card", id: cardId(card), tabindex: "-1" }, ...parts);
 }
 
@@ -280,7 +317,13 @@ if (byId("comparison-table")) {
   chooseColumns();
   byId("filter").addEventListener("input", drawComparison);
   drawComparison();
+  if (byId("parallel-column")) {
+    fill(byId("parallel-column"), data.columns.map((name, place) => [String(place), name]));
+    byId("parallel-column").value = String(Math.max(0, data.columns.indexOf("val loss")));
+    byId("parallel-column").addEventListener("change", drawParallel);
+  }
   drawParallel();
+  drawImportance();
 }
 if (byId("curves")) {
   fill(byId("metric"), metricKeys().map((key) => [key, key]));

@@ -67,6 +67,9 @@ def test_tables_sort_and_filter_and_columns_can_be_left_out(open_page, tmp_path)
     assert page.locator("#comparison-table th[aria-sort=descending]").count() == 1
     page.get_by_label("Filter").fill("experts=4")
     assert column(page, 1) == ["4"]
+    page.get_by_label("Filter").fill("experts>2 loss<3")
+    assert column(page, 1) == ["8", "4"]
+    page.get_by_label("Filter").fill("experts=4")
     page.get_by_text("Columns", exact=True).click()
     page.get_by_role("checkbox", name="model.experts").uncheck()
     assert "model.experts" not in page.locator("#comparison-table thead").inner_text()
@@ -98,12 +101,18 @@ def test_the_map_leads_to_the_card(open_page, tmp_path):
     card = page.locator(f"#expert-{run}-3")
     assert "chosen" in card.get_attribute("class")
     assert card.locator("img").count() == 6
+    assert "Animacy: gate +.5 (p .02), readout -.3" in card.inner_text()
+    assert "Gate and readout: r .2 [.1, .3]" in card.inner_text()
     assert page.evaluate("document.activeElement.id") == f"expert-{run}-3"
 
 
 def test_three_swept_parameters_are_drawn_as_parallel_axes(open_page, tmp_path):
     page = open_page(made_sweep(tmp_path, further=THREE))
     assert page.locator("#parallel .parcoords").count() > 0
+    page.get_by_label("Coloured by").select_option(label="view agreement")
+    names = page.evaluate("document.getElementById('parallel').data[0].dimensions.map((one) => one.label)")
+    assert names[-1] == "view agreement"
+    assert page.evaluate("document.getElementById('importance-plot').data.length") > 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,1 @@
+"""The paper's figures and tables of a whole sweep, from what its probes saved."""

@@ -1,0 +1,98 @@
+"""The Gaussian null and random halves, against definitions and planted clusters."""
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from probes.statistics.cluster_null import continuum, halves, independent, margin
+from probes.statistics.resampling import p_value
+from probes.statistics.similarity import cluster
+
+
+def experts(centres, spread=0.1, each=20, dimensions=8, seed=0):
+    """Similarities of experts around centres on the first axis, as correlations of unit vectors."""
+    rng = np.random.default_rng(seed)
+    points = spread * rng.normal(size=(len(centres) * each, dimensions))
+    points[:, 0] += np.repeat(centres, each)
+    return 1 - cdist(points, points, "sqeuclidean") / 2
+
+
+def test_margin():
+    assert margin({2: 0.5, 3: 0.3, 4: 0.4}) == pytest.approx(0.1)
+    assert margin({2: 0.3, 3: 0.5}) == pytest.approx(-0.2)
+    assert np.isnan(margin({2: 0.5}))
+
+
+def test_two_clusters_are_told_from_none():
+    similarity = experts([-0.4, 0.4])
+    null = continuum(similarity, draws=99, seed=0)
+    assert p_value(cluster(similarity).silhouette[2], null.silhouette_b) == 0.01
+    cloud = experts([0.0], each=40)
+    assert p_value(cluster(cloud).silhouette[2], continuum(cloud, draws=99, seed=0).silhouette_b) > 0.05
+
+
+def test_a_continuum_is_no_pair_of_clusters():
+    """Experts along a line, evenly: two is the best number, and no evidence."""
+    similarity = experts(np.linspace(-0.5, 0.5, 40), each=1, spread=0.02)
+    assert cluster(similarity).k == 2
+    assert p_value(cluster(similarity).silhouette[2], continuum(similarity, draws=99, seed=0).silhouette_b) > 0.05
+
+
+def test_clouds_have_the_spectrum_of_the_experts():
+    """Mean squared distance and the variance along the first axis, by hand from the points behind the similarities."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(30, 5)) * [1, 0.5, 0.2, 0.1, 0.1]
+    similarity = 1 - cdist(points, points, "sqeuclidean") / 2
+    centred = similarity - similarity.mean(axis=0)
+    centred -= centred.mean(axis=1)[:, None]
+    spectrum = np.linalg.eigvalsh(centred)[::-1] / 29
+    np.testing.assert_allclose(spectrum[:5], np.linalg.eigvalsh(np.cov(points.T))[::-1])
+    seen = []
+    from probes.statistics import cluster_null
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster_null, "cluster", lambda s: seen.append(s) or cluster(s))
+        continuum(similarity, draws=200, seed=0)
+    drawn = np.mean([np.mean(1 - s[np.triu_indices(30, 1)]) for s in seen])
+    assert drawn == pytest.approx(np.mean(1 - similarity[np.triu_indices(30, 1)]), rel=0.05)
+
+
+def test_independent_experts_seldom_choose_two():
+    """So, as an audit found, k = 2 means something; the noise has the spectrum of the readouts."""
+    rng = np.random.default_rng(0)
+    mixing = [np.linalg.qr(rng.normal(size=(16, 16)))[0] for _ in range(20)]
+    readouts = [rng.normal(size=(150, 16)) * np.arange(1, 17) ** -0.5 @ turn for turn in mixing]
+    null = independent(readouts, draws=20, seed=0)
+    assert (null.k_b == 2).mean() <= 0.2
+    assert null.silhouette_b.max() < 0.1
+    seen = []
+    from probes.statistics import cluster_null
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster_null, "second_order", lambda drawn: seen.append(drawn) or np.eye(20))
+        independent(readouts, draws=30, seed=0)
+    drawn = np.mean([np.linalg.eigvalsh(np.cov(sets[3].T)) for sets in seen], axis=0)
+    wanted = np.linalg.eigvalsh(np.cov(readouts[3].T)) * 149
+    np.testing.assert_allclose(drawn[-3:], wanted[-3:], rtol=0.15)
+
+
+def test_halves_take_half_of_each_cell():
+    runs, cells = np.repeat(np.arange(7), 3), np.repeat([0, 0, 0, 0, 1, 1, 2], 3)
+    sizes = set()
+    for places, similarity in halves([np.eye(21)] * 20, runs, cells, seed=0):
+        drawn = np.unique(runs[places])
+        assert similarity.shape == (len(places), len(places))
+        assert len(places) == 3 * len(drawn)
+        sizes.add(tuple(int(np.isin(drawn, part).sum()) for part in ([0, 1, 2, 3], [4, 5], [6])))
+    assert sizes == {(2, 1, 1)}
+    odd = halves([np.eye(12)] * 40, np.repeat(np.arange(3), 4), np.zeros(12), seed=0)
+    assert {len(places) for places, _ in odd} == {4, 8}
+
+
+def test_experts_dead_on_a_half_are_left_out():
+    similarity = np.eye(8)
+    similarity[2] = similarity[:, 2] = np.nan
+    ((places, part),) = halves([similarity], np.zeros(8), np.zeros(8), seed=0)
+    assert places.tolist() == [0, 1, 3, 4, 5, 6, 7]
+    assert np.isfinite(part).all()
+    assert not list(halves([np.eye(3)], np.zeros(3), np.zeros(3), seed=0))

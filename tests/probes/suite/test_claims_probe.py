@@ -1,0 +1,204 @@
+"""Claims on runs whose truth is planted, and on those that cannot answer them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from moe.config import from_flat
+from moe.data.readers import no_progress
+from moe.data.store import Images, write_store
+from probes.activations import Activations
+from probes.statistics.verdicts import Verdict
+from probes.subject import Subject
+from probes.suite.claims_probe import MEASURES, ClaimsProbe
+from probes.suite.claims_words import COLUMNS, NOT_ASKED, published_claim
+from probes.suite.published import published_claims
+from sweeps.runs.store import RunStore
+from tests.probes.conftest import table
+
+CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+ANIMATE = np.array([name not in {"airplane", "car", "ship", "truck"} for name in CLASSES])
+QUICK = {"permutations": 19, "halves": 8}
+
+
+def store(folder, rng, n=200, *, rated=True, labelled=True):
+    labels = np.arange(n) % len(CLASSES)
+    # dimensions know of classes, and more
+    factors = np.hstack([np.eye(10)[labels][:, :3], rng.random((n, 5))]).astype(np.float32)
+    content = Images(
+        rng.integers(0, 256, (n, 12, 12, 3)).astype(np.uint8), [f"i{k:03d}" for k in range(n)], "made",
+        labels if labelled else None, CLASSES if labelled else (),
+        factors if rated else None, tuple(f"d{k}" for k in range(8)) if rated else (),
+    )  # fmt: skip
+    return write_store("made", content, folder / "data", replace=True)
+
+
+def sweep(folder, experts=(4, 4, 4, 6, 6, 6), n=200, **more):
+    """Runs in which every claim is true.
+
+    Gates follow the dimensions; norms bend with the gate, loosely. Experts of two kinds, which read other features and
+    prefer animate things or inanimate ones; animacy is the largest feature of both.
+    """
+    rng = np.random.default_rng(0)
+    images = store(folder, rng, n, **more)
+    labels = np.arange(n) % len(CLASSES)
+    factors = rng.random((n, 8)) if images.factors_NF is None else images.factors_NF
+    features = rng.normal(size=(2, n, 6)) + rng.normal(size=(10, 6))[labels]  # of either kind
+    subjects = []
+    for place, size in enumerate(experts):
+        config = from_flat({"model.experts": size, "model.top_k": min(2, size), "seed": place, "data.name": "made"})
+        run = RunStore(folder / "runs").create(config)
+        logits, readouts = np.empty((n, size)), np.empty((size, n, 8))
+        for e in range(size):
+            logits[:, e] = 3 * factors[:, 3 + e % 5] + 0.2 * rng.normal(size=n)
+            side = np.where(ANIMATE[labels], 1.0, -1.0)
+            seen = features[e % 2] @ np.linalg.qr(rng.normal(size=(6, 6)))[0] + 0.3 * rng.normal(size=(n, 6))
+            directions = np.column_stack([2.5 * side, 0.1 * rng.normal(size=n), seen])
+            steps = 0.15 * (logits[:, e] > np.quantile(logits[:, e], 0.8))
+            gain = np.abs(1 + steps + 0.03 * (-1) ** e * side + 0.04 * rng.normal(size=n))
+            readouts[e] = directions * (gain / np.linalg.norm(directions, axis=1))[:, None]
+        indices = np.argsort(-logits, axis=1)[:, : min(2, size)]
+        weights = np.full(indices.shape, 1 / indices.shape[1], np.float32)
+        found = Activations(logits.astype(np.float32), indices, weights, readouts.astype(np.float32))
+        subjects.append(Subject(run, images, found))
+    return subjects
+
+
+def asked(folder, subjects, **options):
+    folder.mkdir()
+    result = ClaimsProbe(**QUICK, **options).across_runs(subjects, folder, no_progress)
+    return result, {row["claim"]: row for row in result.record["claims"]}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("claims")
+    subjects = sweep(folder)
+    return subjects, folder / "found", *asked(folder / "found", subjects)
+
+
+@pytest.mark.slow
+class TestManyRuns:
+    @pytest.mark.parametrize(
+        "claim",
+        [
+            "gate_above_readout", "gate_readout_bent", "gate_readout_loose", "separability_of_images",
+            "animacy_in_separability", "animacy_in_geometry", "two_clusters", "clusters_by_animacy",
+            "dimensions_beyond_categories_gate",
+        ],
+    )  # fmt: skip
+    def test_what_is_planted_holds(self, planted, claim):
+        row = planted[3][claim]
+        assert row["verdict"] == Verdict.HOLDS, row["sentence"]
+        low, high = row["region_low"], row["region_high"]
+        assert row["low"] > (-np.inf if low is None else low)
+        assert row["high"] < (np.inf if high is None else high)
+
+    def test_numbers_files_and_sentences(self, planted):
+        subjects, folder, result, rows = planted
+        assert list(rows) == list(MEASURES) == list(published_claims())
+        assert (result.numbers["two_clusters_holds"], rows["two_clusters"]["more"]["clusters"]) == (1, 2)
+        assert result.numbers["animacy_in_geometry_p"] == pytest.approx(1 / 210)
+        assert [row["claim"] for row in table(folder / "claims.csv")] == list(MEASURES)
+        assert tuple(table(folder / "claims.csv")[0]) == COLUMNS
+        assert {p.name for p in folder.iterdir()} == {
+            "claims.csv", "claims.png", "clusters.csv", "partition.csv", "runs.csv"
+        }  # fmt: skip
+        runs = [row for row in table(folder / "runs.csv") if row["claim"] == "gate_above_readout"]
+        assert [row["run"] for row in runs] == [subject.run.id for subject in subjects]
+        effects = np.array([float(row["effect"]) for row in runs])  # cells weigh the same
+        assert result.numbers["gate_above_readout"] == pytest.approx(effects.reshape(2, 3).mean(), abs=1e-5)
+        assert result.notes == [row["sentence"] for row in rows.values()]
+        assert "the paper: 0.27 (Tables 1, S1)" in rows["gate_above_readout"]["sentence"]
+
+    def test_clusters_are_named_by_their_members(self, planted):
+        members = table(planted[1] / "clusters.csv")
+        assert len(members) == 30
+        preferring = {member["cluster"] for member in members if float(member["animacy"]) > 0}
+        assert len(preferring) == 1
+        assert all((float(m["animacy"]) > 0) == (int(m["expert"]) % 2 == 0) for m in members)
+
+    def test_parts_of_variance_add_up(self, planted):
+        for row in table(planted[1] / "partition.csv"):
+            assert float(row["together"]) >= float(row["only_dimensions"]) - 0.1
+        assert len(table(planted[1] / "partition.csv")) == 60
+
+    def test_nothing_holds_of_noise(self, tmp_path):
+        rng = np.random.default_rng(1)
+        subjects = sweep(tmp_path)
+        noise = [
+            replace(
+                s,
+                activations=replace(
+                    s.activations,
+                    logits_nE=rng.normal(size=(200, s.experts)).astype(np.float32),
+                    readouts_EnD=rng.normal(size=(s.experts, 200, 8)).astype(np.float32),
+                ),
+            )
+            for s in subjects
+        ]
+        _, rows = asked(tmp_path / "noise", noise)
+        holds = {claim for claim, row in rows.items() if row["verdict"] == Verdict.HOLDS}
+        assert holds <= {"gate_readout_loose", "separability_alike", "separability_of_images"}
+
+
+@pytest.mark.slow
+class TestWhatIsMissing:
+    def test_one_run_cannot_tell_and_says_so(self, tmp_path):
+        subject = sweep(tmp_path, experts=(4,))[0]
+        (tmp_path / "one").mkdir()
+        result = ClaimsProbe(**QUICK).run(subject, tmp_path / "one", no_progress)
+        rows = result.record["claims"]
+        assert {row["verdict"] for row in rows} == {Verdict.CANNOT_TELL, NOT_ASKED}
+        assert "over images alone" in rows[0]["sentence"]
+        assert "One run cannot tell over seeds: add seeds to the sweep's file" in rows[0]["sentence"]
+        assert len(result.notes) == 1
+        assert result.notes[0].startswith("one run has no verdicts, which are over seeds; `moe probe --sweep SWEEP`")
+
+    def test_single_seeds_of_two_cells_cannot_tell_either(self, tmp_path):
+        _, rows = asked(tmp_path / "found", sweep(tmp_path, experts=(4, 6)))
+        assert rows["gate_above_readout"]["verdict"] == Verdict.CANNOT_TELL
+        assert "Single seeds cannot tell over seeds" in rows["gate_above_readout"]["sentence"]
+
+    def test_unrated_images(self, tmp_path):
+        _, rows = asked(tmp_path / "found", sweep(tmp_path, experts=(4, 4), rated=False))
+        for claim in ("gate_above_readout", "dimensions_beyond_categories_readout"):
+            assert rows[claim]["verdict"] == NOT_ASKED
+            assert "add `--images things` (`moe data import things FOLDER` brings them)" in rows[claim]["sentence"]
+        assert rows["two_clusters"]["effect"] is not None
+
+    def test_unlabelled_images(self, tmp_path):
+        result, rows = asked(tmp_path / "found", sweep(tmp_path, experts=(4, 4), labelled=False))
+        for claim in ("separability_alike", "animacy_in_geometry", "clusters_by_animacy"):
+            assert rows[claim]["verdict"] == NOT_ASKED
+            assert "add `--images stl10-labelled`" in rows[claim]["missing"]
+            assert claim not in result.numbers
+        assert rows["gate_above_readout"]["effect"] is not None
+
+    def test_one_expert(self, tmp_path):
+        _, rows = asked(tmp_path / "found", sweep(tmp_path, experts=(1, 1)))
+        assert rows["separability_alike"]["missing"] == "no run has two living experts to compare"
+        assert rows["two_clusters"]["missing"] == "to cluster experts 4 living ones are needed, here: 2"
+        assert np.isfinite(rows["gate_above_readout"]["low"])
+
+    def test_a_constant_gate(self, tmp_path):
+        subjects = sweep(tmp_path, experts=(4, 4))
+        same = [replace(s, activations=replace(s.activations, logits_nE=0 * s.activations.logits_nE)) for s in subjects]
+        result, rows = asked(tmp_path / "found", same)
+        assert (rows["gate_above_readout"]["effect"], rows["gate_above_readout"]["verdict"]) == (
+            None, Verdict.CANNOT_TELL,
+        )  # fmt: skip
+        assert result.numbers["gate_above_readout_holds"] is None
+        assert "No expert has both a gate and readouts that vary" in rows["gate_readout_bent"]["sentence"]
+
+    def test_an_option_that_names_no_class_is_refused(self, tmp_path):
+        from moe.errors import UserError
+
+        with pytest.raises(UserError, match=r'claims\.animate: no class "cta"'):
+            ClaimsProbe(animate=("cta",)).check([store(tmp_path, np.random.default_rng(0))])
+
+
+def test_the_papers_value_is_that_of_its_tables():
+    assert published_claim("gate_above_readout").value == pytest.approx((0.3368 + 0.3087 + 0.1636) / 3, abs=0.002)
+    assert all(claim.place and claim.says for claim in published_claims().values())
