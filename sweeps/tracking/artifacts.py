@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from moe.data.datasets import training_stores, validation_store
 from moe.export import CARD
-from sweeps.runs.files import write_json
+from sweeps.runs.files import unless_damaged, write_json
 from sweeps.runs.run import Run
 from sweeps.tracking.connection import api, asking
 from sweeps.tracking.record import Record
@@ -24,8 +25,13 @@ def model_name(run_id: str) -> str:
 
 
 def last_models(runs: Sequence[Run]) -> list[str]:
-    """The final models of some runs, as NAME:ALIAS."""
-    return [f"{model_name(run.id)}:{LAST}" for run in runs]
+    """The final models of some runs, as ENTITY/PROJECT/NAME:ALIAS where the run's record says where it is."""
+    names = []
+    for run in runs:
+        record = unless_damaged(partial(Record.of, run), None)
+        where = f"{record.entity}/{record.project}/" if record and record.entity else ""
+        names.append(f"{where}{model_name(run.id)}:{LAST}")
+    return names
 
 
 def has_model(entity: str, project: str, run_id: str) -> bool:

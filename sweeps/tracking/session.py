@@ -83,7 +83,7 @@ class TrackedRun:
             files: by their names in the artifact.
             aliases: of this version, beside `latest`.
             metadata: of this version.
-            inputs: artifacts that it was made from, as NAME:ALIAS.
+            inputs: artifacts that it was made from, as ENTITY/PROJECT/NAME:ALIAS, or NAME:ALIAS of the same project.
             wait: until the server has it, because something that is made from it follows.
         """
         import wandb
@@ -94,10 +94,18 @@ class TrackedRun:
                 artifact.add_file(str(file), name=each, policy="immutable")
             if self.mode == "online":
                 for used in inputs:
-                    self._run.use_artifact(used)
+                    self._link(name, used)
             logged = self._run.log_artifact(artifact, aliases=list(aliases))
             if wait and self.mode == "online":
                 logged.wait(timeout=UPLOAD)
+
+    def _link(self, name: str, used: str) -> None:
+        """Note that an artifact is made from another; it is whole without that, so that a failure is only said."""
+        try:
+            with asking():
+                self._run.use_artifact(used)
+        except TrackerError as error:
+            sys.stderr.write(f"W&B: {name} is sent without a link to {used} ({error})\n")
 
     def mark_preempted(self) -> None:
         """Let a W&B sweep hand this run out again."""

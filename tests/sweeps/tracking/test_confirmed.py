@@ -3,9 +3,11 @@
 import pytest
 
 from probes.probing import probe_run
+from sweeps.runs.folders import SweepFolder
 from sweeps.runs.store import RunStore
 from sweeps.tracking.mirror import lacking
 from sweeps.tracking.record import Record
+from sweeps.tracking.results import publish_analysis
 from sweeps.tracking.sync import sync, waiting
 from sweeps.training import trial
 from sweeps.training.trial import train
@@ -75,12 +77,31 @@ def test_a_picture_that_was_refused_is_sent_again(wandb_server, capsys):
 
 def test_results_of_a_probe_that_did_not_arrive_are_noticed(wandb_server, capsys):
     run = train(tiny_config(), report=silent)
-    fault = wandb_server.faults.add(Fault("status", "file_stream", status=403, count=1))
-    probe_run(run.id, ["routing"], ["tiny"], silent)
-    wandb_server.faults.remove(fault)
     there = wandb_server.run(run.id)
-    if "probe/tiny/routing/routing" not in there.summary:
-        assert Record.of(run).unconfirmed
-        assert "the server lacks" in capsys.readouterr().err
+    with wandb_server.faults.during("status", "file_stream", status=403) as fault:
+        probe_run(run.id, ["routing"], ["tiny"], silent)
+    assert fault.hits
+    assert "probe/tiny/routing/routing" not in there.summary
+    assert Record.of(run).unconfirmed
+    assert "the server lacks" in capsys.readouterr().err
     assert sync([run], silent) == []
     assert "probe/tiny/routing/routing" in there.summary
+
+
+def test_an_analysis_is_linked_to_models_in_other_projects_and_says_what_it_cannot_link(
+    wandb_server, monkeypatch, tmp_path, capsys
+):
+    runs = []
+    for seed, project in enumerate(["there", "moe"]):
+        monkeypatch.setenv("WANDB_PROJECT", project)
+        runs.append(train(tiny_config(seed=seed, train__epochs=1), report=silent))
+    Record.of(runs[1]).model_copy(update={"project": "nowhere"}).save(runs[1])
+    (tmp_path / "result.json").write_text('{"k": 2.0}')
+    publish_analysis(SweepFolder(RunStore().root, "s"), "s", "tiny", runs, {"similarity": tmp_path})
+    (analysis,) = [run for run in wandb_server.runs() if run.job_type == "analysis"]
+    assert analysis in wandb_server.artifact(f"model-{runs[0].id}:last", "there").used_by
+    assert wandb_server.artifact(f"{analysis.name}-similarity").state == "COMMITTED"
+    assert analysis.summary["probe/tiny/similarity/k"] == 2.0
+    said = capsys.readouterr().err
+    assert said.count("is sent without a link to") == 1
+    assert f"without a link to me/nowhere/model-{runs[1].id}:last" in said
