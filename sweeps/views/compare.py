@@ -1,5 +1,6 @@
 """Runs of a sweep side by side: grouped by what was swept, mean and sd over seeds."""
 
+import contextlib
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,10 @@ from rich.table import Table
 
 from callbacks.keys import Keys
 from callbacks.tables import csv_text, latex_text
+from moe.errors import UserError
 from sweeps.plan.spec import Sweep
 from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number
-from sweeps.queue.status import filled_cells, status
+from sweeps.queue.status import CellStatus, filled_cells, status
 from sweeps.runs.endings import Ending
 from sweeps.runs.numbers import UNTRAINED as BEFORE
 from sweeps.runs.numbers import numbers, probe_key
@@ -177,15 +179,24 @@ def _cell(values: Sequence[float | None]) -> Cell | None:
 
 
 def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
-    notes = []
-    cells = status(sweep).cells if sweep.steered else ()
+    notes, cells = list[str](), list[CellStatus]()
+    with contextlib.suppress(UserError):  # its queue's service does not answer: what lies here counts
+        cells += status(sweep).cells
     early = sum(cell.ending is Ending.STOPPED_EARLY for cell in cells)
     if early:
         notes.append(f"{early} runs were stopped early, as the sweep's file asks; they are not averaged")
     needless = [cell for cell in cells if cell.ending is Ending.NOT_NEEDED]
     notes += [f"{number} runs were {why}" for why, number in Counter(cell.note for cell in needless).items()]
     filled = sum(blank_number(cell.cell) is None for cell in needless)  # a search's others are in no group
-    missing = sum(group.planned - len(group.runs) for group in groups) - early - filled
+    stopped = sum(cell.ending is Ending.STOPPED for cell in cells)
+    if stopped:
+        notes.append(f"{stopped} runs were stopped by you; `moe sweep retry {quote(sweep.name)} --stopped` goes on")
+    trained = (cell for cell in cells if cell.state == "finished" and cell.ending is Ending.FINISHED)
+    elsewhere = sum(not cell.run.finished for cell in trained)
+    if elsewhere:
+        fetch = f"`moe probe --sweep {quote(sweep.name)}` fetches them"
+        notes.append(f"{elsewhere} runs were finished on other machines; {fetch}")
+    missing = sum(group.planned - len(group.runs) for group in groups) - early - filled - stopped - elsewhere
     if missing > 0:
         notes.append(f"{missing} runs are not finished; `moe sweep resume {quote(sweep.name)}` goes on")
     versions = {_code_version(run) for group in groups for run in group.runs}

@@ -67,6 +67,11 @@ class TestTheContractFindsBreaches:
         with pytest.raises(ValueError, match="JSON compliant"):
             self.breach(lambda self, s, f, p: Result({"x": float("nan")}), "test_it_bears_one_expert", tmp_path)
 
+    def test_the_key_of_a_figure(self, tmp_path):
+        test = "test_it_returns_plain_numbers_and_leaves_files"
+        with pytest.raises(AssertionError, match="has the key"):
+            self.breach(lambda self, s, f, p: Result({"figures/map": 1.0}), test, tmp_path)
+
     def test_no_files(self, tmp_path):
         with pytest.raises(AssertionError):
             self.breach(lambda self, s, f, p: Result({}), "test_it_returns_plain_numbers_and_leaves_files", tmp_path)

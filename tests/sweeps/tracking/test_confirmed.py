@@ -3,11 +3,9 @@
 import pytest
 
 from probes.probing import probe_run
-from sweeps.runs.folders import SweepFolder
 from sweeps.runs.store import RunStore
-from sweeps.tracking.mirror import lacking
+from sweeps.tracking.holdings import lacking
 from sweeps.tracking.record import Record
-from sweeps.tracking.results import publish_analysis
 from sweeps.tracking.sync import sync, waiting
 from sweeps.training import trial
 from sweeps.training.trial import train
@@ -56,7 +54,7 @@ def test_a_named_run_is_always_asked_about(wandb_server):
     assert lacking(run).words() == ""
     del there.history_lines[2:], there.summary["best/epoch"]
     there.summary["_step"] = 1
-    assert lacking(run).words() == "epochs 2, 1 values of the summary (best/epoch, ...)"
+    assert lacking(run).words() == "epochs 2, 1 values of the summary (best/epoch)"
     assert sync([run], silent) == []  # it counts as confirmed
     assert there.series("epoch") == [0, 1]
     assert sync([run], silent, ask=True) == []
@@ -81,27 +79,8 @@ def test_results_of_a_probe_that_did_not_arrive_are_noticed(wandb_server, capsys
     with wandb_server.faults.during("status", "file_stream", status=403) as fault:
         probe_run(run.id, ["routing"], ["tiny"], silent)
     assert fault.hits
-    assert "probe/tiny/routing/routing" not in there.summary
+    assert "probe/tiny/routing/figures/routing" not in there.summary
     assert Record.of(run).unconfirmed
     assert "the server lacks" in capsys.readouterr().err
     assert sync([run], silent) == []
-    assert "probe/tiny/routing/routing" in there.summary
-
-
-def test_an_analysis_is_linked_to_models_in_other_projects_and_says_what_it_cannot_link(
-    wandb_server, monkeypatch, tmp_path, capsys
-):
-    runs = []
-    for seed, project in enumerate(["there", "moe"]):
-        monkeypatch.setenv("WANDB_PROJECT", project)
-        runs.append(train(tiny_config(seed=seed, train__epochs=1), report=silent))
-    Record.of(runs[1]).model_copy(update={"project": "nowhere"}).save(runs[1])
-    (tmp_path / "result.json").write_text('{"k": 2.0}')
-    publish_analysis(SweepFolder(RunStore().root, "s"), "s", "tiny", runs, {"similarity": tmp_path})
-    (analysis,) = [run for run in wandb_server.runs() if run.job_type == "analysis"]
-    assert analysis in wandb_server.artifact(f"model-{runs[0].id}:last", "there").used_by
-    assert wandb_server.artifact(f"{analysis.name}-similarity").state == "COMMITTED"
-    assert analysis.summary["probe/tiny/similarity/k"] == 2.0
-    said = capsys.readouterr().err
-    assert said.count("is sent without a link to") == 1
-    assert f"without a link to me/nowhere/model-{runs[1].id}:last" in said
+    assert "probe/tiny/routing/figures/routing" in there.summary
