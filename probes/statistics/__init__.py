@@ -3,6 +3,7 @@
 from probes.statistics.animacy import SplitTest, animacy_index, animacy_test, animate_classes, bootstrap_animacy
 from probes.statistics.class_pairs import Difference, PairMean, expert_differences, mean_over_experts, pair_mean
 from probes.statistics.cluster_null import Structureless, continuum, halves, independent, margin
+from probes.statistics.cluster_traits import TraitDifference, trait_difference
 from probes.statistics.constancy import constant_columns, is_constant
 from probes.statistics.coupling import Coupling, bootstrap_coupling, couplings
 from probes.statistics.equivalence import Equivalence, Likeness, equivalence, likeness
@@ -41,6 +42,7 @@ __all__ = [
     "Spread",
     "Stability",
     "Structureless",
+    "TraitDifference",
     "Tuning",
     "TuningNull",
     "Verdict",
@@ -92,6 +94,7 @@ __all__ = [
     "seed_spread",
     "similarity_interval",
     "student_interval",
+    "trait_difference",
     "tuning_null",
     "unique_null",
     "verdict",

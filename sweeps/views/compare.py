@@ -17,7 +17,7 @@ from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number
 from sweeps.queue.status import filled_cells, status
 from sweeps.runs.endings import Ending
 from sweeps.runs.numbers import UNTRAINED as BEFORE
-from sweeps.runs.numbers import numbers, probe_key
+from sweeps.runs.numbers import claim_rows, numbers, probe_key
 from sweeps.runs.run import Run
 
 UNTRAINED = "untrained val loss"
@@ -92,6 +92,7 @@ class Comparison:
     columns: list[str]
     groups: list[Group]
     notes: list[str]
+    claims: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -108,6 +109,7 @@ class Comparison:
                 }
                 for group in self.groups
             ],
+            "claims": self.claims,
             "notes": self.notes,
         }  # fmt: skip
 
@@ -131,7 +133,7 @@ def compare(sweep: LaunchedSweep) -> Comparison:
         Group(values, runs, planned, {c: _cell([found[run.id].get(c) for run in runs]) for c in columns})
         for values, runs, planned in members
     ]
-    return Comparison(sweep, parameters, columns, groups, _notes(sweep, groups))
+    return Comparison(sweep, parameters, columns, groups, _notes(sweep, groups), claim_rows(sweep.folder))
 
 
 def run_numbers(run: Run) -> dict[str, float]:
@@ -204,7 +206,7 @@ def terminal_table(comparison: Comparison) -> Table:
     """One column for each group of runs: there are more numbers than fit side by side."""
     table = Table(
         title=f"sweep {comparison.sweep.name}: last epoch, mean ± sd over seeds",
-        caption="\n".join(comparison.notes), title_justify="left",
+        caption=escape("\n".join([*comparison.notes, *claim_lines(comparison.claims)])), title_justify="left",
     )  # fmt: skip
     table.add_column("")
     rows = rows_of(comparison)
@@ -214,6 +216,21 @@ def terminal_table(comparison: Comparison) -> Table:
     for place, name in enumerate(header(comparison)[shared:], shared):
         table.add_row(escape(name), *(row[place] for row in rows))  # names hold [images], which rich reads as style
     return table
+
+
+def claim_lines(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each claim that was asked of all runs together, with its verdict, effect and interval; nothing of others."""
+    lines = []
+    for claim in claims:
+        if claim.get("effect") is None:
+            continue
+        low, high, published = (claim.get(key) for key in ("low", "high", "published"))
+        found = f"{claim['effect']:.3f}" + (
+            f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else ""
+        )
+        paper = "" if published is None else f"; the paper {published:.3f}"
+        lines.append(f"claim {claim['claim']} on {claim['images']}: {claim['verdict']}, {found}{paper}")
+    return lines
 
 
 def to_csv(comparison: Comparison) -> str:
