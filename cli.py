@@ -1,6 +1,7 @@
 """The `moe` command: one sub-app per package. No logic of its own; heavy imports happen inside the commands."""
 
 import contextlib
+import json
 import os
 import traceback
 from pathlib import Path
@@ -120,11 +121,14 @@ def _flags(arguments: "Sequence[str]") -> list[str]:
 
 
 @runs_app.command("list")
-def runs_list(as_json: Json = False) -> None:
-    """List every run on this machine."""
+def runs_list(
+    where: Annotated[str | None, typer.Option(help="Which runs: model.experts=8 and val/loss<5")] = None,
+    as_json: Json = False,
+) -> None:
+    """List every run on this machine, or those that meet a condition."""
     from sweeps.views.listing import listing
 
-    rows = listing()
+    rows = listing(where=where)
     if as_json:
         print_json({"runs": rows})
         return
@@ -196,6 +200,10 @@ def probe_command(
         list[str] | None,
         typer.Option("--set", metavar="PROBE.OPTION=VALUE", help="An option of a probe; repeatable. See --list."),
     ] = None,
+    rdm: Annotated[
+        list[Path] | None,
+        typer.Option("--rdm", metavar="FILE", help="Dissimilarities to compare experts with (.npy, .csv); repeatable."),
+    ] = None,
     epochs: Annotated[bool, typer.Option("--epochs", help="Probe the checkpoints kept from training too.")] = False,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Beside every number: untrained model, shared features, pixels, ...")
@@ -212,6 +220,8 @@ def probe_command(
     if (run is None) == (sweep is None):
         raise UserError("say what to probe: --run ID or --sweep NAME")
     report = (lambda _line: None) if as_json else out.print
+    if rdm:
+        assignments = [*(assignments or []), f"geometry.rdm={json.dumps([str(path.absolute()) for path in rdm])}"]
     if run:
         results = probing.probe_run(run, probe, images, report, assignments, epochs=epochs, baselines=baselines)
     else:
@@ -239,26 +249,37 @@ def _list_probes(as_json: bool) -> None:
 
 @app.command("compare")
 def compare_command(
-    sweep: SweepName,
-    html: Annotated[Path | None, typer.Option(hidden=True, help="As moe report.")] = None,
+    sweeps: Annotated[list[str], typer.Argument(metavar="SWEEP...", help="Names of launched sweeps.")],
+    columns: Annotated[
+        str | None, typer.Option(help='Which numbers: names or keys, with commas between; "all".')
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="What to sort by; -NAME for the largest first.")] = None,
+    where: Annotated[str | None, typer.Option("--filter", help="Which cells: model.experts=8 and val/loss<5")] = None,
+    html: Annotated[Path | None, typer.Option(hidden=True, help="As moe report, of the first sweep.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write the table as LaTeX.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare a sweep's runs, grouped by what was swept: mean and sd over seeds."""
+    """Compare runs grouped by what was swept, mean and sd over seeds; of several sweeps also how they differ."""
     from sweeps.queue.opening import open_sweep
-    from sweeps.views import compare
+    from sweeps.views import arrange, compare, versus
 
-    comparison = compare.compare(open_sweep(sweep))
+    found = [compare.compare(open_sweep(name)) for name in sweeps]
+    whole, effects = versus.side_by_side(found) if len(found) > 1 else (found[0], [])
+    comparison = arrange.arranged(whole, columns, sort, where)
+    effects = [effect for effect in effects if effect.column in comparison.columns]
     if as_json:
-        print_json(comparison.as_json())
+        print_json(comparison.as_json() | ({"differences": versus.as_json(effects)} if len(found) > 1 else {}))
     else:
-        print_table(compare.terminal_table(comparison))
+        fits = columns is not None or not out.is_terminal
+        print_table(compare.terminal_table(comparison if fits else arrange.fitting(comparison, out.width)))
+        if len(found) > 1:
+            print_table(versus.effects_table(effects, found[0].name))
     for path, render in ((csv, compare.to_csv), (latex, compare.to_latex)):
         if path is not None:
             _write(path, render(comparison))
     if html is not None:
-        report_command(sweep, html)
+        report_command(sweeps[0], html)
 
 
 @app.command("report")

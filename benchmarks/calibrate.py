@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from benchmarks import calibrate_claims as claims
+from benchmarks.geometry_calibration import covered, unrelated
 from probes.statistics import (
     animacy_test,
     correlations,
@@ -36,6 +37,7 @@ from probes.statistics import (
     run_spread,
     similarity_interval,
 )
+from probes.statistics.pair_vectors import MEASURES
 
 ALPHA = 0.05
 Floats = NDArray[np.float64]
@@ -247,6 +249,26 @@ CASES = {
     ),
     "similarity_4_runs": Case(
         "the same over 4 runs and images", lambda rng: similarity(rng, runs=4, n=40), 0.93, 0.99, 1000
+    ),
+    **{
+        f"reference_{measure}": Case(
+            f"experts and a reference unrelated, {measure}: mean p <= .05 | an expert's, corrected",
+            lambda rng, measure=measure: unrelated(rng, measure=measure), *FALSE,
+        )
+        for measure in MEASURES
+    },
+    "reference_classes": Case(
+        "the same, a reference of unequal classes, spearman", lambda rng: unrelated(rng, classes=4), *FALSE
+    ),
+    **{
+        f"reference_interval_{measure}_{n}": Case(
+            f"mean similarity of 3 experts with a reference in its interval, {n} images, {measure}",
+            lambda rng, measure=measure, n=n: covered(rng, measure=measure, n=n), *COVERED, 2000,
+        )
+        for measure in MEASURES for n in (60, 200)
+    },
+    "reference_interval_tied": Case(
+        "the same, a reference of four classes, 60 images", lambda rng: covered(rng, tied=True), *COVERED, 2000
     ),
     "recurrence": Case("clusters dealt at random: in more runs | in fewer, p <= .05", recurring, *AT_MOST),
     "seeds": Case("mean over 2 configurations of 2 seeds in its interval", claims.seeds, *COVERED),

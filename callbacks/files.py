@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+ROUTING = "routing"  # what the keys of all views begin with
+
 
 class View(StrEnum):
     """What of the routing is written each epoch: the beginning of the files' names.
@@ -23,7 +25,7 @@ class View(StrEnum):
     @property
     def key(self) -> str:
         """The key under which loggers are given it."""
-        return f"routing/{self.value}"
+        return f"{ROUTING}/{self.value}"
 
 
 PICTURED = (View.HEATMAP, View.COACTIVATION, View.SIMILARITY)

@@ -35,9 +35,8 @@ def expert_linear(expert: int | str) -> str:
 
 # not logged each epoch, for only the end tells them
 SATURATION_END: Final = "routing/saturation_end"  # fraction of images
-SATURATION_TABLE: Final = "routing/saturation_table"  # a table
 
-PER_EXPERT = (importance, load, fewest_views, expert_knn, expert_linear)
+PER_EXPERT: Final = (importance, load, fewest_views, expert_knn, expert_linear)
 
 
 class Keys(ModelKeys):

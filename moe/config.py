@@ -328,14 +328,22 @@ def parse_assignments(pairs: list[str], where: str = "") -> dict[str, Any]:
         path, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f'{where}"{pair}" is not KEY=VALUE, for example model.experts=8')
-        try:
-            values[path] = _value(text)
-        except _NO_VALUE:
-            written = shown.repr(text)[1:-1]
-            problem = f"{written} is not a value in YAML; check its brackets and quotes"
-            raise UserError(f'{where}"{path}={written}": {problem}') from None
+        values[path] = read_value(text, f'{where}"{path}={shown.repr(text)[1:-1]}": ')
     check_paths(values, where)
     return values
+
+
+def read_value(text: str, where: str = "") -> Any:
+    """What a word stands for in YAML.
+
+    Raises:
+        UserError: it stands for nothing; the message begins with `where`.
+    """
+    try:
+        return _value(text)
+    except _NO_VALUE:
+        written = shown.repr(text)[1:-1]
+        raise UserError(f"{where}{written} is not a value in YAML; check its brackets and quotes") from None
 
 
 def _value(text: str) -> Any:

@@ -33,7 +33,8 @@ class Result:
     """What a probe found, beside the files that it wrote.
 
     Attributes:
-        numbers: headline numbers; None where undefined, never NaN.
+        numbers: headline numbers; None where undefined, never NaN. `x_low`, `x_high` and `x_null` belong to `x`; there
+            is no `/` in a name.
         notes: what a reader of the numbers must know, e.g. which experts are dead; one sentence each.
         baselines: the same numbers of each baseline, filled in by `--baselines`; a probe leaves it empty.
         record: what else belongs into `result.json`, plain JSON types that are no headline numbers.

@@ -329,7 +329,6 @@ def _across_runs(
         report(f"all {len(runs)} runs together on {store.name}")
         subjects = [Subject(s.run, store, activations(s, store, no_progress)[0], snapshot=s) for s in snapshots]
         provenance = {"models": {s.run.id: s.digest for s in snapshots}, "image_sets": {store.name: store.digest()}}
-        folders = {}
         for name, probe in able.items():
             folder = sweep.folder.probe(store.name, probe.label(name))
             across = partial(probe.across_runs, subjects)
@@ -337,6 +336,5 @@ def _across_runs(
             result = failures.attempt(f"{name} on {store.name}, all runs", ask)
             if result is not None:
                 results[name][store.name] = result.numbers
-                folders[folder.name] = folder
-        publish_analysis(sweep.folder, sweep.name, store.name, runs, folders)
+        publish_analysis(sweep.folder.analysis(store.name))
     return results

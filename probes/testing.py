@@ -115,10 +115,11 @@ class ProbeContract:
             assert (folders[0] / table).read_bytes() == (folders[1] / table).read_bytes(), table
 
     def test_it_returns_plain_numbers_and_leaves_files(self, tmp_path: Path) -> None:
-        """Headline numbers are finite or None, and there is a table or figure to look at."""
+        """Headline numbers are finite or None, with no `/` in their names; there is a table or figure to look at."""
         result = self._run(self.subject(tmp_path), tmp_path / "results")
         json.dumps(result.numbers, allow_nan=False)
         assert all(isinstance(value, int | float | None) for value in result.numbers.values())
+        assert not [name for name in result.numbers if "/" in name], "a figure or table of that name has the key"
         assert {file.suffix for file in (tmp_path / "results").iterdir()} & {".csv", ".png"}
 
     def test_it_leaves_the_activations_alone(self, tmp_path: Path) -> None:

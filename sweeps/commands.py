@@ -9,7 +9,7 @@ from rich.table import Table
 
 from moe.errors import UserError
 from sweeps.console import Json, Set, Storage, SweepName, err, out, print_json, print_table
-from sweeps.runs.endings import FAILURE
+from sweeps.runs.endings import FAILURE, Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -163,17 +163,17 @@ def _print_plan(
     from sweeps.agents.crew import Crew
     from sweeps.plan.collapse import collapsed
     from sweeps.queue.launched import LOCAL
-    from sweeps.queue.opening import AUTO, choose_queue
+    from sweeps.queue.opening import AUTO, QUEUES, choose_queue
     from sweeps.runs.store import RunStore
     from sweeps.views.forecast import forecast
     from sweeps.views.preview import preview
 
     sweep, cells = launching.plan(spec, overrides, name)
-    choose_queue(LOCAL if backend == AUTO else backend, sweep)  # a plan asks no server, unless it is named
+    queue, _ = choose_queue(LOCAL if backend == AUTO else backend, sweep)  # a plan asks no server, unless it is named
     for line in (launching.growth(sweep, cells, storage), collapsed(sweep, cells)):
         if line:
             err.print(line, markup=False)
-    rows = preview(sweep, cells, storage)
+    rows = preview(sweep, cells, storage, QUEUES[queue].draws(sweep))
     size = max((cell.config.machine.devices for cell in cells), default=1)
     missing = [(row["config"], row["epochs_left"]) for row in rows if row["state"] != "finished"]
     outlook = forecast(RunStore(), missing, len(Crew(*crew, size=size).devices()))
@@ -201,6 +201,9 @@ def _print_status(now: "SweepStatus", as_json: bool) -> None:
         print_json(now.as_json())
         return
     print_table(table(now))
+    if stopped := sum(cell.ending is Ending.STOPPED for cell in now.cells):
+        again = f"`moe sweep retry {quote(now.name)} --stopped` goes on with them"
+        out.print(f"{stopped} of {len(now.cells)} stopped by you in W&B; {again}", markup=False)
     for cell in now.cells:
         if cell.state == "failed":
             out.print(f"\n{cell.run.id} failed: {cell.error}", markup=False)
@@ -279,6 +282,7 @@ def resume_command(
 def retry_command(
     sweep: SweepName,
     failed: Annotated[bool, typer.Option("--failed", help="Every trial that failed.")] = False,
+    stopped: Annotated[bool, typer.Option("--stopped", help="Every run that you stopped in W&B.")] = False,
     agents: AgentCount = None,
     per_device: PerDevice = 1,
     timeout: Timeout = None,
@@ -286,21 +290,28 @@ def retry_command(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Let failed trials wait again, from their last checkpoint, and run them."""
-    if not failed:
-        raise UserError("say what to retry: moe sweep retry SWEEP --failed")
-    _resume(sweep, storage, (agents, per_device, timeout), as_json, quiet)
+    """Let trials wait again that failed or that you stopped, from their last checkpoint, and run them."""
+    if not (failed or stopped):
+        raise UserError("say what to retry: moe sweep retry SWEEP --failed, or --stopped")
+    _resume(sweep, storage, (agents, per_device, timeout), as_json, quiet, stopped=stopped)
 
 
 def _resume(
-    name: str, storage: str | None, crew: tuple[int | None, int, float | None], as_json: bool, quiet: bool
+    name: str,
+    storage: str | None,
+    crew: tuple[int | None, int, float | None],
+    as_json: bool,
+    quiet: bool,
+    *,
+    stopped: bool = False,
 ) -> None:
     from sweeps import launching
 
     agents, per_device, minutes = crew
     _watched(
         lambda reporter: launching.resume(
-            name, storage=storage, agents=agents, per_device=per_device, minutes=minutes, reporter=reporter
+            name, storage=storage, agents=agents, per_device=per_device, minutes=minutes, stopped=stopped,
+            reporter=reporter,
         ),
         quiet=quiet, as_json=as_json,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from moe.config import DataConfig, from_flat
+from moe.errors import UserError
 from sweeps.agents import cluster, cluster_status
 from sweeps.agents.crew import Agents, Crew
 from sweeps.plan.collapse import collapsed
@@ -34,6 +35,7 @@ from sweeps.queue.opening import (
     write_down,
 )
 from sweeps.queue.status import SweepStatus, status
+from sweeps.runs.endings import Ending
 from sweeps.runs.folders import home
 from sweeps.tracking.connection import connection
 
@@ -119,6 +121,7 @@ def resume(
     agents: int | None = None,
     per_device: int = 1,
     minutes: float | None = None,
+    stopped: bool = False,
     reporter: Reporter = SILENT,
 ) -> SweepStatus:
     """Finish what is missing of a launched sweep: interrupted trials from their last checkpoint, failed ones too.
@@ -129,6 +132,7 @@ def resume(
         agents: trials that run at the same time.
         per_device: runs that share a GPU.
         minutes: after which a trial counts as failed.
+        stopped: go on with runs too that a person stopped in the tracker.
         reporter: told how it goes.
 
     Raises:
@@ -136,7 +140,7 @@ def resume(
         InterruptedLaunchError: Ctrl-C came; `resume` goes on.
     """
     sweep = open_sweep(name, storage)
-    return run(sweep, Crew(agents, per_device, minutes, sweep.devices), reporter, failed=True)
+    return run(sweep, Crew(agents, per_device, minutes, sweep.devices), reporter, failed=True, stopped=stopped)
 
 
 def stop(name: str, *, storage: str | None = None) -> list[str]:
@@ -211,10 +215,14 @@ def register_planned(
     Raises:
         UserError: another sweep was launched under its name.
     """
-    planned = LaunchedSweep.of(sweep, cells, home(), queue, None, storage_of(storage))
+    planned = LaunchedSweep.of(
+        sweep, cells, home(), queue, None, storage_of(storage), blanks=QUEUES[queue].draws(sweep)
+    )
     known, address = launched_before(sweep.name, storage), None
     if known is not None:
-        check_goes_on(known, planned)
+        more = check_goes_on(known, planned)
+        if more and known.address and known.drawn:
+            raise UserError(f"{more}; a service draws them, so raise run_cap there, or take another name with --name")
         address = known.address if (known.queue, known.cells) == (queue, planned.cells) else None
     return write_down(dataclasses.replace(planned, address=address or QUEUES[queue].create(sweep)))
 
@@ -226,10 +234,14 @@ def growth(sweep: Sweep, cells: Sequence[Cell], storage: str | None = None) -> s
         UserError: it asks for something else.
     """
     known = launched_before(sweep.name, storage)
-    return check_goes_on(known, LaunchedSweep.of(sweep, cells, home())) if known else None
+    if known is None:
+        return None
+    return check_goes_on(known, LaunchedSweep.of(sweep, cells, home(), blanks=QUEUES[known.queue].draws(sweep)))
 
 
-def run(sweep: LaunchedSweep, crew: Crew, reporter: Reporter = SILENT, *, failed: bool = False) -> SweepStatus:
+def run(
+    sweep: LaunchedSweep, crew: Crew, reporter: Reporter = SILENT, *, failed: bool = False, stopped: bool = False
+) -> SweepStatus:
     """Run what is missing of a launched sweep with agents on this machine, and look after them until they end.
 
     Args:
@@ -237,12 +249,13 @@ def run(sweep: LaunchedSweep, crew: Crew, reporter: Reporter = SILENT, *, failed
         crew: how many agents, and on what.
         reporter: told how it goes.
         failed: run failed cells again too, and those that a service leaves over.
+        stopped: run those again too that a person stopped in the tracker.
 
     Raises:
         InterruptedLaunchError: Ctrl-C came; trials have written a checkpoint and were handed back.
     """
     with closing(open_queue(sweep)) as queue:
-        unfinished, going = _refresh(sweep, queue, reporter, failed=failed), True
+        unfinished, going = _refresh(sweep, queue, reporter, failed=failed, stopped=stopped), True
         if unfinished:
             agents = Agents(sweep, crew, unfinished)
             reporter.note(_who(agents, queue))
@@ -288,10 +301,13 @@ def _fixed_data(sweep: Sweep) -> DataConfig:
     return from_flat(chosen).data
 
 
-def _refresh(sweep: LaunchedSweep, queue: Queue, reporter: Reporter, *, failed: bool) -> int:
+def _refresh(sweep: LaunchedSweep, queue: Queue, reporter: Reporter, *, failed: bool, stopped: bool = False) -> int:
     """Bring the queue up to date; returns the number of cells that are not finished."""
     queue.request_stop(stop=False)
     queue.update(sweep.store.finished_ids(), failed=failed)
+    if stopped:
+        states = queue.states()
+        queue.publish_again([cell for cell in sweep.cells if states[cell.run_id].ending is Ending.STOPPED])
     now = status(sweep, queue)
     reporter.note(f"sweep {sweep.name}: {now.count('finished')} of {len(now.cells)} already finished")
     return len(now.unfinished)

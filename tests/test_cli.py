@@ -114,7 +114,7 @@ def test_a_sweep_on_absent_images_starts_nothing(moe, tmp_path):
 
 
 def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("the disk is full")
 
     monkeypatch.setattr("sweeps.views.listing.listing", broken)
@@ -138,7 +138,7 @@ def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
     ],
 )
 def test_the_systems_errors_are_told_with_the_file_and_what_helps(moe, monkeypatch, error, said):
-    def broken(*_):
+    def broken(*_, **__):
         raise error
 
     monkeypatch.setattr("sweeps.views.listing.listing", broken)

@@ -82,19 +82,25 @@ class Decoded(NamedTuple):
 class Bombs:
     """Refuses sets of pictures that unpack from next to nothing to more than 500 million pixels.
 
-    One is a scan of an almost empty page; at the first of them all pictures are looked at, before it is decoded.
+    One is a scan of an almost empty page; at the first of them all pictures are looked at, before it is decoded. A
+    picture that goes beyond that alone is a bad one, as one with a damaged header is.
     """
 
     def __init__(self, files: Sequence[ImageFile]) -> None:
         self._files, self._judged = files, False
 
-    def check(self, size: tuple[int, int], encoded: int) -> None:
+    def check(self, path: str, size: tuple[int, int], encoded: int) -> None:
         """Look at one picture: its width and height, and the bytes of its file.
 
         Raises:
-            UserError: the pictures together unpack beyond measure.
+            BadPictureError: it alone unpacks beyond measure.
+            UserError: the pictures together do.
         """
-        if _is_inflated(size, encoded) and not self._judged:
+        if not _is_inflated(size, encoded):
+            return
+        if size[0] * size[1] > _MOST_INFLATED:
+            raise BadPictureError(path, f"too large to be read ({size[0]}x{size[1]} pixels in {encoded:,} bytes)")
+        if not self._judged:
             self._judged = True
             self._judge()
 
@@ -105,7 +111,7 @@ class Bombs:
                 (width, height), encoded = _size_and_bytes(file)
             except BadPictureError:
                 continue
-            if _is_inflated((width, height), encoded):
+            if _is_inflated((width, height), encoded) and width * height <= _MOST_INFLATED:
                 pixels, pictures = pixels + width * height, pictures + 1
             if pixels > _MOST_INFLATED:
                 raise UserError(
@@ -152,7 +158,7 @@ def size_of(file: ImageFile, bombs: Bombs) -> tuple[int, int]:
         UserError: the pictures unpack beyond measure.
     """
     size, encoded = _size_and_bytes(file)
-    bombs.check(size, encoded)
+    bombs.check(file.path, size, encoded)
     return size
 
 
@@ -173,7 +179,7 @@ def decode(file: ImageFile, side: int, bombs: Bombs) -> Decoded:
 
     def decoded(stream: io.BytesIO) -> Decoded:
         with Image.open(stream, formats=_formats()) as image:
-            bombs.check(image.size, len(data))
+            bombs.check(file.path, image.size, len(data))
             return _decoded(image, side)
 
     with _pillow():

@@ -19,6 +19,7 @@ from sweeps.runs.run import Run
 
 _TOP_K = 2  # of all models of the paper
 _HEADER = ("number", "E", "here: mean", "sd", "runs", "paper", "sd of the paper", "difference in sd", "place")
+_LEAST_RUNS = 3  # to tell how much runs differ
 _MOST_NAMED = 8  # settings that differ
 
 
@@ -42,7 +43,7 @@ def beside_the_paper(sources: Sources) -> Piece | None:
     differing = _differing(runs)
     caption = (
         "Beside the paper (arXiv:2605.20610). Difference: ours less the paper's, in standard deviations of a run (over "
-        "our seeds; pooled with the paper's where it gives one); none of one run. The paper's r2 are those of one "
+        "our seeds, three or more; pooled with the paper's where it gives one). The paper's r2 are those of one "
         f"model of each E. {differing}"
     )
     printed = [[_text(cell) for cell in row] for row in rows]
@@ -72,14 +73,14 @@ def _row(name: str, published: Published, values: Sequence[float]) -> list[Any]:
     mean, sd = fmean(values), stdev(values) if len(values) > 1 else None
     return [
         name, published.experts, mean, sd, len(values), published.value, published.sd,
-        difference(mean, sd, published), published.place,
+        difference(mean, sd if len(values) >= _LEAST_RUNS else None, published), published.place,
     ]  # fmt: skip
 
 
 def difference(mean: float, sd: float | None, published: Published) -> float | None:
     """Ours less the paper's in standard deviations of a run: Cohen's d with both sd, Glass's with ours alone.
 
-    None of one run, or where all runs agree.
+    None where our sd is not known, or 0.
     """
     if not sd:
         return None

@@ -22,6 +22,7 @@ from sweeps.queue.opening import open_queue, steering
 from sweeps.runs.endings import Ending, ending_of_exit
 from sweeps.runs.run import Run
 from sweeps.runs.signals import handling
+from sweeps.tracking.mirror import tell_failure
 
 FAILURES = 3
 _POLL, _STOP_POLL = 0.2, 2.0
@@ -200,6 +201,8 @@ class Agent:
         if ended is not None and ended.ending is Ending.STOPPED_EARLY:
             return self._finish(claim, run, ended.reason, ended.ending)
         ending = ending_of_exit(code)
+        if ended is None and ending is Ending.STOPPED:
+            return self._finish(claim, run, f"{ending.value} in W&B", ending)
         if ended is None and (ending is Ending.INTERRUPTED or self._stopping):
             self._hand_back(claim)
             return False
@@ -217,7 +220,10 @@ class Agent:
             self.steering.fail(claim)
         tail = None if again else tail
         patiently(lambda: self.queue.fail(claim, ended.ending, ended.reason, retry=again, tail=tail))
-        log = self.sweep.store.run(claim.cell.run_id).log_file
+        run = self.sweep.store.run(claim.cell.run_id)
+        log = run.log_file
+        if not again:
+            tell_failure(run, ended.ending, ended.reason)
         then = "trying again" if again else "giving up"
         self.report(f"{claim.cell.run_id} failed ({ended.reason}); {then}; see {log}")
 
@@ -225,7 +231,7 @@ class Agent:
         note = None if ending.has_results else what
         patiently(lambda: self.queue.finish(claim, ending, note))
         if self.steering:
-            self.steering.finish(claim, run, stopped=ending is Ending.STOPPED_EARLY)
+            self.steering.finish(claim, run, stopped=not ending.has_results)
         self.report(f"{run.id} {what}")
         return True
 

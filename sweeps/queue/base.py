@@ -19,10 +19,12 @@ class Offer:
     Attributes:
         accepted: whether it does.
         why: the reason, in words that fit behind its name and a colon.
+        if_named: it does, but `auto` asks the others.
     """
 
     accepted: bool
     why: str
+    if_named: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Queue(ABC):
     """
 
     precedence: ClassVar[int] = -1  # `auto` asks those with the highest number first, and never below 0
+    steers_itself: ClassVar[bool] = False  # whether its service finds values and ends runs early, not we
 
     def __init__(self, sweep: LaunchedSweep) -> None:
         """Open a sweep's queue."""
@@ -147,6 +150,11 @@ class Queue(ABC):
         Raises:
             UserError: the service refuses it.
         """
+        return None
+
+    @classmethod
+    def draws(cls, sweep: Sweep) -> tuple[QueuedCell, ...] | None:
+        """Blank cells of a sweep whose values its service finds; None: its cells are as its file expands."""
         return None
 
     @classmethod

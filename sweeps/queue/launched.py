@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from moe.config import from_flat
+from moe.config import check_paths, from_flat
 from moe.errors import UserError
 from sweeps.plan.parameters import as_yaml
 from sweeps.plan.spec import Cell, Sweep, budget, replicates, restore
@@ -74,9 +74,14 @@ class LaunchedSweep:
         queue: str = LOCAL,
         address: str | None = None,
         storage: str | None = None,
+        *,
+        blanks: tuple[QueuedCell, ...] | None = None,
     ) -> "LaunchedSweep":
-        """A checked sweep file with the cells that it expands to (none for a bayes sweep), and where it is launched."""
-        queued = tuple(QueuedCell(cell.run_id, cell.values) for cell in cells) or blank_cells(sweep)
+        """A checked sweep file with the cells that it expands to (none for a bayes sweep), and where it is launched.
+
+        `blanks` are its cells instead, where a service finds their values.
+        """
+        queued = blanks or tuple(QueuedCell(cell.run_id, cell.values) for cell in cells) or blank_cells(sweep)
         return cls(
             sweep.name, root, queued, sweep.swept, sweep.raw, sweep.digest, steered(sweep), queue, address, storage
         )
@@ -128,6 +133,11 @@ class LaunchedSweep:
         return restore(self.name, self.raw, self.digest)
 
     @property
+    def drawn(self) -> bool:
+        """Whether the values of its cells are found while it runs."""
+        return any(blank_number(cell) is not None for cell in self.cells)
+
+    @property
     def devices(self) -> int:
         """GPUs that a run of it takes, at most."""
         fixed = self.raw.get("parameters", {}).get("machine.devices", {}).get("value", 1)
@@ -172,7 +182,8 @@ def check_goes_on(before: LaunchedSweep, after: LaunchedSweep) -> str | None:
     """
     changed = differences(before, after)
     kept = {cell.run_id for cell in before.cells} <= {cell.run_id for cell in after.cells}
-    if not kept or ((before.steered or after.steered) and _steered_otherwise(before, after)):
+    decided = before.steered or after.steered or before.drawn
+    if not kept or (decided and _steered_otherwise(before, after)):
         what = "; ".join(changed) or "its file is the same, but this version of moe makes other runs of it"
         raise UserError(
             f'sweep "{after.name}" was launched with another file ({what}); launch the changed one with '
@@ -186,7 +197,7 @@ def check_goes_on(before: LaunchedSweep, after: LaunchedSweep) -> str | None:
 def _steered_otherwise(before: LaunchedSweep, after: LaunchedSweep) -> bool:
     """Whether what a search or early termination goes by is another: its goals and, of a search, its parameters."""
     old, new = (json.loads(json.dumps(sweep.raw, default=str)) for sweep in (before, after))
-    searched = "bayes" in (old.get("method"), new.get("method"))
+    searched = before.drawn or "bayes" in (old.get("method"), new.get("method"))
     keys = ["method", *_GOALS]
     parameters = [
         {path: entry for path, entry in raw.get("parameters", {}).items() if not path.startswith("machine.")}
@@ -210,6 +221,38 @@ def blank_cells(sweep: Sweep) -> tuple[QueuedCell, ...]:
     )
 
 
+def blanks(count: int) -> tuple[QueuedCell, ...]:
+    """So many cells of which nothing is known yet."""
+    return tuple(QueuedCell(f"{_BLANK}{number:05d}", {}) for number in range(count))
+
+
 def blank_number(cell: QueuedCell) -> int | None:
     """The number of a blank cell in its sweep; None for one that has its values."""
     return int(cell.run_id.removeprefix(_BLANK)) if cell.run_id.startswith(_BLANK) else None
+
+
+def run_id_of(config: Mapping[str, Any]) -> str:
+    """Run id of the cell with a configuration as W&B has it; "" if it is none of moe's.
+
+    A run that crashed at once has only the values that it was handed, by dotted path.
+    """
+    if "identity" in config:
+        return str(config["identity"])
+    flat = {path: value for path, value in config.items() if not isinstance(value, dict)}
+    try:
+        check_paths(flat)
+        return from_flat(flat).identity()
+    except UserError:
+        return ""
+
+
+def values_of(config: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """The values of some parameters, as far as such a configuration has them."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        value: Any = config.get(path, config)
+        for name in () if path in config else path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if value is not None:
+            found[path] = value
+    return found

@@ -67,7 +67,7 @@ def _first_that_accepts(sweep: Sweep) -> tuple[str, str]:
     asked = {name: queue for name, queue in QUEUES.usable().items() if queue.precedence >= 0}
     for name in sorted(asked, key=lambda name: -asked[name].precedence):
         offer = asked[name].offer(sweep)
-        if offer.accepted:
+        if offer.accepted and not offer.if_named:
             return name, "; ".join(refused) or offer.why
         refused.append(offer.why)
     raise UserError(f"no backend can run this sweep: {'; '.join(refused)}")
@@ -130,7 +130,7 @@ def steering(sweep: LaunchedSweep, queue: Queue) -> "Steering | None":
     Raises:
         UserError: the queue is not made for such sweeps.
     """
-    if not sweep.steered:
+    if not sweep.steered or queue.steers_itself:
         return None
     if not isinstance(queue, SteerableQueue):
         raise UserError(f"the backend {sweep.queue} runs no sweep whose results decide how it goes on; use local")
@@ -222,7 +222,9 @@ def _adopt(found: Sweep, queue: str, address: str, storage: str | None, root: Pa
         if sweep and (sweep.queue, sweep.address) == (queue, address):
             return sweep
     name = found.name if found.name not in known else f"{found.name}-{address.rsplit('/', 1)[-1]}"
-    sweep = LaunchedSweep.of(found, expand(found), root, queue, address, storage_of(storage))
+    sweep = LaunchedSweep.of(
+        found, expand(found), root, queue, address, storage_of(storage), blanks=QUEUES[queue].draws(found)
+    )
     return write_down(dataclasses.replace(sweep, name=name))
 
 

@@ -12,17 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from moe.config import check_paths, from_flat
+from moe.config import from_flat
 from moe.errors import UserError
 from sweeps.plan.spec import Sweep, restore
 from sweeps.queue.base import CellState, Offer
 from sweeps.queue.database import DatabaseQueue
-from sweeps.queue.launched import LaunchedSweep, QueuedCell
+from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number, blanks, run_id_of, values_of
 from sweeps.queue.leases import Beats
 from sweeps.runs.endings import Ending
 from sweeps.runs.lock import is_locked
@@ -30,41 +30,18 @@ from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
 from sweeps.tracking.artifacts import has_model
 from sweeps.tracking.connection import TrackerError, api, asking, connection, for_children, project
-from sweeps.tracking.record import Record
+from sweeps.tracking.record import Record, Remote
 
 # what W&B calls a run, in our words; one whose process ended without a word is found out by the server's own clock
 _STATES: dict[str, State] = {"finished": "finished", "running": "running", "pending": "running", "preempted": "waiting"}
 _ENDINGS = {"finished": Ending.FINISHED, "preempted": Ending.INTERRUPTED, "killed": Ending.KILLED}
+_FOR_GOOD = {ending.value: ending for ending in (Ending.STOPPED, Ending.STOPPED_EARLY)}
 _FRESH = 5.0  # seconds that an answer of the server counts as new
 # Seconds without a sign of life, by our own clock, after which a run that the server calls running is lost. Its client
 # gives a sign every half a minute; W&B itself waits for five.
 _SILENT = 360.0
 _SILENT_HERE = 75.0  # if this machine knows that the run's process has ended
 _SILENT_PENDING = 120.0  # if it was handed out, and its process was never heard of
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A sweep's place on the server: ENTITY/PROJECT/SWEEP."""
-
-    entity: str
-    project: str
-    id: str
-
-    @classmethod
-    def of(cls, path: str) -> "Remote":
-        """From ENTITY/PROJECT/SWEEP.
-
-        Raises:
-            UserError: the path has other parts.
-        """
-        parts = path.split("/")
-        if len(parts) != 3 or not all(parts):
-            raise UserError(f'"{path}" is no W&B sweep; write ENTITY/PROJECT/SWEEP, as `moe sweep ls` shows it')
-        return cls(*parts)
-
-    def __str__(self) -> str:
-        return f"{self.entity}/{self.project}/{self.id}"
 
 
 @dataclass(frozen=True)
@@ -75,24 +52,22 @@ class RemoteRun:
         id: in W&B.
         cell: the run id of the cell with its configuration; "" if it has none that moe knows.
         state: in W&B's words.
+        ending: how its last attempt ended in our words, if it could say so.
+        config: as W&B has it: nested, or by dotted path what it was handed.
         beat: when the server last heard of it, by its clock.
     """
 
     id: str
     cell: str
     state: str
+    ending: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
     beat: str = ""
 
 
-def refusal(sweep: Sweep) -> str | None:
-    """What of a sweep is not left to the server, in one sentence; None if nothing."""
-    if sweep.method != "grid":
-        return f"method: {sweep.method} runs on the local backend: the server's draws are no cells to check"
-    if sweep.early_terminate:
-        return "early_terminate runs on the local backend: the server's way to end runs looks like a crash to agents"
-    if sweep.run_cap:
-        return "run_cap with a grid runs on the local backend: the server chooses the cells itself"
-    return None
+def _drawn(sweep: Sweep) -> bool:
+    """Whether the server chooses which cells there are: draws at random, searches, or takes some of a grid."""
+    return sweep.method != "grid" or sweep.run_cap is not None
 
 
 def create(sweep: Sweep) -> Remote:
@@ -140,27 +115,22 @@ def runs(remote: Remote) -> list[RemoteRun]:
     sweep = _sweep(remote)
     try:
         with _quiet(), asking():
-            return [RemoteRun(run.id, _cell(run.config), run.state, str(run.heartbeat_at)) for run in sweep.runs]
+            return [_as_remote(run) for run in sweep.runs]
     except TrackerError as error:
         raise UserError(f"W&B does not show the runs of sweep {remote}: {error}") from None
 
 
-def _cell(config: Mapping[str, Any]) -> str:
-    """Run id of the cell with this configuration; a run that crashed at once has only the values it was handed."""
-    if "identity" in config:
-        return str(config["identity"])
-    flat = {path: value for path, value in config.items() if not isinstance(value, dict)}
-    try:
-        check_paths(flat)
-        return from_flat(flat).identity()
-    except UserError:
-        return ""
+def _as_remote(run: Any) -> RemoteRun:
+    ending = str(run.summary_metrics.get("ending", ""))
+    ending = "" if run.state == "running" else ending
+    return RemoteRun(run.id, run_id_of(run.config), run.state, ending, run.config, str(run.heartbeat_at))
 
 
 class ServerQueue(DatabaseQueue):
     """A sweep that a W&B server hands out to W&B's own agents; what they leave over goes through a table of ours."""
 
     precedence = 10
+    steers_itself = True
 
     def __init__(self, sweep: LaunchedSweep) -> None:
         super().__init__(sweep)
@@ -170,12 +140,21 @@ class ServerQueue(DatabaseQueue):
         self._trained: set[str] = set()
         self._beats: dict[str, Beats] = {}  # of runs that the server calls at work
         self._away = False
+        self._again: set[str] = set()
 
     @classmethod
     def offer(cls, sweep: Sweep) -> Offer:
-        """It runs a whole grid, where a server answers."""
-        problem = refusal(sweep) or connection().problem()
-        return Offer(accepted=problem is None, why=problem or "a W&B server answers")
+        """It runs every sweep, where a server answers; unless it is named, whole grids alone, whose cells we check."""
+        named = _drawn(sweep) or sweep.early_terminate is not None
+        if problem := connection().problem():
+            return Offer(accepted=False, why=problem)
+        why = "the server would choose the cells or end runs, which it does with --backend wandb"
+        return Offer(accepted=True, why=why if named else "a W&B server answers", if_named=named)
+
+    @classmethod
+    def draws(cls, sweep: Sweep) -> tuple[QueuedCell, ...] | None:
+        """As many as `run_cap`, where the server chooses."""
+        return blanks(sweep.run_cap or 0) if _drawn(sweep) else None
 
     @classmethod
     def create(cls, sweep: Sweep) -> str:
@@ -189,10 +168,7 @@ class ServerQueue(DatabaseQueue):
             return None
         remote = Remote.of(address)
         raw = definition(remote)
-        sweep = restore(str(raw.get("name") or remote.id), raw, "")
-        if problem := refusal(sweep):
-            raise UserError(f"sweep {address}: {problem}")
-        return sweep
+        return restore(str(raw.get("name") or remote.id), raw, "")
 
     @classmethod
     def stored(cls, name: str, root: Path, storage: str) -> None:
@@ -225,8 +201,13 @@ class ServerQueue(DatabaseQueue):
 
     def states(self) -> dict[str, CellState]:
         """State of every cell: of several runs on the server a finished one counts most, then a running one."""
-        queued, there = super().states(), self._there()
-        return there | {cell: state for cell, state in queued.items() if there[cell].state != "finished"}
+        there = self._there()
+        keys = {state.cell.run_id: key for key, state in there.items()}
+        for run_id, state in super().states().items():
+            key = keys.get(run_id)
+            if key is not None and there[key].state != "finished":
+                there[key] = state
+        return there
 
     def held(self) -> str | None:
         """Says how long it may take until it is known whether runs that the server calls running are."""
@@ -262,7 +243,7 @@ class ServerQueue(DatabaseQueue):
 
         Each is written down with the W&B run that it goes on with.
         """
-        from sweeps.tracking.mirror import show
+        from sweeps.tracking.holdings import show
 
         store = self.sweep.store
         try:
@@ -271,7 +252,8 @@ class ServerQueue(DatabaseQueue):
             sys.stderr.write(f"{error}; what it left over is found by `moe sweep resume {quote(self.sweep.name)}`\n")
             return []
         states, done = self._there(), store.finished_ids()
-        lacking = [cell for cell in self.sweep.cells if states[cell.run_id].state in ("waiting", "failed")]
+        lacking = [one.cell for one in states.values() if one.state in ("waiting", "failed")]
+        lacking = [cell for cell in lacking if blank_number(cell) is None]  # the server has drawn no more
         for cell in lacking:
             prepare(self.remote, cell, store, found)
             if cell.run_id in done:  # trained here, but its end did not reach the server
@@ -316,7 +298,7 @@ class ServerQueue(DatabaseQueue):
         """
         if run.state in ("running", "pending") and run.cell and self._silence(run) > self._patience(run):
             run = replace(run, state="crashed")
-        if run.state in ("finished", "running", "pending") or not run.cell:
+        if run.state in ("finished", "running", "pending") or run.ending in _FOR_GOOD or not run.cell:
             return run
         if run.id not in self._trained:
             with contextlib.suppress(TrackerError):
@@ -326,10 +308,31 @@ class ServerQueue(DatabaseQueue):
 
     def _there(self) -> dict[str, CellState]:
         """How the server says that the cells stand."""
+        found = self._drawn() if self.sweep.drawn else self._of_grid()
+        again = {
+            key: replace(found[key], state="waiting") for key in self._again if found[key].ending in _FOR_GOOD.values()
+        }
+        return found | again
+
+    def _of_grid(self) -> dict[str, CellState]:
         by_cell: dict[str, list[RemoteRun]] = {}
         for run in self._known():
             by_cell.setdefault(run.cell, []).append(run)
         return {cell.run_id: _state(cell, by_cell.get(cell.run_id, [])) for cell in self.sweep.cells}
+
+    def _drawn(self) -> dict[str, CellState]:
+        """A cell for each run of the server, in its order; the rest are still to be drawn."""
+        found = {cell.run_id: CellState(cell, "waiting") for cell in self.sweep.cells}
+        paths = list(self.sweep.raw.get("parameters", {}))
+        for cell, run in zip(self.sweep.cells, self._known(), strict=False):
+            known = QueuedCell(run.cell, values_of(run.config, paths)) if run.cell else cell
+            found[cell.run_id] = _state(known, [run])
+        return found
+
+    def publish_again(self, cells: Sequence[QueuedCell]) -> None:
+        """Let finished cells wait again: they are left over by the server."""
+        super().publish_again(cells)
+        self._again |= {cell.run_id for cell in cells}
 
 
 def _state(cell: QueuedCell, tries: Sequence[RemoteRun]) -> CellState:
@@ -337,6 +340,8 @@ def _state(cell: QueuedCell, tries: Sequence[RemoteRun]) -> CellState:
         return CellState(cell, "waiting")
     wanted = ("finished", "running", "pending")
     best = next((run for state in wanted for run in tries if run.state == state), tries[-1])
+    if best.state not in wanted and (stopped := _FOR_GOOD.get(best.ending)):
+        return CellState(cell, "finished", len(tries), here=False, ending=stopped, note=f"{stopped.value} in W&B")
     state = _STATES.get(best.state, "failed")
     error = f"W&B run {best.id} {best.state}" if state in ("failed", "waiting") else None
     ending = _ENDINGS.get(best.state, None if state == "running" else Ending.FAILED)
@@ -346,12 +351,12 @@ def _state(cell: QueuedCell, tries: Sequence[RemoteRun]) -> CellState:
 def prepare(remote: Remote, cell: QueuedCell, store: RunStore, known: Sequence[RemoteRun]) -> None:
     """Write down under which id a cell is run again: that of its crashed run, if it has one."""
     run = store.create(from_flat(cell.values))
-    crashed = [each.id for each in known if each.cell == cell.run_id]
+    before = next((each for each in reversed(known) if each.cell == cell.run_id), None)
     record = Record.of(run)
-    name = crashed[-1] if crashed else record.id
-    record.model_copy(
-        update={"id": name, "sweep": remote.id, "entity": remote.entity, "project": remote.project}
-    ).save(run)  # fmt: skip
+    place: dict[str, Any] = {"sweep": remote.id, "entity": remote.entity, "project": remote.project}
+    if before is not None:
+        place |= {"id": before.id, "stopped": before.ending in _FOR_GOOD}
+    record.model_copy(update=place).save(run)
 
 
 def resume(remote: Remote) -> None:

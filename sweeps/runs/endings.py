@@ -10,6 +10,7 @@ FAILURE = 1
 USER_MISTAKE = 2
 OUT_OF_MEMORY = 71  # of a worker alone, for its agent; people are told by FAILURE (EX_OSERR of sysexits.h)
 INTERRUPTED = 75  # told to stop; the last checkpoint resumes it (EX_TEMPFAIL of sysexits.h)
+STOPPED = 76  # stopped for good by a person, who chose this run in the tracker
 
 _CUDA_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation, as torch.AcceleratorError gives it
 
@@ -18,11 +19,16 @@ class InterruptedRunError(Exception):
     """The run was told to stop; its last checkpoint resumes it. Ends with INTERRUPTED."""
 
 
+class StoppedRunError(InterruptedRunError):
+    """The run was stopped for good in the tracker; its last checkpoint is there for who asks. Ends with STOPPED."""
+
+
 class Ending(Enum):
     """How a trial of a cell ended. Values are what databases hold."""
 
     FINISHED = "finished"  # trained to its end; its results lie in its run's folder
     STOPPED_EARLY = "stopped early"  # its metric was not among the best: done, without results
+    STOPPED = "stopped by you"  # in the tracker: done, without results, until a person asks for it again
     NOT_NEEDED = "not needed"  # never begun, as the target is reached or nothing new to try: done, no results
     FAILED = "failed"  # by an error of its own
     REFUSED = "refused"  # a mistake that a person has to mend: of no use to repeat
@@ -48,6 +54,7 @@ def ending_of_exit(code: int) -> Ending:
         USER_MISTAKE: Ending.REFUSED,
         OUT_OF_MEMORY: Ending.OUT_OF_MEMORY,
         INTERRUPTED: Ending.INTERRUPTED,
+        STOPPED: Ending.STOPPED,
     }
     return named.get(code, Ending.FAILED)
 
@@ -57,7 +64,7 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, UserError):
         return USER_MISTAKE
     if isinstance(error, InterruptedRunError):
-        return INTERRUPTED
+        return STOPPED if isinstance(error, StoppedRunError) else INTERRUPTED
     return OUT_OF_MEMORY if _is_out_of_memory(error) else FAILURE
 
 

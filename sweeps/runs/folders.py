@@ -203,9 +203,9 @@ class SweepFolder(ProbedFolder):
         """The sweep as launched: its file's text, its cells, its swept parameters."""
         return self.path / _DEFINITION
 
-    def analysis(self, images: str) -> TrackedFolder:
+    def analysis(self, images: str) -> "AnalysisFolder":
         """What the tracker has of the comparison of all runs on an image store."""
-        return TrackedFolder(self.path / _ANALYSIS / images)
+        return AnalysisFolder(self, images)
 
     @property
     def agents(self) -> Path:
@@ -236,6 +236,32 @@ class SweepFolder(ProbedFolder):
         return self.path / "dashboard.json"
 
 
+class AnalysisFolder(TrackedFolder):
+    """What the tracker has of the comparison of all runs of a sweep on an image store.
+
+    Args:
+        sweep: the sweep's folder, which holds the results themselves.
+        images: name of the image store.
+    """
+
+    def __init__(self, sweep: SweepFolder, images: str) -> None:
+        super().__init__(sweep.path / _ANALYSIS / images)
+        self.sweep, self.images = sweep, images
+
+    @property
+    def root(self) -> Path:
+        """`MOE_HOME`."""
+        return self.sweep.path.parents[1]
+
+    def results(self) -> list[tuple[str, dict[str, Any]]]:
+        """(probe, headline numbers) of every probe that compared the runs."""
+        return [(probe, numbers) for images, probe, numbers in self.sweep.probe_results() if images == self.images]
+
+    def run_ids(self) -> list[str]:
+        """The runs that were compared."""
+        return list(dict.fromkeys(run for _, numbers in self.results() for run in numbers.get("models", {})))
+
+
 class HomeFolder:
     """`MOE_HOME`.
 
@@ -263,10 +289,10 @@ class HomeFolder:
         """Names of the sweeps launched here."""
         return sorted(file.parent.name for file in self.path.glob(f"{_SWEEPS}/*/{_DEFINITION}"))
 
-    def analyses(self) -> list[TrackedFolder]:
+    def analyses(self) -> list[AnalysisFolder]:
         """The comparisons of runs that have something in the tracker, of all sweeps."""
         files = sorted(self.path.glob(f"{_SWEEPS}/*/{_ANALYSIS}/*/{_TRACKER}"))
-        return [TrackedFolder(file.parent) for file in files]
+        return [SweepFolder(self.path, file.parts[-4]).analysis(file.parts[-2]) for file in files]
 
     def configs(self) -> list[Path]:
         """The configuration file of every run."""

@@ -1,9 +1,10 @@
 """A run's numbers by the names that its summary in the tracker has for them."""
 
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from callbacks.keys import SATURATION_END
+from callbacks.keys import PER_EXPERT, SATURATION_END, Keys
 from sweeps.runs.files import read_table, unless_damaged
 from sweeps.runs.folders import PROBE_AGAIN, TRAIN_AGAIN, ProbedFolder
 from sweeps.runs.run import Run
@@ -37,8 +38,86 @@ def saturation_of_the_end(run: Run) -> dict[int, dict[str, float]]:
 
 
 def probe_key(images: str, probe: str) -> str:
-    """What the keys of a probe's results begin with."""
+    """What the keys of a probe's results begin with; a number's name, which has no `/` of its own, follows."""
     return f"probe/{images}/{probe}"
+
+
+def figure_key(start: str, name: str) -> str:
+    """The key of a picture among keys that begin alike: never that of a number or a table."""
+    return f"{start}/figures/{name}"
+
+
+def table_key(start: str, name: str) -> str:
+    """The key of a table."""
+    return f"{start}/tables/{name}"
+
+
+_HEADLINES = (
+    Keys.EPOCH, Keys.VAL_LOSS, Keys.VAL_ACCURACY, Keys.AGREEMENT, Keys.CHANCE_OBSERVED, Keys.CV2, Keys.DEAD,
+)  # fmt: skip
+_ABOUT_OTHERS = ("low", "high", "null", "sd")  # `x_low` is about the number `x`
+
+
+def headlines(run: Run) -> dict[str, float]:
+    """Of `numbers` those that a list of runs should show; the others are in tables (`table_of_numbers`, `of_experts`).
+
+    - of the last epoch all but those of single experts;
+    - of the best epoch and of the untrained model the most important ones;
+    - of probes all but baselines, intervals and null values.
+    """
+    experts = {key(expert) for key in PER_EXPERT for expert in range(run.config.model.experts)}
+    spoken = {f"{which}/{key}" for which in (BEST, UNTRAINED) for key in _HEADLINES}
+    found = {}
+    for key, value in numbers(run).items():
+        which = key.partition("/")[0]
+        if which != "probe" and key not in experts and (which not in (BEST, UNTRAINED) or key in spoken):
+            found[key] = value
+    for images, probe, result in run.probe_results():
+        found |= headlines_of(probe_key(images, probe), result)
+    return found
+
+
+def headlines_of(start: str, result: Mapping[str, Any]) -> dict[str, float]:
+    """A probe's own headline numbers, under keys that begin alike."""
+    own = {name: value for name, value in result.items() if isinstance(value, int | float) and "/" not in name}
+    return {f"{start}/{name}": value for name, value in own.items() if _about(name, own) is None}
+
+
+def _about(name: str, known: Iterable[str]) -> str | None:
+    """The number that another one (its interval, its null value) belongs to; None if it stands for itself."""
+    base, _, what = name.rpartition("_")
+    return base if what in _ABOUT_OTHERS and base in known else None
+
+
+def table_of_numbers(result: Mapping[str, Any]) -> list[list[Any]]:
+    """A row a headline number, with what is known about it; the header first, cells that are unknown None.
+
+    Columns are ``number``, ``value``, then as there are ``low``, ``high``, ``null``, ``sd`` and the value of each
+    baseline.
+    """
+    known = {name: value for name, value in result.items() if isinstance(value, int | float)}
+    rows: dict[str, dict[str, Any]] = {}
+    baselines: dict[str, None] = {}
+    for name, value in known.items():
+        baseline, _, number = name.rpartition("/")
+        base = _about(number, known)
+        if not baseline:
+            rows.setdefault(base or number, {})[number.rpartition("_")[2] if base else "value"] = value
+        elif base is None:
+            baselines[baseline] = None
+            rows.setdefault(number, {})[baseline] = value
+    found = {column for row in rows.values() for column in row}
+    columns = ["value", *(what for what in _ABOUT_OTHERS if what in found), *baselines]
+    return [["number", *columns], *([name, *(row.get(column) for column in columns)] for name, row in rows.items())]
+
+
+def of_experts(run: Run) -> list[list[Any]]:
+    """A row an expert with what the last epoch says of it alone; the header first."""
+    last, experts = numbers(run), range(run.config.model.experts)
+    logged = [key for key in PER_EXPERT if any(key(expert) in last for expert in experts)]
+    names = [key("").rpartition("/")[2].rstrip("_") for key in logged]
+    rows = [[expert, *(last.get(key(expert)) for key in logged)] for expert in experts]
+    return [["expert", *names], *rows]
 
 
 def expert_rows(folder: ProbedFolder) -> list[dict[str, Any]]:

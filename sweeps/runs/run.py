@@ -91,6 +91,16 @@ class Run(RunFolder):
         return self.state.state == "finished"
 
     @property
+    def trained(self) -> bool:
+        """Whether all of training's results are written, which is so a moment before the run counts as finished."""
+        return self.finished or (self.summary_file.exists() and self.model.is_dir())
+
+    @property
+    def pulled(self) -> bool:
+        """Whether it was trained on another machine, and what lies here came from the tracker."""
+        return self.finished and self.state.attempts == 0
+
+    @property
     def summary(self) -> dict[str, Row]:
         """Last and best values; empty before the run is finished, or (which is said) if the file is damaged."""
         return unless_damaged(partial(read_typed, self.summary_file, _SUMMARY, {}, TRAIN_AGAIN), {})

@@ -8,8 +8,10 @@ from typing import Any
 from moe.data.datasets import training_stores, validation_store
 from moe.export import CARD
 from sweeps.runs.files import write_json
+from sweeps.runs.folders import AnalysisFolder
 from sweeps.runs.run import Run
 from sweeps.tracking.connection import api, asking
+from sweeps.tracking.media import Parcel
 from sweeps.tracking.record import Record
 from sweeps.tracking.session import TrackedRun
 
@@ -23,11 +25,6 @@ def model_name(run_id: str) -> str:
     return f"model-{run_id}"
 
 
-def last_models(runs: Sequence[Run]) -> list[str]:
-    """The final models of some runs, as NAME:ALIAS."""
-    return [f"{model_name(run.id)}:{LAST}" for run in runs]
-
-
 def has_model(entity: str, project: str, run_id: str) -> bool:
     """Whether the server holds a run's final model, which says that it was trained to its end.
 
@@ -38,27 +35,29 @@ def has_model(entity: str, project: str, run_id: str) -> bool:
         return bool(api().artifact_exists(f"{entity}/{project}/{model_name(run_id)}:{LAST}"))
 
 
-def upload_model(session: TrackedRun, run: Run, *, wait: bool) -> None:
-    """Send the model of the best epoch and that of the last as versions of `model-<id>`, with their data card.
+def parcels(place: Run | AnalysisFolder) -> list[Parcel]:
+    """All that travels of a run or an analysis, what others are made from first."""
+    return _of_analysis(place) if isinstance(place, AnalysisFolder) else [*models(place), *_of_probes(place)]
 
-    Args:
-        session: the tracker's run.
-        run: whose models.
-        wait: until the server has them, because results that are made from them follow.
+
+def models(run: Run) -> list[Parcel]:
+    """The model of the best epoch and that of the last, versions of `model-<id>`; none before the run is trained.
+
+    None of a pulled run either: the server has them, and that of the best epoch does not come along.
     """
-    write_json(run.data_card, _data_card(run))
+    if not run.trained or run.pulled:
+        return []
+    if not run.data_card.exists():  # that of a pulled run came along; its images may not be here
+        write_json(run.data_card, _data_card(run))
     if run.best_model.is_dir():
-        _upload_model(session, run, run.best_model, [BEST], wait=wait)
-        _upload_model(session, run, run.model, [LAST], wait=wait)
-    else:
-        _upload_model(session, run, run.model, [BEST, LAST], wait=wait)
+        return [_model(run, run.best_model, [BEST]), _model(run, run.model, [LAST])]
+    return [_model(run, run.model, [BEST, LAST])]
 
 
-def _upload_model(session: TrackedRun, run: Run, folder: Path, aliases: Sequence[str], *, wait: bool) -> None:
+def _model(run: Run, folder: Path, aliases: Sequence[str]) -> Parcel:
     epoch = json.loads((folder / CARD).read_text())["epoch"]
     files = {file.name: file for file in (*sorted(folder.iterdir()), *run.portable) if file.exists()}
-    about = run.config.scientific() | {"epoch": epoch}
-    session.upload(model_name(run.id), MODEL, files, aliases=aliases, metadata=about, wait=wait)
+    return Parcel(model_name(run.id), MODEL, files, aliases, run.config.scientific() | {"epoch": epoch})
 
 
 def _data_card(run: Run) -> dict[str, Any]:
@@ -69,18 +68,57 @@ def _data_card(run: Run) -> dict[str, Any]:
     return {"data": config.model_dump(mode="json"), "stores": cards}
 
 
-def upload_folder(session: TrackedRun, name: str, folder: Path, inputs: Sequence[str], kind: str = PROBE) -> None:
-    """Send a folder of results as an artifact.
+def _of_probes(run: Run) -> list[Parcel]:
+    """What probes read and found, made from the run's model."""
+    probed, made_from = run.probe_results(), [f"{model_name(run.id)}:{LAST}"]
+    read = dict.fromkeys(images for images, _, _ in probed if run.activations(images).is_dir())
+    found = [Parcel(activations_name(run, images), ACTIVATIONS, _files(run.activations(images)), inputs=made_from)
+             for images in read]  # fmt: skip
+    return found + [
+        Parcel(probe_name(run, images, probe), PROBE, _files(run.probe(images, probe)), inputs=made_from)
+        for images, probe, _ in probed
+    ]
+
+
+def activations_name(run: Run, images: str) -> str:
+    """Name of the artifact with the activations that probes read."""
+    return f"activations-{run.id}-{images}"
+
+
+def probe_name(run: Run, images: str, probe: str) -> str:
+    """Name of the artifact with a probe's results."""
+    return f"probe-{run.id}-{images}-{probe}"
+
+
+def _of_analysis(place: AnalysisFolder) -> list[Parcel]:
+    """What compares runs, made from the models of all of them, wherever each is in W&B."""
+    records = [(run_id, Record.of(Run(place.root / run_id))) for run_id in place.run_ids()]
+    inputs = [
+        "/".join(filter(None, [record.entity, record.project, f"{model_name(run_id)}:{LAST}"]))
+        for run_id, record in records
+    ]
+    name = Record.of(place).id
+    return [
+        Parcel(f"{name}-{probe}", PROBE, _files(place.sweep.probe(place.images, probe)), inputs=inputs)
+        for probe, _ in place.results()
+    ]
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def upload(session: TrackedRun, found: Sequence[Parcel], *, wait: bool = False) -> None:
+    """Send artifacts, and say what each was made from.
 
     Args:
         session: the tracker's run.
-        name: of the artifact.
-        folder: the folder.
-        inputs: artifacts that the results were made from, as NAME:ALIAS.
-        kind: type of the artifact.
+        found: what to send.
+        wait: until the server has the models, because something that is made from them follows.
     """
-    files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
-    session.upload(name, kind, files, inputs=inputs)
+    wait = wait or any(parcel.inputs for parcel in found)
+    for parcel in found:
+        session.upload(parcel, wait=wait and parcel.kind == MODEL)
 
 
 def prune(record: Record) -> None:

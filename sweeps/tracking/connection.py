@@ -79,6 +79,22 @@ def api() -> Any:
     return wandb.Api(timeout=_TIMEOUT)
 
 
+def stop_asked(entity: str | None, project: str, run_id: str) -> bool:
+    """Whether a person has asked W&B to stop a run.
+
+    Raises:
+        TrackerError: the server does not answer.
+    """
+    with asking():
+        from wandb.sdk.launch.api import LaunchApi  # the public one has no such question
+
+        return bool(
+            LaunchApi(timeout=_TIMEOUT).check_stop_requested(
+                project, entity or os.environ.get("WANDB_ENTITY", ""), run_id
+            )
+        )
+
+
 def project() -> str:
     """The W&B project that runs go into."""
     return os.environ.get("WANDB_PROJECT", "moe")

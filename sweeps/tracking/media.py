@@ -1,8 +1,8 @@
-"""Numbers, pictures and tables in the form that W&B takes."""
+"""Numbers, pictures, tables and folders in the form that W&B takes."""
 
 import csv
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,49 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """A table (.csv)."""
+    """A table.
 
-    file: Path
+    Attributes:
+        source: its file (.csv), or its rows, the header first.
+        about: columns with one value for all rows, put first where the table has none of that name: tables of many
+            runs are shown as one.
+    """
+
+    source: Path | Sequence[Sequence[Any]]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 Value = float | int | str | Picture | Table
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Files that travel together, as a version of an artifact; equal files are no new version.
+
+    Attributes:
+        name: of the artifact.
+        kind: its type.
+        files: by their names in the artifact.
+        aliases: of this version, beside `latest`.
+        metadata: of this version.
+        inputs: artifacts that it was made from, as [ENTITY/PROJECT/]NAME:ALIAS.
+    """
+
+    name: str
+    kind: str
+    files: Mapping[str, Path]
+    aliases: Sequence[str] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Sequence[str] = ()
+
+    def version(self) -> Any:
+        """W&B's object of it, which has its digest."""
+        import wandb
+
+        artifact = wandb.Artifact(self.name, type=self.kind, metadata=dict(self.metadata))
+        for name, file in self.files.items():
+            artifact.add_file(str(file), name=name, policy="immutable")
+        return artifact
 
 
 def wandb_values(values: Mapping[str, Value]) -> dict[str, Any]:
@@ -35,15 +72,21 @@ def _wandb_value(value: Value) -> Any:
 
     if isinstance(value, Picture):
         return wandb.Image(str(value.file), caption=value.caption)
-    return _table(value.file) if isinstance(value, Table) else value
+    return _table(value) if isinstance(value, Table) else value
 
 
-def _table(path: Path) -> Any:
+def _table(table: Table) -> Any:
     import wandb
 
-    with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file))
-    return wandb.Table(columns=list[str | int](header), data=typed(rows))
+    if isinstance(table.source, Path):
+        with table.source.open(newline="") as file:
+            header, *lines = list(csv.reader(file))
+        rows = [list(row) for row in typed(lines)]
+    else:
+        header, *rows = [list(row) for row in table.source]
+    new = {name: value for name, value in table.about.items() if name not in header}
+    data = [[*new.values(), *row] for row in rows]
+    return wandb.Table(columns=list[str | int]([*new, *header]), data=data)
 
 
 def typed(rows: list[list[str]]) -> list[Iterable[Any]]:

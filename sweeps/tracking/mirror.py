@@ -4,26 +4,30 @@ The files are the truth. Whatever the tracker lacks when a run begins or goes on
 away, a W&B sweep gave the run another name) is sent first, so that the tracker holds every epoch once and in order.
 """
 
-import os
-import time
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import lightning as L
 
-from callbacks.files import PICTURED, View
-from callbacks.keys import SATURATION_TABLE
-from sweeps.runs.files import read_json
-from sweeps.runs.folders import RESULT, ProbedFolder
-from sweeps.runs.numbers import numbers, probe_key
+from callbacks.files import ROUTING, View
+from sweeps.runs.endings import Ending
+from sweeps.runs.files import read_json, unless_damaged
+from sweeps.runs.folders import RESULT, AnalysisFolder, ProbedFolder
+from sweeps.runs.numbers import (
+    figure_key,
+    headlines,
+    headlines_of,
+    of_experts,
+    probe_key,
+    table_key,
+    table_of_numbers,
+)
 from sweeps.runs.run import Run
-from sweeps.tracking.artifacts import has_model, last_models, upload_folder, upload_model
+from sweeps.tracking.artifacts import parcels, upload
 from sweeps.tracking.connection import TrackerError, api, asking, connection
 from sweeps.tracking.media import Picture, Table, Value
 from sweeps.tracking.record import Record
-from sweeps.tracking.session import TrackedRun, give_up, tracked
-
-_MOMENT = 3.0  # seconds before a server is asked once more
+from sweeps.tracking.session import TrackedRun, give_up
 
 
 class Mirror(L.Callback):
@@ -62,132 +66,69 @@ def send(run: Run, session: TrackedRun, until: int | None = None) -> None:
             record.passed(run, epoch)
 
 
-def adopt(run: Run, group: str | None) -> None:
-    """Show a finished run under the name that a W&B sweep has just given it: the sweep then counts it as done."""
-    given = os.environ.get("WANDB_RUN_ID")
-    if os.environ.get("WANDB_SWEEP_ID") and connection().online and given not in (None, Record.of(run).id):
-        show(run, group)
+def tell_failure(run: Run, ending: Ending, reason: str) -> None:
+    """Say in the tracker why a run was given up whose process could not say it itself, and send its log."""
+    record = unless_damaged(partial(Record.of, run), None)
+    if record is None or not (record.online_before and connection().online):
+        return
+    try:
+        with asking():
+            there = api().run(record.path)
+            there.summary.update({"ending": ending.value, "failure": reason})
+            if run.log_file.is_file():
+                there.upload_file(str(run.log_file), root=str(run.path))
+    except TrackerError as error:
+        give_up(run, f"why it failed was not sent ({error})")
 
 
-def show(run: Run, group: str | None) -> None:
-    """Bring all of a finished run into its W&B run."""
-    with tracked(run, group=group) as session:
-        publish(run, session)
-    ask_what_arrived(run, session)
-
-
-def publish(run: Run, session: TrackedRun, *, wait: bool = False) -> None:
-    """Send all that a trained run has and the tracker lacks: its epochs, its summary, its models, its probes' results.
+def publish(place: Run | AnalysisFolder, session: TrackedRun, *, wait: bool = False) -> None:
+    """Send all that a run or an analysis has and the tracker lacks: epochs, summary, models, results of probes.
 
     Args:
-        run: the run.
+        place: whose files.
         session: the tracker's run.
         wait: until the server has the models, because results that are made from them follow.
     """
     if session.mode == "disabled":
         return
-    send(run, session)
-    session.summarise(summary(run))
-    probed = run.probe_results()
-    upload_model(session, run, wait=wait or bool(probed))
-    for images, probe, _ in probed:
-        upload_results(session, run, images, probe)
+    if isinstance(place, Run):
+        send(place, session)
+    session.summarise(summary(place))
+    upload(session, parcels(place), wait=wait)
 
 
-@dataclass(frozen=True)
-class Lacking:
-    """What the server does not hold of a run.
+def summary(place: Run | AnalysisFolder) -> dict[str, Value]:
+    """The whole summary of a run: last, best and untrained values, what the last epoch showed, results of probes.
 
-    Attributes:
-        epochs: of the history.
-        keys: of the summary.
-        files: pictures that were logged but never arrived, by W&B's name for them.
-        model: whether it lacks the final model.
+    That of an analysis: the results of its probes.
     """
-
-    epochs: list[int]
-    keys: list[str]
-    files: list[str]
-    model: bool
-
-    def words(self) -> str:
-        """All of it in one phrase; empty if the server holds everything."""
-        parts = [f"epochs {', '.join(map(str, self.epochs))}"] if self.epochs else []
-        parts += [f"{len(self.keys)} values of the summary ({self.keys[0]}, ...)"] if self.keys else []
-        parts += [f"{len(self.files)} pictures"] if self.files else []
-        return ", ".join(parts + (["the model"] if self.model else []))
+    return _of_run(place) if isinstance(place, Run) else _of_analysis(place)
 
 
-def lacking(run: Run) -> Lacking:
-    """Ask the server what it holds of a run, and compare that with the run's own files.
-
-    Raises:
-        TrackerError: the server does not answer.
-    """
-    record, wanted = Record.of(run), summary(run)
-    with asking():
-        there = api().run(record.path)
-        arrived = {file.name for file in there.files() if file.size}
-        held = dict(there.summary_metrics)
-        logged = [row["epoch"] for row in there.scan_history(keys=["epoch"])]
-        shown = [row[view.key] for view in PICTURED for row in there.scan_history(keys=["epoch", view.key])]
-    shown += [held[key] for key, value in wanted.items() if isinstance(value, Picture) and key in held]
-    epochs = [int(row["epoch"] or 0) for row in run.history()]
-    return Lacking(
-        epochs=[epoch for epoch in epochs if epoch not in logged],
-        keys=sorted(wanted.keys() - held.keys()) if run.finished else [],
-        files=sorted({value["path"] for value in shown} - arrived),
-        model=run.finished and not has_model(str(record.entity), record.project, run.id),
-    )
+def _of_analysis(place: AnalysisFolder) -> dict[str, Value]:
+    found = [results_of(place.sweep, place.images, probe) for probe, _ in place.results()]
+    return {key: value for values in found for key, value in values.items()}
 
 
-def ask_what_arrived(run: Run, session: TrackedRun) -> None:
-    """After a session, ask the server what it holds: W&B's client ends well even where its uploads were refused.
-
-    Args:
-        run: the run.
-        session: closed by now.
-    """
-    if session.mode_begun != "online" or session.failed:
-        return
-    try:
-        found = lacking(run)
-        if found.words():  # a server may need a moment for what it was sent last
-            time.sleep(_MOMENT)
-            found = lacking(run)
-    except TrackerError as error:
-        give_up(run, f"the server did not confirm the run ({error})")
-        return
-    if found.words():
-        give_up(run, f"the server lacks {found.words()}")
-
-
-def send_pictures(run: Run, names: list[str]) -> None:
-    """Send again pictures that the server refused, from the copies that W&B's client keeps in the run's folder.
-
-    Raises:
-        TrackerError: the server does not answer.
-    """
-    with asking():
-        there = api().run(Record.of(run).path)
-        for name in names:
-            for copy in sorted(run.path.glob(f"wandb/*/files/{name}"))[:1]:
-                there.upload_file(str(copy), root=str(copy).removesuffix(name))
-
-
-def summary(run: Run) -> dict[str, Value]:
-    """The whole summary of a run: last, best and untrained values, what the last epoch showed, results of probes."""
-    values: dict[str, Value] = {**numbers(run)}
+def _of_run(run: Run) -> dict[str, Value]:
+    values: dict[str, Value] = {**headlines(run)}
     if rows := run.history():
-        epoch = int(rows[-1]["epoch"] or 0)
+        epoch, about = int(rows[-1]["epoch"] or 0), _about(run)
         values |= _pictures(run, epoch)
-        if (classes := run.routing_files.table(View.CLASSES, epoch)).exists():
-            values[View.CLASSES.key] = Table(classes)
+        for view in View:
+            if (file := run.routing_files.table(view, epoch)).exists():
+                values[table_key(ROUTING, view)] = Table(file, about)
+        values[table_key(ROUTING, "experts")] = Table(of_experts(run), about)
         if (settled := run.routing_files.saturation).exists():
-            values[SATURATION_TABLE] = Table(settled)
+            values[table_key(ROUTING, "saturation")] = Table(settled, about)
     for images, probe, _ in run.probe_results():
         values |= results_of(run, images, probe)
     return values
+
+
+def _about(folder: ProbedFolder) -> dict[str, Any]:
+    """What a table of one run says about the run, so that those of many can be told apart."""
+    return {"E": folder.config.model.experts, "seed": folder.config.seed} if isinstance(folder, Run) else {}
 
 
 def _numbers(row: dict[str, float | None]) -> dict[str, Value]:
@@ -201,22 +142,19 @@ def _pictures(run: Run, epoch: int) -> dict[str, Value]:
 
 
 def results_of(folder: ProbedFolder, images: str, probe: str) -> dict[str, Value]:
-    """What a summary holds of a probe: numbers, pictures (.png) and tables (.csv), under `probe/<images>/<probe>/`."""
-    return values_of(probe_key(images, probe), folder.probe(images, probe))
+    """What a summary holds of a probe: headline numbers, pictures (.png) and tables (.csv).
 
-
-def values_of(prefix: str, folder: Path) -> dict[str, Value]:
-    """The numbers, pictures (.png) and tables (.csv) in a folder of results, under keys with a prefix."""
-    result = read_json(folder / RESULT)
-    values: dict[str, Value] = {f"{prefix}/{key}": v for key, v in result.items() if isinstance(v, int | float)}
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".png":
-            values[f"{prefix}/{path.stem}"] = Picture(path)
-        elif path.suffix == ".csv":
-            values[f"{prefix}/{path.stem}_table"] = Table(path)
+    Numbers are `probe/<images>/<probe>/<number>`, pictures and tables below `figures/` and `tables/` of it. The table
+    `all_numbers` has all numbers, with their intervals and baselines.
+    """
+    start, path, about = probe_key(images, probe), folder.probe(images, probe), _about(folder)
+    result = read_json(path / RESULT)
+    values: dict[str, Value] = {**headlines_of(start, result)}
+    if len(rows := table_of_numbers(result)) > 1:
+        values[table_key(start, "all_numbers")] = Table(rows, about)
+    for file in sorted(path.iterdir()):
+        if file.suffix == ".png":
+            values[figure_key(start, file.stem)] = Picture(file)
+        elif file.suffix == ".csv":
+            values[table_key(start, file.stem)] = Table(file, about)
     return values
-
-
-def upload_results(session: TrackedRun, run: Run, images: str, probe: str) -> None:
-    """Send a probe's files as an artifact that is made from the run's model."""
-    upload_folder(session, f"probe-{run.id}-{images}-{probe}", run.probe(images, probe), last_models([run]))

@@ -99,8 +99,10 @@ def pull(path: str, store: RunStore, report: Callable[[str], None]) -> Run:
         _place(incoming, run)
     finally:
         shutil.rmtree(incoming.path, ignore_errors=True)
-    record = Record(id=found.id, entity=found.entity, project=found.project, sent=found.lastHistoryStep)
-    record.save(run)
+    Record(
+        id=found.id, entity=found.entity, project=found.project, sent=found.lastHistoryStep,
+        sweep=found.sweep_name, group=found.group,
+    ).save(run)  # fmt: skip
     return run
 
 

@@ -5,17 +5,16 @@ that is broken off, however that happens, leaves the tracker's run as it was.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
-from sweeps.runs.folders import SweepFolder
-from sweeps.runs.numbers import probe_key
+from sweeps.runs.folders import AnalysisFolder
 from sweeps.runs.run import Run
-from sweeps.tracking.artifacts import ACTIVATIONS, last_models, prune, upload_folder
+from sweeps.tracking.artifacts import activations_name, parcels, probe_name, prune, upload
 from sweeps.tracking.connection import TrackerError, asking, connection
-from sweeps.tracking.mirror import ask_what_arrived, publish, results_of, summary, upload_results, values_of
+from sweeps.tracking.holdings import ask_what_arrived
+from sweeps.tracking.mirror import publish, results_of, summary
 from sweeps.tracking.record import Record, set_unconfirmed
-from sweeps.tracking.session import TrackedRun, analysis, give_up, reopened
+from sweeps.tracking.session import analysis, give_up, reopened
 
 
 class Outbox:
@@ -63,7 +62,9 @@ class Outbox:
                     publish(self.run, session, wait=True)
                 else:
                     session.summarise(summary(self.run))
-            self._send(session)
+            for images, probe in self._results:
+                session.summarise(results_of(self.run, images, probe))
+            upload(session, [parcel for parcel in parcels(self.run) if parcel.name in self._names()])
         if session.mode_begun == "online":
             try:
                 with asking():
@@ -72,13 +73,10 @@ class Outbox:
                 give_up(self.run, f"old versions of artifacts were not removed ({error})")
         ask_what_arrived(self.run, session)
 
-    def _send(self, session: TrackedRun) -> None:
-        for images in self._activations:
-            name, folder = f"activations-{self.run.id}-{images}", self.run.activations(images)
-            upload_folder(session, name, folder, last_models([self.run]), kind=ACTIVATIONS)
-        for images, probe in self._results:
-            session.summarise(results_of(self.run, images, probe))
-            upload_results(session, self.run, images, probe)
+    def _names(self) -> set[str]:
+        """Of the artifacts that wait."""
+        found = {probe_name(self.run, images, probe) for images, probe in self._results}
+        return found | {activations_name(self.run, images) for images in self._activations}
 
 
 @contextlib.contextmanager
@@ -100,19 +98,10 @@ def outbox(run: Run) -> Iterator[Outbox]:
     box.send()
 
 
-def publish_analysis(
-    folder: SweepFolder, sweep: str, images: str, runs: Sequence[Run], results: Mapping[str, Path]
-) -> None:
-    """Put what compares all runs of a sweep into a run of its own, linked to the models that it compares.
-
-    Args:
-        folder: of the sweep.
-        sweep: its name.
-        images: name of the images.
-        runs: those compared.
-        results: folder of each probe's results.
-    """
-    with analysis(folder.analysis(images), sweep, images) as session:
-        for probe, found in results.items():
-            session.summarise(values_of(probe_key(images, probe), found))
-            upload_folder(session, f"{session.id}-{probe}", found, last_models(runs))
+def publish_analysis(place: AnalysisFolder) -> None:
+    """Put what compares all runs of a sweep into a run of its own, linked to the models that it compares."""
+    if not place.results() or connection().mode == "disabled":
+        return
+    with analysis(place) as session:
+        publish(place, session)
+    ask_what_arrived(place, session)

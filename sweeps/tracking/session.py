@@ -8,19 +8,24 @@ import contextlib
 import hashlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.runs.endings import INTERRUPTED, InterruptedRunError
-from sweeps.runs.folders import TrackedFolder
+from callbacks.keys import PER_EXPERT
+from sweeps.runs.endings import FAILURE, INTERRUPTED, STOPPED, Ending, InterruptedRunError, StoppedRunError
+from sweeps.runs.folders import AnalysisFolder, SweepFolder, TrackedFolder
 from sweeps.runs.run import Run
-from sweeps.tracking.connection import Mode, TrackerError, api, asking, connection, project
-from sweeps.tracking.media import Value, wandb_values
-from sweeps.tracking.record import Record, Segment, set_unconfirmed
+from sweeps.tracking.connection import Mode, TrackerError, api, asking, connection, project, stop_asked
+from sweeps.tracking.media import Parcel, Value, wandb_values
+from sweeps.tracking.record import Record, Segment, place_of_runs, place_of_sweep, set_unconfirmed
 
 PATIENCE = 90.0  # seconds for the server's answer at the start of a session
+ANALYSIS = "analysis"  # the kind of run that compares others
+ENDED = ("ending", "failure")  # keys of the summary: how the last attempt ended, and the error that it ended by
 UPLOAD = 600.0  # seconds at its end for what is still on its way; a trial does not wait for ever
 
 
@@ -64,38 +69,20 @@ class TrackedRun:
         with self._or_later("the summary was not sent"):
             self._run.summary.update(wandb_values(values))
 
-    def upload(
-        self,
-        name: str,
-        kind: str,
-        files: Mapping[str, Path],
-        *,
-        aliases: Sequence[str] = (),
-        metadata: Mapping[str, Any] | None = None,
-        inputs: Sequence[str] = (),
-        wait: bool = False,
-    ) -> None:
+    def upload(self, parcel: Parcel, *, wait: bool = False) -> None:
         """Send files as a version of an artifact; equal files are no new version.
 
-        Args:
-            name: of the artifact.
-            kind: its type.
-            files: by their names in the artifact.
-            aliases: of this version, beside `latest`.
-            metadata: of this version.
-            inputs: artifacts that it was made from, as NAME:ALIAS.
-            wait: until the server has it, because something that is made from it follows.
-        """
-        import wandb
+        An offline session cannot say what they were made from; `moe runs sync` does.
 
-        with self._or_later(f"artifact {name} was not uploaded"):
-            artifact = wandb.Artifact(name, type=kind, metadata=dict(metadata or {}))
-            for each, file in files.items():
-                artifact.add_file(str(file), name=each, policy="immutable")
-            if self.mode == "online":
-                for used in inputs:
-                    self._run.use_artifact(used)
-            logged = self._run.log_artifact(artifact, aliases=list(aliases))
+        Args:
+            parcel: the files.
+            wait: until the server has them, because something that is made from them follows.
+        """
+        for used in parcel.inputs if self.mode == "online" else ():
+            with self._or_later(f"artifact {parcel.name} was not linked to {used}"):
+                self._run.use_artifact(used)
+        with self._or_later(f"artifact {parcel.name} was not uploaded"):
+            logged = self._run.log_artifact(parcel.version(), aliases=list(parcel.aliases))
             if wait and self.mode == "online":
                 logged.wait(timeout=UPLOAD)
 
@@ -103,6 +90,21 @@ class TrackedRun:
         """Let a W&B sweep hand this run out again."""
         with self._or_later("it was not marked as preempted"):
             self._run.mark_preempting()
+
+    def say_how_it_ended(self, words: Mapping[str, str]) -> None:
+        """Put how an attempt ended into the summary, in place of what an earlier one said; nothing if it ended well."""
+        with self._or_later("how it ended was not sent"):
+            for key in ENDED:
+                if key in words:
+                    self._run.summary[key] = words[key]
+                elif key in self._run.summary.keys():  # noqa: SIM118 - W&B's summary is no Mapping
+                    del self._run.summary[key]
+
+    def keep_file(self, file: Path) -> None:
+        """Send a file as it is now, to be looked at beside the run."""
+        if file.is_file():
+            with self._or_later(f"{file.name} was not sent"):
+                self._run.save(str(file), base_path=str(file.parent), policy="now")
 
     def close(self, code: int) -> None:
         """End the session with an exit code; waits for what is still on its way."""
@@ -124,11 +126,13 @@ class TrackedRun:
             self._run.name, self._run.tags = about["name"], about["tags"]
             self._run.config.update(about["config"])
 
-    def show_over_epochs(self) -> None:
-        """Let every metric be shown over epochs."""
+    def show_over_epochs(self, experts: int) -> None:
+        """Let every metric be shown over epochs, and those of single experts be no part of the summary."""
         with self._or_later("metrics were not described"):
             self._run.define_metric("epoch")
             self._run.define_metric("*", step_metric="epoch")
+            for key in (key(expert) for key in PER_EXPERT for expert in range(experts)):
+                self._run.define_metric(key, step_metric="epoch", summary="none")
 
     @contextlib.contextmanager
     def _or_later(self, what: str) -> Iterator[None]:
@@ -155,26 +159,57 @@ def give_up(place: TrackedFolder, reason: str) -> None:
 def tracked(run: Run, *, group: str | None = None) -> Iterator[TrackedRun]:
     """The tracker's run, begun or continued, while a run is trained; closed on the way out.
 
-    A run that is told to stop is marked as preempted, so that a W&B sweep hands it out again.
+    A run that is told to stop is marked as preempted, so that a W&B sweep hands it out again; not so one that a person
+    stops in W&B, which ends for good. Why it ended stands in the summary, and its log beside it.
 
     Args:
         run: its identity is the tracker's run id, unless a W&B sweep names it; its directory holds offline files.
         group: the sweep, so that the dashboard groups its runs.
     """
-    record = _claimed(run)
-    record.group = group or record.group or record.sweep
-    session = _begun(run, record, connection().mode, _about(run, record))
-    session.show_over_epochs()
-    code = 1
+    record = _claimed(run, group)
+    asked: list[bool] = []
+
+    def stop() -> None:  # called by W&B's client, in a thread of its own
+        if not record.stopped:
+            asked.append(True)
+            heard = signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None)  # not so in a notebook's thread
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM if heard else signal.SIGINT)
+
+    session = _begun(run, record, connection().mode, _about(run, record), stop=stop)
+    session.show_over_epochs(run.config.model.experts)
+    if record.stopped and session.mode == "online":
+        with contextlib.suppress(TrackerError):  # a new wish counts where W&B has forgotten the old one
+            record.stopped = stop_asked(record.entity, record.project, record.id)
+    code, ended = FAILURE, dict[str, str]()
     try:
         yield session
         code = 0
-    except InterruptedRunError:
+    except InterruptedRunError as interruption:
+        code, ended = INTERRUPTED, {"ending": Ending.INTERRUPTED.value}
+        if not record.stopped and (asked or _stop_asked(record)):
+            # by a person, or by early termination of the server's sweep, which stops runs in the same way
+            ending = Ending.STOPPED_EARLY if _config_of_sweep(record).get("early_terminate") else Ending.STOPPED
+            code, ended = STOPPED, {"ending": ending.value}
+            Record.of(run).model_copy(update={"stopped": True}).save(run)
+            raise StoppedRunError(f"run {run.id} was {ending.value} in W&B") from interruption
         session.mark_preempted()
-        code = INTERRUPTED
+        raise
+    except Exception as error:
+        ended = {"ending": Ending.FAILED.value, "failure": f"{type(error).__name__}: {error}"}
         raise
     finally:
+        session.say_how_it_ended(ended)
+        session.keep_file(run.log_file)
         session.close(code)
+
+
+def _stop_asked(record: Record) -> bool:
+    """Whether a person has asked W&B to stop a run that its agent has told to end."""
+    if "WANDB_SWEEP_ID" not in os.environ:
+        return False  # its client would have said so
+    with contextlib.suppress(TrackerError):
+        return stop_asked(record.entity, record.project, record.id)
+    return False
 
 
 @contextlib.contextmanager
@@ -197,7 +232,7 @@ def reopened(run: Run, *, online: bool = False) -> Iterator[TrackedRun]:
     session = _begun(run, record, connection().mode, about, stats=False, or_offline=not online)
     if session.mode == "online" and not session.known and not about:  # it was deleted there since
         session.describe(_about(run, record))
-    session.show_over_epochs()
+    session.show_over_epochs(run.config.model.experts)
     try:
         yield session
     finally:
@@ -228,38 +263,57 @@ def _describe_again(record: Record, described: list[Any]) -> None:
 
 
 @contextlib.contextmanager
-def analysis(place: TrackedFolder, sweep: str, images: str) -> Iterator[TrackedRun]:
-    """The tracker's run for what compares all runs of a sweep on a set of images.
+def analysis(place: AnalysisFolder, *, online: bool = False) -> Iterator[TrackedRun]:
+    """The tracker's run for what compares all runs of a sweep on a set of images; it lies where these runs do.
 
     Args:
         place: directory of its `tracker.json` and offline pieces.
-        sweep: name of the sweep.
-        images: name of the images.
+        online: whether an offline piece is of no use.
+
+    Raises:
+        TrackerError: with `online`, the server does not answer, or refuses.
     """
-    record = Record.of(place)
+    record, sweep, images = Record.of(place), place.sweep.path.name, place.images
     record.id = f"analysis-{hashlib.sha256(f'{sweep}/{images}'.encode()).hexdigest()[:12]}"
+    if not record.online_before:
+        runs = [TrackedFolder(place.root / run_id) for run_id in place.run_ids()]
+        record.entity, record.project = place_of_runs(place.sweep, runs)
     about = {
         "name": f"{sweep}: all experts on {images}"[:128],
         "group": sweep,
-        "job_type": "analysis",
+        "job_type": ANALYSIS,
         "tags": [images[:64], sweep[:64]],
-        "config": {"sweep": sweep, "images": images},
+        "config": {"sweep": sweep, "images": images, "runs": place.run_ids()},
     }
-    session = _begun(place, record, connection().mode, {} if record.online_before else about, stats=False)
+    session = _begun(place, record, connection().mode, about, stats=False, or_offline=not online)
     try:
         yield session
     finally:
         session.close(0)
 
 
-def _claimed(run: Run) -> Record:
-    """The run's record, with the id that a W&B sweep has for it."""
+def _claimed(run: Run, group: str | None) -> Record:
+    """The run's record, with the id that a W&B sweep has for it, in the place that its sweep has for its runs."""
     record = Record.of(run)
     sweep, given = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
     if sweep:
         new = given or record.id
         record = record.model_copy(update={"id": new, "sweep": sweep, "sent": record.sent if new == record.id else -1})
-    return record.model_copy(update={"project": record.project if record.online_before else project()})
+    if not record.online_before:
+        record.project = project()
+        if group and not sweep:  # W&B's own agent has put its sweep's place into the environment
+            record.entity, record.project = place_of_sweep(SweepFolder(run.path.parent, group))
+    record.group = group or record.group or _config_of_sweep(record).get("name") or record.sweep
+    return record
+
+
+def _config_of_sweep(record: Record) -> Mapping[str, Any]:
+    """What the server has of the sweep of a run; nothing if there is none, or it does not answer."""
+    entity = record.entity or os.environ.get("WANDB_ENTITY")
+    path = "/".join(filter(None, [entity, record.project, record.sweep]))
+    with contextlib.suppress(TrackerError), asking():
+        return api().sweep(path).config if record.sweep else {}
+    return {}
 
 
 def _begun(
@@ -270,6 +324,7 @@ def _begun(
     *,
     stats: bool = True,
     or_offline: bool = True,
+    stop: Callable[[], None] = lambda: None,
 ) -> TrackedRun:
     """A session of the tracker; an offline one, unless that is of no use, where the server does not answer."""
     import wandb
@@ -296,6 +351,7 @@ def _begun(
                     finish_timeout=UPLOAD,
                     finish_timeout_raises=True,
                     x_disable_stats=not stats,
+                    stop_fn=stop,
                     **sweep,
                 ),
                 **about,
@@ -307,7 +363,7 @@ def _begun(
         if not or_offline:
             raise
         sys.stderr.write(f"W&B does not answer ({error}); this attempt is kept offline for `moe runs sync`\n")
-        return _begun(place, record, "offline", about, stats=stats)
+        return _begun(place, record, "offline", about, stats=stats, stop=stop)
     session = TrackedRun(place, run)
     if how == "online":
         _note_place(place, record, run)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,17 @@ from typing import Any
 
 from moe.errors import UserError
 from sweeps.runs.files import unless_damaged
+from sweeps.runs.folders import AnalysisFolder
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
 from sweeps.tracking import session
 from sweeps.tracking.connection import TrackerError, api, asking, connection, for_children
-from sweeps.tracking.mirror import lacking, publish, send, send_pictures
+from sweeps.tracking.holdings import lacking, send_pictures
+from sweeps.tracking.mirror import publish, send
 from sweeps.tracking.record import Record, set_unconfirmed
-from sweeps.tracking.session import reopened
+from sweeps.tracking.session import TrackedRun, analysis, reopened
+
+Place = Run | AnalysisFolder  # what has a run of its own in the tracker
 
 _SAY = 30.0  # seconds between words while a piece is uploaded
 _HEADER = 7  # bytes with which W&B begins an offline piece
@@ -40,23 +45,23 @@ class Left:
     reason: str = ""
 
 
-def waiting(store: RunStore) -> list[Run]:
-    """Runs with something that no server has confirmed, oldest first."""
-    analyses = [Run(place.path) for place in store.home.analyses()]
-    return [run for run in (*store.all(), *analyses) if unless_damaged(partial(_waits, run), otherwise=False)]
+def waiting(store: RunStore) -> list[Place]:
+    """Runs, then analyses, with something that no server has confirmed, oldest first."""
+    places: list[Place] = [*store.all(), *store.home.analyses()]
+    return [place for place in places if unless_damaged(partial(_waits, place), otherwise=False)]
 
 
-def _waits(run: Run) -> bool:
+def _waits(run: Place) -> bool:
     record = Record.of(run)
     return bool(record.waiting) or record.unconfirmed
 
 
-def pieces(runs: Sequence[Run]) -> list[Left]:
+def pieces(runs: Sequence[Place]) -> list[Left]:
     """What waits, run by run."""
     return [Left(_name(run), len(Record.of(run).waiting)) for run in runs]
 
 
-def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = False, ask: bool = False) -> list[Left]:
+def sync(runs: Sequence[Place], report: Callable[[str], None], *, clean: bool = False, ask: bool = False) -> list[Left]:
     """Upload offline runs through `wandb sync`; returns what is left.
 
     Whatever an offline piece lacks (its process was killed before it was written) is sent from the run's own files.
@@ -91,12 +96,12 @@ def sync(runs: Sequence[Run], report: Callable[[str], None], *, clean: bool = Fa
     return left
 
 
-def _name(run: Run) -> str:
+def _name(place: Place) -> str:
     """A run's id; of what compares a sweep's runs, the sweep and the images."""
-    return run.id if run.config_file.exists() else f"{run.path.parent.parent.name} on {run.id}"
+    return place.id if isinstance(place, Run) else f"{place.sweep.path.name} on {place.images}"
 
 
-def _upload(run: Run, report: Callable[[str], None]) -> str | None:
+def _upload(run: Place, report: Callable[[str], None]) -> str | None:
     """Upload a run's pieces, one after the other; why that failed, or None.
 
     `wandb sync` ends with code 0 whatever happens, so each time the server is asked what it has. A piece of which a
@@ -157,19 +162,18 @@ def _last_epoch(record: Record) -> int | None:
         return None
 
 
-def _confirm(run: Run, until: int) -> str | None:
+def _confirm(run: Place, until: int) -> str | None:
     """Compare the server's history with the run's own up to an epoch, and send what was lost; why that failed."""
     record = Record.of(run)
     try:
         there = _held(record)
-        if there is None and until < 0:  # a piece of no epoch, which brought nothing
-            return None if _epochs(run) else "the server does not know it; `moe probe --sweep SWEEP` sends it again"
         if there is not None:
             record.entity, record.sent = there.entity, there.lastHistoryStep
             record.save(run)
         if there is None or record.sent < until:
-            with reopened(run, online=True) as opened:  # of a run that the server does not know, all is sent
-                send(run, opened, until=until)
+            with _open(run) as opened:  # of one that the server does not know, all is sent
+                if isinstance(run, Run):
+                    send(run, opened, until=until)
             record = Record.of(run)
         with asking():
             has = {row["epoch"] for row in api().run(record.path).scan_history(keys=["epoch"])}
@@ -177,6 +181,11 @@ def _confirm(run: Run, until: int) -> str | None:
         return f"the server did not confirm it: {error}"
     missing = [epoch for epoch in _epochs(run) if epoch <= until and epoch not in has]
     return f"the server lacks epochs {', '.join(map(str, missing))}" if missing else None
+
+
+def _open(place: Place) -> AbstractContextManager[TrackedRun]:
+    """A session, online or none."""
+    return reopened(place, online=True) if isinstance(place, Run) else analysis(place, online=True)
 
 
 def _held(record: Record) -> Any:
@@ -197,24 +206,21 @@ def _held(record: Record) -> Any:
     return None
 
 
-def _complete(run: Run) -> str | None:
+def _complete(run: Place) -> str | None:
     """Ask the server what it holds, and send what it lacks; why it lacks something all the same, or None."""
-    if not (epochs := _epochs(run)):  # an analysis
-        set_unconfirmed(run, unconfirmed=False)
-        return None
-    reason = _confirm(run, epochs[-1]) or _complete_results(run)
+    reason = _confirm(run, max(_epochs(run), default=-1)) or _complete_results(run)
     set_unconfirmed(run, unconfirmed=reason is not None)
     return reason
 
 
-def _complete_results(run: Run) -> str | None:
-    """What a run has beside its epochs: pictures, summary, models, results of probes."""
+def _complete_results(run: Place) -> str | None:
+    """What there is beside epochs: pictures, summary, artifacts and what they were made from."""
     try:
         found = lacking(run)
         send_pictures(run, found.files)
-        if run.finished and (Record.of(run).unconfirmed or found.keys or found.model):
+        if Record.of(run).unconfirmed or found.keys or found.artifacts or found.links:
             set_unconfirmed(run, unconfirmed=False)
-            with reopened(run, online=True) as opened:
+            with _open(run) as opened:
                 publish(run, opened)
             if opened.failed:
                 return "the server did not take all of it"
@@ -224,18 +230,18 @@ def _complete_results(run: Run) -> str | None:
     return f"the server lacks {words}" if words else None
 
 
-def _epochs(run: Run) -> list[int]:
-    return [int(row["epoch"] or 0) for row in run.history()]
+def _epochs(run: Place) -> list[int]:
+    return [int(row["epoch"] or 0) for row in run.history()] if isinstance(run, Run) else []
 
 
-def _mark(run: Run, folder: str) -> None:
+def _mark(run: Place, folder: str) -> None:
     record = Record.of(run)
     for segment in record.segments:
         segment.synced |= segment.folder == folder
     record.save(run)
 
 
-def _clean(run: Run) -> None:
+def _clean(run: Place) -> None:
     record = Record.of(run)
     for segment in record.segments:
         if segment.synced:

@@ -25,13 +25,14 @@ from moe.errors import UserError
 from moe.export import export_model
 from moe.hardware import device_type, precision_plugin
 from moe.lightning_module import MoEModule
-from sweeps.runs.endings import InterruptedRunError
+from sweeps.runs.endings import InterruptedRunError, StoppedRunError
 from sweeps.runs.files import write_json
 from sweeps.runs.lock import LockedError, locked
 from sweeps.runs.run import Run, by_epoch
 from sweeps.runs.state import now
 from sweeps.runs.store import RunStore
-from sweeps.tracking.mirror import Mirror, adopt, ask_what_arrived, publish
+from sweeps.tracking.holdings import adopt, ask_what_arrived
+from sweeps.tracking.mirror import Mirror, publish
 from sweeps.tracking.session import tracked
 from sweeps.training import provenance
 from sweeps.training.checkpoints import (
@@ -69,7 +70,7 @@ def train(
 
     Raises:
         UserError: images are missing, or another process trains this run.
-        InterruptedRunError: SIGTERM or Ctrl-C came.
+        InterruptedRunError: SIGTERM or Ctrl-C came; or the run was stopped in the tracker (StoppedRunError).
     """
     store = store or RunStore()
     run = store.run(config.identity())
@@ -107,6 +108,9 @@ def _attempt(run: Run, config: RunConfig, group: str | None, report: Callable[[s
     try:
         with StopRequest().listening() as stop:
             _lead(run, config, group, report, stop)
+    except StoppedRunError as stopped:
+        run.set_state(state="waiting", error=str(stopped), ended=now(), seconds=seconds())
+        raise
     except (InterruptedRunError, KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C into an exit
         run.set_state(state="waiting", error="interrupted", ended=now(), seconds=seconds())
         raise InterruptedRunError(f"run {run.id} was told to stop") from error

@@ -1,5 +1,6 @@
 """Runs of a sweep side by side: grouped by what was swept, mean and sd over seeds."""
 
+import contextlib
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,23 +13,26 @@ from rich.table import Table
 
 from callbacks.keys import Keys
 from callbacks.tables import csv_text, latex_text
+from moe.errors import UserError
 from sweeps.plan.spec import Sweep
 from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number
-from sweeps.queue.status import filled_cells, status
+from sweeps.queue.status import CellStatus, filled_cells, status
 from sweeps.runs.endings import Ending
 from sweeps.runs.numbers import UNTRAINED as BEFORE
 from sweeps.runs.numbers import claim_rows, numbers, probe_key
 from sweeps.runs.run import Run
 
 UNTRAINED = "untrained val loss"
-_METRICS = {
+METRICS = {
     f"{BEFORE}/{Keys.VAL_LOSS}": UNTRAINED,
     Keys.VAL_LOSS: "val loss",
     Keys.AGREEMENT: "view agreement",
     Keys.CHANCE_OBSERVED: "chance (observed)",
+    Keys.CHANCE_UNIFORM: "chance (uniform)",
     Keys.CV2: "CV2",
     Keys.ENTROPY: "entropy",
     Keys.DEAD: "dead",
+    Keys.CLASS_INFORMATION: "class information",
     Keys.EMBEDDING_KNN: "kNN accuracy",
     Keys.EMBEDDING_LINEAR: "linear accuracy",
     Keys.EMBEDDING_RANK: "effective rank",
@@ -40,6 +44,9 @@ _PROBES = {
     ("tuning", "readout_r2"): "readout r2",
     ("separability", "mean"): "separability",
     ("similarity", "mean_similarity"): "expert similarity",
+    ("coupling", "mean_spearman"): "coupling",
+    ("animacy", "gate"): "animacy of the gate",
+    ("exciting", "overlap_gate_readout"): "overlap",
 }
 
 
@@ -85,19 +92,30 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole table."""
+    """The whole table.
+
+    Attributes:
+        sweep: whose runs they are; of several sweeps the first.
+        parameters: names of the values that tell the groups apart.
+        columns: names of the numbers.
+        groups: a row each.
+        notes: what a reader has to know.
+        name: of the sweep, or of all.
+        claims: what the probe `claims` says of all runs together, a row each; of several sweeps with the sweep's name.
+    """
 
     sweep: LaunchedSweep
     parameters: list[str]
     columns: list[str]
     groups: list[Group]
     notes: list[str]
+    name: str
     claims: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {
-            "sweep": self.sweep.name,
+            "sweep": self.name,
             "groups": [
                 {
                     "values": group.values, "n": len(group.runs), "planned": group.planned,
@@ -126,20 +144,21 @@ def compare(sweep: LaunchedSweep) -> Comparison:
         members.append(({path: cells[0].values[path] for path in parameters}, runs, len(cells)))
     found = {run.id: run_numbers(run) for _, runs, _ in members for run in runs}
     present = {column for values in found.values() for column in values}
-    columns = list(_METRICS.values())
+    columns = list(METRICS.values())
     columns += sorted(column for column in present if column not in columns)
     columns = [column for column in columns if column in present]
     groups = [
         Group(values, runs, planned, {c: _cell([found[run.id].get(c) for run in runs]) for c in columns})
         for values, runs, planned in members
     ]
-    return Comparison(sweep, parameters, columns, groups, _notes(sweep, groups), claim_rows(sweep.folder))
+    notes = _notes(sweep, groups)
+    return Comparison(sweep, parameters, columns, groups, notes, sweep.name, claim_rows(sweep.folder))
 
 
 def run_numbers(run: Run) -> dict[str, float]:
     """A finished run's numbers by column name."""
     known = numbers(run)
-    values = {label: known.get(key) for key, label in _METRICS.items()}
+    values = {label: known.get(key) for key, label in METRICS.items()}
     for images, probe, _ in run.probe_results():
         for (name, key), label in _PROBES.items():
             if name == probe:
@@ -164,15 +183,24 @@ def _cell(values: Sequence[float | None]) -> Cell | None:
 
 
 def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
-    notes = []
-    cells = status(sweep).cells if sweep.steered else ()
+    notes, cells = list[str](), list[CellStatus]()
+    with contextlib.suppress(UserError):  # its queue's service does not answer: what lies here counts
+        cells += status(sweep).cells
     early = sum(cell.ending is Ending.STOPPED_EARLY for cell in cells)
     if early:
         notes.append(f"{early} runs were stopped early, as the sweep's file asks; they are not averaged")
     needless = [cell for cell in cells if cell.ending is Ending.NOT_NEEDED]
     notes += [f"{number} runs were {why}" for why, number in Counter(cell.note for cell in needless).items()]
     filled = sum(blank_number(cell.cell) is None for cell in needless)  # a search's others are in no group
-    missing = sum(group.planned - len(group.runs) for group in groups) - early - filled
+    stopped = sum(cell.ending is Ending.STOPPED for cell in cells)
+    if stopped:
+        notes.append(f"{stopped} runs were stopped by you; `moe sweep retry {quote(sweep.name)} --stopped` goes on")
+    trained = (cell for cell in cells if cell.state == "finished" and cell.ending is Ending.FINISHED)
+    elsewhere = sum(not cell.run.finished for cell in trained)
+    if elsewhere:
+        fetch = f"`moe probe --sweep {quote(sweep.name)}` fetches them"
+        notes.append(f"{elsewhere} runs were finished on other machines; {fetch}")
+    missing = sum(group.planned - len(group.runs) for group in groups) - early - filled - stopped - elsewhere
     if missing > 0:
         notes.append(f"{missing} runs are not finished; `moe sweep resume {quote(sweep.name)}` goes on")
     versions = {_code_version(run) for group in groups for run in group.runs}
@@ -203,18 +231,17 @@ def rows_of(comparison: Comparison) -> list[list[str]]:
 
 
 def terminal_table(comparison: Comparison) -> Table:
-    """One column for each group of runs: there are more numbers than fit side by side."""
+    """A row a group of runs."""
     table = Table(
-        title=f"sweep {comparison.sweep.name}: last epoch, mean ± sd over seeds",
-        caption=escape("\n".join([*comparison.notes, *claim_lines(comparison.claims)])), title_justify="left",
+        title=f"sweep {escape(comparison.name)}: last epoch, mean ± sd over seeds",
+        caption=escape("\n".join([*comparison.notes, *claim_lines(comparison.claims)])),
+        title_justify="left", caption_justify="left",
     )  # fmt: skip
-    table.add_column("")
-    rows = rows_of(comparison)
-    shared = len(comparison.parameters)
-    for group in comparison.groups:
-        table.add_column(group.label)
-    for place, name in enumerate(header(comparison)[shared:], shared):
-        table.add_row(escape(name), *(row[place] for row in rows))  # names hold [images], which rich reads as style
+    numbers_from = len(comparison.parameters)
+    for place, name in enumerate(header(comparison)):  # names hold [images], which rich would read as style
+        table.add_column(escape(name), justify="left" if place < numbers_from else "right", vertical="bottom")
+    for row in rows_of(comparison):
+        table.add_row(*(escape(value) for value in row))
     return table
 
 
@@ -229,7 +256,8 @@ def claim_lines(claims: Sequence[Mapping[str, Any]]) -> list[str]:
             f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else ""
         )
         paper = "" if published is None else f"; the paper {published:.3f}"
-        lines.append(f"claim {claim['claim']} on {claim['images']}: {claim['verdict']}, {found}{paper}")
+        where = f"{claim['images']}, {claim['sweep']}" if "sweep" in claim else claim["images"]
+        lines.append(f"claim {claim['claim']} on {where}: {claim['verdict']}, {found}{paper}")
     return lines
 
 

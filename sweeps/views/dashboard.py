@@ -4,16 +4,20 @@ W&B's panels have no heatmap, so routing heatmaps and the probes' figures appear
 """
 
 import contextlib
+import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import wandb
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
+from wandb_workspaces.workspaces import internal
 
-from callbacks.files import PICTURED
+from callbacks.files import PICTURED, ROUTING
 from callbacks.keys import Keys
 from moe.errors import UserError
 from sweeps.plan.spec import Sweep
@@ -21,40 +25,112 @@ from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.opening import open_queue
 from sweeps.queue.status import filled_cells
 from sweeps.runs.files import write_json
-from sweeps.runs.numbers import probe_key
-from sweeps.runs.run import Run
-from sweeps.tracking.connection import connection
-from sweeps.tracking.record import Record
+from sweeps.runs.numbers import table_key
+from sweeps.tracking.connection import TrackerError, api, asking, connection
+from sweeps.tracking.record import place_of_runs, place_of_sweep
+from sweeps.tracking.session import ANALYSIS
 
 _LOSSES = (Keys.VAL_LOSS, Keys.TRAIN_LOSS)
 _BALANCE = ((Keys.CV2, "CV² of importance"), (Keys.DEAD, "dead experts"), (Keys.ENTROPY, "entropy"))
 _AGREEMENT = (Keys.AGREEMENT, Keys.CHANCE_OBSERVED, Keys.CHANCE_UNIFORM)
 _ROUTING = tuple(view.key for view in PICTURED)
+_ROUTING_TABLES = tuple(table_key(ROUTING, name) for name in ("experts", "classes"))
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Keys of what some runs have in their summaries on the server, by what the keys are about.
+
+    Attributes:
+        figures: keys of pictures, by probe and images.
+        tables: keys of tables, likewise.
+        numbers: keys of headline numbers, likewise.
+    """
+
+    figures: dict[str, list[str]]
+    tables: dict[str, list[str]]
+    numbers: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, summaries: Sequence[Mapping[str, Any]]) -> "Logged":
+        """Of the results of probes in these summaries, the union."""
+        found = cls({}, {}, {})
+        union = {key: value for summary in summaries for key, value in summary.items() if key.startswith("probe/")}
+        for key, value in sorted(union.items()):
+            kind = value.get("_type") if isinstance(value, Mapping) else type(value).__name__
+            by_kind = {"image-file": found.figures, "table-file": found.tables}
+            kept = found.numbers if isinstance(value, int | float) else by_kind.get(str(kind))
+            if kept is not None:
+                kept.setdefault("/".join(key.split("/")[:3]), []).append(key)
+        return found
 
 
 def save(sweep: LaunchedSweep) -> dict[str, str]:
-    """Save the workspace and the report, in place of those saved before; returns their addresses.
+    """Save the workspace and the report, in place of those saved before from any machine; returns their addresses.
+
+    Everything shown is asked of the server: no run needs to lie here.
 
     Raises:
         UserError: no server answers, or no run of the sweep is there.
     """
     if problem := connection().problem():
         raise UserError(f"the dashboard needs a W&B server: {problem}")
-    runs = [run for run in (sweep.store.run(cell.run_id) for cell in filled_cells(sweep)) if run.tracker_file.exists()]
-    records = [Record.of(run) for run in runs]
-    there = [record for record in records if record.entity is not None]
+    try:
+        with _on_stderr(), asking():
+            return _save(sweep)
+    except TrackerError as error:
+        raise UserError(f"the dashboard of sweep {sweep.name} was not saved: {error}") from None
+
+
+def _save(sweep: LaunchedSweep) -> dict[str, str]:
+    entity, project = _place(sweep)
+    there = _runs(entity, project, sweep.name)
     if not there:
         raise UserError(f"no run of sweep {sweep.name} is on the server; `moe runs sync` uploads offline runs")
-    entity, project = str(there[0].entity), there[0].project
-    with _on_stderr():
-        workspace, report = _workspace(sweep, entity, project, runs), _report(sweep, entity, project, runs)
-        saved = {"workspace": workspace.save().url, "report": report.save().url}
+    analyses = [dict(run.summary_metrics) for run in there if run.job_type == ANALYSIS]
+    each = Logged.of([dict(run.summary_metrics) for run in there if run.job_type != ANALYSIS])
+    workspace = _workspace(sweep, entity, project, each)
+    report = _report(sweep, entity, project, each, Logged.of(analyses))
+    _take_the_place_of_earlier(workspace, report, sweep.name)
+    saved = {"workspace": workspace.save().url, "report": report.save().url}
     write_json(sweep.folder.dashboard, saved)
     return saved
 
 
-def _workspace(sweep: LaunchedSweep, entity: str, project: str, runs: Sequence[Run]) -> ws.Workspace:
+def _runs(entity: str, project: str, group: str) -> list[Any]:
+    """W&B's objects of the runs of a group; none where there is no such project."""
+    try:
+        with asking():
+            return list(api().runs(f"{entity}/{project}", {"group": group}, lazy=False))
+    except TrackerError as error:
+        if "ould not find project" in str(error):
+            return []
+        raise
+
+
+def _place(sweep: LaunchedSweep) -> tuple[str, str]:
+    """Entity and project of its runs."""
+    entity, project = place_of_sweep(sweep.folder)
+    if sweep.address is None:
+        entity, project = place_of_runs(sweep.folder, [sweep.store.run(cell.run_id) for cell in filled_cells(sweep)])
+    return entity or api().default_entity, project
+
+
+def _take_the_place_of_earlier(workspace: ws.Workspace, report: wr.Report, sweep: str) -> None:
+    """Give both the ids that they have on the server already, so that saving changes these."""
+    name = hashlib.sha256(sweep.encode()).hexdigest()[:12]  # as it stands in the address, behind `?nw=`
+    workspace._internal_name = f"nw-{name}-v"  # noqa: SLF001 - the library draws a new one each time
+    with contextlib.suppress(ValueError, LookupError):  # its way to say that there is none
+        found = internal.get_view_dict(workspace.entity, workspace.project, name)
+        workspace._internal_id = found["id"]  # noqa: SLF001
+    there = api().reports(f"{report.entity}/{report.project}")
+    report.id = next((one.id for one in there if one.display_name == report.title), "")
+
+
+def _workspace(sweep: LaunchedSweep, entity: str, project: str, each: Logged) -> ws.Workspace:
     grouped: list[Any] = [expr.Config(path) for path in sweep.swept if path != Sweep.replicate]
+    probes = [ws.Section(name=prefix.removeprefix("probe/"), panels=panels, is_open=True)
+              for prefix, panels in _probes(sweep, each).items()]  # fmt: skip
     return ws.Workspace(
         entity=entity,
         project=project,
@@ -63,22 +139,28 @@ def _workspace(sweep: LaunchedSweep, entity: str, project: str, runs: Sequence[R
             ws.Section(name="Training", panels=_training(), is_open=True),
             ws.Section(name="Routing", panels=_routing(), is_open=True),
             ws.Section(name="Compared", panels=_compared(sweep), is_open=True),
-            ws.Section(name="Probes", panels=_probes(runs), is_open=True),
+            *probes,
         ],
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=100),
         runset_settings=ws.RunsetSettings(filters=[_of(sweep)], groupby=grouped),
     )
 
 
-def _report(sweep: LaunchedSweep, entity: str, project: str, runs: Sequence[Run]) -> wr.Report:
-    chosen = wr.Runset(entity=entity, project=project, name=sweep.name, filters=[_of(sweep)])
+def _report(sweep: LaunchedSweep, entity: str, project: str, each: Logged, together: Logged) -> wr.Report:
+    runs = wr.Runset(entity=entity, project=project, name=sweep.name, filters=[_of(sweep)])
+    in_group = [expr.Metric("Group") == sweep.name, expr.Metric("JobType") == ANALYSIS]
+    analysis = wr.Runset(entity=entity, project=project, name="all experts", filters=in_group)
     swept = ", ".join(sweep.swept) or "nothing"
-    count = len(filled_cells(sweep))
-    intro = f"{count} runs; swept: {swept}. The seed is the replicate axis: lines and bars are over seeds."
+    intro = f"{len(sweep.cells)} runs; swept: {swept}. The seed is the replicate axis: lines and bars are over seeds."
 
-    def grid(panels: list[Any]) -> wr.PanelGrid:
-        return wr.PanelGrid(runsets=[chosen], panels=panels)
+    def grid(panels: list[Any], of: wr.Runset = runs) -> wr.PanelGrid:
+        return wr.PanelGrid(runsets=[of], panels=panels)
 
+    def sections(found: dict[str, list[Any]], of: wr.Runset = runs) -> list[Any]:
+        headed = ((wr.H3(prefix.removeprefix("probe/")), grid(panels, of)) for prefix, panels in found.items())
+        return [block for pair in headed for block in pair]
+
+    across = sections(_probes(sweep, together), analysis)
     return wr.Report(
         entity=entity,
         project=project,
@@ -89,9 +171,10 @@ def _report(sweep: LaunchedSweep, entity: str, project: str, runs: Sequence[Run]
             wr.H2("Training"),
             grid(_training(_by(sweep))),
             wr.H2("Routing: which class goes to which expert"),
-            grid(_routing()),
+            grid([*_routing(), *(wr.WeavePanelSummaryTable(table_name=key) for key in _ROUTING_TABLES)]),
             wr.H2("What each expert encodes"),
-            grid(_probes(runs)),
+            *sections(_probes(sweep, each)),
+            *([wr.H2("The experts of all runs together"), *across] if across else []),
             wr.H2("Side by side"),
             grid(_compared(sweep)),
         ],
@@ -105,13 +188,13 @@ def _of(sweep: LaunchedSweep) -> Any:
     return expr.Metric("Sweep") == known if known else expr.Metric("Group") == sweep.name
 
 
-def _by(sweep: LaunchedSweep) -> str | None:
-    """What lines are grouped by: the first parameter beside the seed."""
-    return next((path for path in sweep.swept if path != Sweep.replicate), None)
+def _by(sweep: LaunchedSweep) -> dict[str, Any]:
+    """How lines and bars are summed up: by the first parameter beside the seed, mean and standard deviation."""
+    by = next((path for path in sweep.swept if path != Sweep.replicate), None)
+    return {"groupby": wr.Config(by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"} if by else {}
 
 
-def _training(by: str | None = None) -> list[Any]:
-    grouping = {"groupby": wr.Config(by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"} if by else {}
+def _training(grouping: Mapping[str, Any] = MappingProxyType({})) -> list[Any]:
     return [
         *(wr.LinePlot(title=f"{key} (nats)", x="epoch", y=[key], **grouping) for key in _LOSSES),
         wr.LinePlot(title="view agreement and chance", x="epoch", y=list(_AGREEMENT), **grouping),
@@ -128,27 +211,22 @@ def _compared(sweep: LaunchedSweep) -> list[Any]:
     columns += [wr.ParallelCoordinatesPlotColumn(metric=wr.SummaryMetric(key)) for key in (Keys.CV2, Keys.VAL_LOSS)]
     return [
         wr.ParallelCoordinatesPlot(title="parameters, balance and loss", columns=columns),
-        wr.BarPlot(title="view agreement, last epoch", metrics=[Keys.AGREEMENT]),
+        wr.BarPlot(title="view agreement, last epoch", metrics=[Keys.AGREEMENT], **_by(sweep)),
         wr.RunComparer(diff_only="split"),
     ]
 
 
-def _probes(runs: Sequence[Run]) -> list[Any]:
-    """The figures and headline numbers of every probe that was run."""
-    pictures: dict[str, list[str]] = {}
-    numbers: dict[str, None] = {}
-    for run in runs:
-        for images, probe, result in run.probe_results():
-            prefix = probe_key(images, probe)
-            found = sorted(file.stem for file in run.probe(images, probe).glob("*.png"))
-            pictures.setdefault(prefix, [f"{prefix}/{name}" for name in found])
-            numbers |= dict.fromkeys(f"{prefix}/{key}" for key, value in result.items() if isinstance(value, float))
-    panels: list[Any] = [
-        wr.MediaBrowser(title=prefix.removeprefix("probe/"), media_keys=keys, num_columns=2)
-        for prefix, keys in pictures.items()
-        if keys
-    ]
-    return panels + [wr.BarPlot(title=key.removeprefix("probe/"), metrics=[key]) for key in numbers]
+def _probes(sweep: LaunchedSweep, found: Logged) -> dict[str, list[Any]]:
+    """The figures, headline numbers and tables of every probe, by what their keys begin with."""
+    panels: dict[str, list[Any]] = {}
+    for prefix in dict.fromkeys([*found.figures, *found.numbers, *found.tables]):
+        kept = panels.setdefault(prefix, [])
+        if figures := found.figures.get(prefix):
+            kept.append(wr.MediaBrowser(title="figures", media_keys=figures, num_columns=2))
+        for key in found.numbers.get(prefix, ()):
+            kept.append(wr.BarPlot(title=key.removeprefix(f"{prefix}/"), metrics=[key], **_by(sweep)))
+        kept += [wr.WeavePanelSummaryTable(table_name=key) for key in found.tables.get(prefix, ())]
+    return panels
 
 
 @contextlib.contextmanager

@@ -1,24 +1,49 @@
 """What `moe runs` and `moe sweep ls` print."""
 
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from callbacks.keys import Keys
+from moe.config import flat
 from moe.errors import UserError
 from sweeps.queue.opening import names, open_queue, open_sweep
 from sweeps.queue.status import status
 from sweeps.runs.files import unless_damaged
+from sweeps.runs.numbers import numbers
 from sweeps.runs.run import Run
 from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
+from sweeps.views.query import parse
 
 _STATES: tuple[State, ...] = ("waiting", "running", "finished", "failed")
 
 
-def listing(store: RunStore | None = None) -> list[dict[str, Any]]:
-    """One row for each run, oldest first; None for what stands in a damaged file, which is named."""
-    return [_row(run) for run in (store or RunStore()).all()]
+def listing(store: RunStore | None = None, where: str | None = None) -> list[dict[str, Any]]:
+    """One row for each run, oldest first; None for what stands in a damaged file, which is named.
+
+    Args:
+        store: the runs; None: those of `MOE_HOME`.
+        where: conditions on settings by dotted path, on numbers as `sweeps.runs.numbers.numbers` names them, and on
+            what the rows show; see `sweeps.views.query`.
+
+    Raises:
+        UserError: the conditions mean nothing here.
+    """
+    runs = list((store or RunStore()).all())
+    rows = [_row(run) for run in runs]
+    if not where:
+        return rows
+    whole = [row | _known(run) for run, row in zip(runs, rows, strict=True)]
+    return [rows[place] for place in parse(where).select(whole, {key for row in whole for key in row})]
+
+
+def _known(run: Run) -> dict[str, Any]:
+    """Settings and numbers of a run by name."""
+    config = unless_damaged(lambda: run.config, None)
+    none: dict[str, float] = {}
+    return (flat(config) if config else {}) | unless_damaged(partial(numbers, run), none)
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -49,8 +49,8 @@ def table(status: SweepStatus, footer: str = "") -> Table:
 def _row(cell: CellStatus, swept: Sequence[str]) -> list[Text | ProgressBar | str]:
     where = cell.run.progress
     bar: ProgressBar | Text | str = ProgressBar(where["epochs"], where["epoch"], width=16) if where else ""
-    if cell.error:
-        bar = Text(cell.error[:60])
+    if cell.error or (cell.state == "finished" and cell.note):
+        bar = Text((cell.error or cell.note or "")[:60])
     chance = f" ({where['chance']:.2f})" if "chance" in where else ""
     return [
         cell.run.id,

@@ -15,7 +15,9 @@ from sweeps.runs.store import RunStore
 from sweeps.views.forecast import epochs_behind
 
 
-def preview(sweep: Sweep, cells: Sequence[Cell], storage: str | None = None) -> list[dict[str, Any]]:
+def preview(
+    sweep: Sweep, cells: Sequence[Cell], storage: str | None = None, blanks: Sequence[QueuedCell] | None = None
+) -> list[dict[str, Any]]:
     """One row for each cell, as plain JSON types.
 
     ``kind`` is finished, running, failed, or for a waiting cell resumable (a checkpoint exists) or new.
@@ -24,11 +26,12 @@ def preview(sweep: Sweep, cells: Sequence[Cell], storage: str | None = None) -> 
         sweep: the checked file.
         cells: what it expands to; none for a bayes sweep.
         storage: database URL of its queue, if it was launched before.
+        blanks: its cells instead, where a service finds their values.
     """
     store, known = RunStore(), _known(sweep.name, storage)
     done, begun = store.finished_ids(), store.begun_ids()
-    if sweep.method == "bayes":
-        return [_blank_row(sweep, cell, known.get(cell.run_id), done) for cell in blank_cells(sweep)]
+    if blanks or sweep.method == "bayes":
+        return [_blank_row(sweep, cell, known.get(cell.run_id), done) for cell in blanks or blank_cells(sweep)]
     rows = []
     for cell in cells:
         state = "finished" if cell.run_id in done else "waiting"

@@ -14,6 +14,7 @@ QUICK = {
     "tuning": {"permutations": 2},
     "separability": {},
     "similarity": {"draws": 2, "pictures": 2},
+    "geometry": {"permutations": 3, "images": 40, "distances": ("euclidean",)},
     "claims": {"permutations": 19, "halves": 2},
 }
 
@@ -66,6 +67,11 @@ class TestTheContractFindsBreaches:
     def test_nan(self, tmp_path):
         with pytest.raises(ValueError, match="JSON compliant"):
             self.breach(lambda self, s, f, p: Result({"x": float("nan")}), "test_it_bears_one_expert", tmp_path)
+
+    def test_the_key_of_a_figure(self, tmp_path):
+        test = "test_it_returns_plain_numbers_and_leaves_files"
+        with pytest.raises(AssertionError, match="has the key"):
+            self.breach(lambda self, s, f, p: Result({"figures/map": 1.0}), test, tmp_path)
 
     def test_no_files(self, tmp_path):
         with pytest.raises(AssertionError):

@@ -102,13 +102,14 @@ def run_node(state: State, run: Run) -> dict[str, Any]:
         "shouldStop": run.stop_asked,
         "running": run.state == "running",
         "failed": run.state == "failed",
-        "stopped": run.stop_asked and run.state != "running",
+        "stopped": run.stop_asked,  # which W&B's own launch agent asks running runs for
     }
 
 
 def _asked(state: State, variables: Variables) -> Run | None:
-    name = variables.get("name") or variables.get("run") or variables.get("runName")
-    return state.run(variables.get("entity"), variables.get("project"), name)
+    name = variables.get("name") or variables.get("run") or variables.get("runName") or variables.get("runId")
+    entity = variables.get("entity") or variables.get("entityName")
+    return state.run(entity, variables.get("project") or variables.get("projectName"), name)
 
 
 def of_run(state: State, variables: Variables, **fields: Any) -> dict[str, Any]:
@@ -203,7 +204,7 @@ def _like(name: str, pattern: str) -> bool:
     return name.startswith(parts[0]) and name.endswith(parts[-1])
 
 
-@operation("Run", "RunHistoryKeys", "RunState", "QueryRunInfo")
+@operation("Run", "RunHistoryKeys", "RunState", "QueryRunInfo", "RunStoppedStatus")
 def run_query(state: State, variables: Variables) -> dict[str, Any]:
     return of_run(state, variables)
 

@@ -26,7 +26,8 @@ from sweeps.views.report.headlines import beside_baselines
 from sweeps.views.report.plates import Plate
 from sweeps.views.report.words import found, missing
 
-ROOM = 5_000_000  # bytes of figures that the page takes; of further runs it names the folder
+MOST = 11_500_000  # bytes of the page
+ROOM = 5_000_000  # bytes of the probes' figures that the page takes, at most; of further runs it names the folder
 _WIDTH = 1000  # pixels of a figure
 
 
@@ -62,7 +63,8 @@ def to_html(comparison: Comparison, plates: Sequence[Plate] = ()) -> str:
         comparison: of the sweep.
         plates: further figures and tables, drawn by others: those of the paper.
     """
-    data = collect(comparison)
+    script, text = _plotly(), _as_script(data := collect(comparison))
+    room = MOST - len(script) - len(text) - sum(len(plate.source) for plate in plates)
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("page.html"))
     return page.render(
         data=data,
@@ -71,14 +73,14 @@ def to_html(comparison: Comparison, plates: Sequence[Plate] = ()) -> str:
         found=found(comparison),
         claims=claims(comparison),
         missing=[*unasked(comparison), *missing(comparison)],
-        figures=list(figures(comparison)),
+        figures=list(figures(comparison, min(ROOM, room))),
         plates=plates,
         shown={plate.name for plate in plates},
         baselines=beside_baselines(comparison),
         css=_asset("page.css"),
         script=_asset("page.js"),
-        plotly=_plotly(),
-        json=_as_script(data),
+        plotly=script,
+        json=text,
     )
 
 

@@ -226,15 +226,28 @@ class TestBombs:
             read_images(tmp_path)
         assert decoded == []
 
+    def test_one_that_is_beyond_measure_alone_is_a_bad_picture(self, tmp_path: Path) -> None:
+        data = bytearray(blank(64))
+        data[16:24] = struct.pack(">II", 2**31 - 1, 2**31 - 1)
+        data[29:33] = struct.pack(">I", binascii.crc32(data[12:29]))
+        for name, content in (("a.png", bytes(data)), ("b.png", blank(64)), ("c.png", blank(23_000))):
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(
+            UserError, match=r"a\.png is too large to be read \(2147483647x2147483647 .* 1 more: c\.png"
+        ):
+            read_images(tmp_path)
+        read = read_images(tmp_path, ReadOptions(skip_bad=True))
+        assert (read.ids, list(read.left_out)) == (["b"], ["a.png", "c.png"])
+
     def test_one_is_no_bomb(self) -> None:
         data = blank(13_000)
         bombs = Bombs([of(data)])
-        bombs.check((13_000, 13_000), len(data))
+        bombs.check("a.png", (13_000, 13_000), len(data))
 
     def test_real_photographs_are_none_however_many(self) -> None:
         bombs = Bombs([of(b"")])
         for _ in range(1000):
-            bombs.check((13_000, 13_000), 10_000_000)
+            bombs.check("a.png", (13_000, 13_000), 10_000_000)
 
     def test_one_large_size_is_not_kept(self, tmp_path: Path) -> None:
         for number in range(2):

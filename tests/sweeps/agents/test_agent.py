@@ -4,6 +4,7 @@ The workers are processes that do what a plan says instead of training; the agen
 quickly while a worker is at work, so that the real limits of minutes pass in milliseconds.
 """
 
+import json
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ import pytest
 from sweeps.agents import agent
 from sweeps.agents.agent import Limits
 from sweeps.agents.devices import Device
+from sweeps.launching import SILENT, _refresh
 from sweeps.queue.database import DatabaseQueue
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.opening import open_queue
@@ -37,6 +39,25 @@ def test_failures_are_repeated_then_given_up_and_the_others_finish(situation):
     assert states[0].note == "what it did before\nerror: boom"  # of the last attempt alone
     assert sum("trying again" in line for line in here.said) == 5
     assert sum("giving up" in line for line in here.said) == 3
+
+
+def test_a_run_that_a_person_stopped_is_done_until_it_is_asked_for(situation, moe):
+    here = situation(["stopped by you", "finish"], ["finish"])
+    here.run()
+    assert here.states() == [("finished", 1), ("finished", 1)]
+    assert here.queue.states()[here.ids[0]].ending is Ending.STOPPED
+    _, said, _ = moe("sweep", "status", "little")
+    assert "stopped by you in W&B" in said
+    assert "1 of 2 stopped by you in W&B; `moe sweep retry little --stopped` goes on with them" in said
+    _, said, _ = moe("compare", "little", "--json")
+    assert json.loads(said)["notes"][0].startswith("1 runs were stopped by you")
+    here.queue.update(set(), failed=True)  # as resume does
+    here.run()
+    assert here.queue.states()[here.ids[0]].ending is Ending.STOPPED
+    _refresh(here.sweep, here.queue, SILENT, failed=True, stopped=True)  # as retry does
+    assert here.run() == 1
+    assert here.states() == [("finished", 1), ("finished", 1)]
+    assert here.queue.states()[here.ids[0]].ending is Ending.FINISHED
 
 
 def test_failures_are_counted_over_all_agents_and_anew_after_resume(situation):

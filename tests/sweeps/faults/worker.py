@@ -76,5 +76,5 @@ elif action == "wait":
 else:
     say("what it did before")
     say(f"error: {action}")
-    codes = {"mistake": 2, "OutOfMemoryError": 71, "MemoryError": 71}
+    codes = {"mistake": 2, "stopped": 76, "OutOfMemoryError": 71, "MemoryError": 71}
     sys.exit(next((code for start, code in codes.items() if action.startswith(start)), 1))

@@ -14,10 +14,11 @@ from moe.config import from_flat
 from moe.errors import UserError
 from sweeps.commands import stop_command
 from sweeps.launching import Silence, _all_known, plan, register_planned, resume
+from sweeps.queue.launched import run_id_of
 from sweeps.queue.leases import Beats
 from sweeps.queue.opening import choose_queue, open_queue, open_sweep
-from sweeps.queue.server import Remote, _cell
 from sweeps.runs.store import RunStore
+from sweeps.tracking.record import Remote
 from tests.conftest import TINY, tiny_store
 
 MOE = [sys.executable, "-P", "-m", "cli"]
@@ -230,9 +231,9 @@ def test_the_last_words_of_a_dying_process_are_no_life():
 def test_a_run_is_known_by_what_it_was_handed_if_it_crashed_at_once():
     flat = TINY | {"seed": 3}
     nested = {"identity": "abc"}
-    assert _cell(nested) == "abc"
-    assert _cell(flat) == plan_cell(flat)
-    assert _cell({"learning_rate": 3}) == ""
+    assert run_id_of(nested) == "abc"
+    assert run_id_of(flat) == plan_cell(flat)
+    assert run_id_of({"learning_rate": 3}) == ""
 
 
 def plan_cell(values):
@@ -245,15 +246,6 @@ def test_a_path_that_is_none_is_refused(path):
         Remote.of(path)
 
 
-def test_what_is_not_left_to_the_server_is_refused_by_name(machine):
-    random = machine / "random.yaml"
-    random.write_text("method: random\nrun_cap: 3\nparameters: {seed: {values: [0, 1]}}\n")
-    sweep, _ = plan(str(random), {})
-    with pytest.raises(UserError, match="method: random runs on the local backend"):
-        choose_queue("wandb", sweep)
-    assert choose_queue("auto", sweep)[0] == "local"
-
-
 def test_auto_is_local_without_a_server_and_says_why(machine):
     sweep, _ = plan(write_spec(machine, 1), {})
     assert choose_queue("auto", sweep) == ("local", "WANDB_MODE=disabled")
@@ -264,6 +256,11 @@ def test_auto_is_local_without_a_server_and_says_why(machine):
 def test_auto_takes_a_server_that_answers_and_no_other(wandb_server, machine, monkeypatch):
     sweep, _ = plan(write_spec(machine, 1), {})
     assert choose_queue("auto", sweep) == ("wandb", "a W&B server answers")
+    (machine / "random.yaml").write_text("method: random\nrun_cap: 3\nparameters: {seed: {values: [0, 1]}}\n")
+    random, _ = plan(str(machine / "random.yaml"), {})
+    assert choose_queue("wandb", random) == ("wandb", "as asked")
+    chosen, why = choose_queue("auto", random)
+    assert (chosen, "with --backend wandb" in why) == ("local", True)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("sweeps.tracking.connection._TIMEOUT", 2)
     chosen, why = choose_queue("auto", sweep)

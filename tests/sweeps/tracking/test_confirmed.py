@@ -4,7 +4,7 @@ import pytest
 
 from probes.probing import probe_run
 from sweeps.runs.store import RunStore
-from sweeps.tracking.mirror import lacking
+from sweeps.tracking.holdings import lacking
 from sweeps.tracking.record import Record
 from sweeps.tracking.sync import sync, waiting
 from sweeps.training import trial
@@ -54,7 +54,7 @@ def test_a_named_run_is_always_asked_about(wandb_server):
     assert lacking(run).words() == ""
     del there.history_lines[2:], there.summary["best/epoch"]
     there.summary["_step"] = 1
-    assert lacking(run).words() == "epochs 2, 1 values of the summary (best/epoch, ...)"
+    assert lacking(run).words() == "epochs 2, 1 values of the summary (best/epoch)"
     assert sync([run], silent) == []  # it counts as confirmed
     assert there.series("epoch") == [0, 1]
     assert sync([run], silent, ask=True) == []
@@ -79,8 +79,8 @@ def test_results_of_a_probe_that_did_not_arrive_are_noticed(wandb_server, capsys
     probe_run(run.id, ["routing"], ["tiny"], silent)
     wandb_server.faults.remove(fault)
     there = wandb_server.run(run.id)
-    if "probe/tiny/routing/routing" not in there.summary:
+    if "probe/tiny/routing/figures/routing" not in there.summary:
         assert Record.of(run).unconfirmed
         assert "the server lacks" in capsys.readouterr().err
     assert sync([run], silent) == []
-    assert "probe/tiny/routing/routing" in there.summary
+    assert "probe/tiny/routing/figures/routing" in there.summary

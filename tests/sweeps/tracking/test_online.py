@@ -55,7 +55,7 @@ def test_a_run_arrives_whole(wandb_server, images):
         assert {key: theirs[key] for key in mine} == mine
         assert theirs["routing/heatmap"]["_type"] == theirs["routing/coactivation"]["_type"] == "image-file"
         assert wandb_server.content(there, theirs["routing/heatmap"]["path"]).startswith(b"\x89PNG")
-    assert there.summary["routing/classes"]["_type"] == "table-file"
+    assert there.summary["routing/tables/classes"]["_type"] == "table-file"
     best = min(run.history()[1:], key=lambda row: row["val/loss"])
     assert there.summary["val/loss"] == run.history()[-1]["val/loss"]
     assert (there.summary["best/epoch"], there.summary["best/val/loss"]) == (best["epoch"], best["val/loss"])
@@ -206,10 +206,10 @@ def test_probed_elsewhere_the_results_are_in_the_run_and_its_history_is_as_it_wa
     assert (list(there.history_lines), len(there.events)) == before
     assert there.state == "finished"
     assert there.job_type == "train"
-    picture = there.summary["probe/tiny/routing/routing"]
+    picture = there.summary["probe/tiny/routing/figures/routing"]
     assert picture["_type"] == "image-file"
     assert wandb_server.content(there, picture["path"]).startswith(b"\x89PNG")
-    assert there.summary["probe/tiny/routing/routing_table"]["_type"] == "table-file"
+    assert there.summary["probe/tiny/routing/tables/routing"]["_type"] == "table-file"
     assert there.summary["probe/tiny/routing/load_cv2"] >= 0
     assert there.summary["val/loss"] == trained.history()[-1]["val/loss"]
     results = wandb_server.artifact(f"probe-{trained.id}-tiny-routing:latest")
@@ -255,7 +255,7 @@ def test_what_compares_all_runs_is_a_run_of_its_own_linked_to_their_models(wandb
     (analysis,) = [run for run in wandb_server.runs() if run.job_type == "analysis"]
     assert (analysis.group, analysis.state) == ("little", "finished")
     assert analysis.summary["probe/tiny/similarity/experts"] == 8
-    assert analysis.summary["probe/tiny/similarity/similarity"]["_type"] == "image-file"
+    assert analysis.summary["probe/tiny/similarity/figures/similarity"]["_type"] == "image-file"
     assert analysis.history == []
     for run in runs:
         assert analysis in wandb_server.artifact(f"model-{run.id}:last").used_by
@@ -383,7 +383,7 @@ def test_a_probed_sweep_is_uploaded_whole(wandb_server, images, monkeypatch, tmp
     for run in runs:
         there = wandb_server.run(run.id)
         assert (there.series("epoch"), there.group, there.state) == ([0, 1, 2], "little", "finished")
-        assert there.summary["probe/tiny/similarity/similarity"]["_type"] == "image-file"
+        assert there.summary["probe/tiny/similarity/figures/similarity"]["_type"] == "image-file"
     (analysis,) = [run for run in wandb_server.runs() if run.job_type == "analysis"]
     assert analysis.summary["probe/tiny/similarity/experts"] == 8
 
@@ -447,7 +447,7 @@ def test_when_every_piece_brings_nothing_the_run_is_sent_from_its_own_files(wand
         shutil.rmtree(run.path / segment.folder)
     assert sync([run], silent) == []
     assert wandb_server.run(run.id).series("epoch") == [0, 1, 2, 3]
-    assert "probe/tiny/routing/routing" in wandb_server.run(run.id).summary
+    assert "probe/tiny/routing/figures/routing" in wandb_server.run(run.id).summary
 
 
 def test_a_run_made_offline_and_probed_online_arrives_whole(wandb_server, images, monkeypatch):
@@ -457,7 +457,7 @@ def test_a_run_made_offline_and_probed_online_arrives_whole(wandb_server, images
     probe_run(run.id, ["routing"], ["tiny"], silent)
     there = wandb_server.run(run.id)
     assert there.series("epoch") == [0, 1, 2]
-    assert "probe/tiny/routing/routing" in there.summary
+    assert "probe/tiny/routing/figures/routing" in there.summary
     assert there.summary["best/epoch"] == run.summary["best"]["epoch"]
     assert waiting(RunStore()) == []
 

@@ -13,9 +13,9 @@ from probes.probing import probe_run
 from probes.suite.routing_probe import RoutingProbe
 from sweeps.launching import plan, register_planned
 from sweeps.queue.opening import open_queue, open_sweep
-from sweeps.queue.server import Remote, prepare
+from sweeps.queue.server import prepare
 from sweeps.runs.store import RunStore
-from sweeps.tracking.record import Record
+from sweeps.tracking.record import Record, Remote
 from sweeps.tracking.sync import sync, waiting
 from sweeps.training.trial import train
 from tests.conftest import TINY, tiny_config, tiny_store
@@ -77,7 +77,7 @@ def test_a_probe_that_is_killed_leaves_the_run_finished_and_what_was_found_to_sy
     assert (there.state, there.exit_code, len(there.upserts)) == ("finished", 0, before)
     assert Record.of(trained).unconfirmed
     assert sync([trained], silent) == []
-    assert "probe/tiny/coupling/coupling" in there.summary
+    assert "probe/tiny/coupling/figures/coupling" in there.summary
 
 
 def test_an_error_of_a_probe_is_none_of_the_run(wandb_server, trained, monkeypatch):
@@ -90,7 +90,7 @@ def test_an_error_of_a_probe_is_none_of_the_run(wandb_server, trained, monkeypat
             probe_run(trained.id, ["coupling", "routing"], ["tiny"], silent)
     there = wandb_server.run(trained.id)
     assert (there.state, there.exit_code) == ("finished", 0)
-    assert "probe/tiny/coupling/coupling" in there.summary  # found before the error, sent all the same
+    assert "probe/tiny/coupling/figures/coupling" in there.summary  # found before the error, sent all the same
 
 
 def test_name_tags_and_metrics_that_the_user_set_survive_a_probe(wandb_server, trained):
@@ -103,7 +103,7 @@ def test_name_tags_and_metrics_that_the_user_set_survive_a_probe(wandb_server, t
     metrics = copy.deepcopy(there.raw_config["_wandb"]["value"]["m"])
     assert before[0] == "my favourite"
     probe_run(trained.id, ["routing"], ["tiny"], silent)
-    assert "probe/tiny/routing/routing" in there.summary
+    assert "probe/tiny/routing/figures/routing" in there.summary
     assert (there.display_name, there.tags, there.notes, there.group, there.job_type) == before
     assert there.raw_config["_wandb"]["value"]["m"] == metrics
     assert there.config == trained.config.scientific() | {"identity": trained.id}

@@ -79,7 +79,7 @@ def test_a_server_that_is_away_ends_no_probe(wandb_server, capsys, trouble):
     assert results["images"]["tiny"]["routing"]["load_cv2"] >= 0
     assert [line for line in sentences(capsys) if "kept offline for `moe runs sync`" in line]
     assert sync([run], silent) == []
-    assert "probe/tiny/routing/routing" in wandb_server.run(run.id).summary
+    assert "probe/tiny/routing/figures/routing" in wandb_server.run(run.id).summary
     assert wandb_server.run(run.id).state == "finished"
 
 

@@ -4,46 +4,82 @@ import json
 
 import pytest
 
+from moe.config import from_flat
 from moe.errors import UserError
-from probes.probing import probe_run
+from probes.probing import probe_sweep
 from sweeps.launching import plan, register_planned
+from sweeps.queue.opening import open_sweep
+from sweeps.queue.server import prepare
+from sweeps.runs.store import RunStore
+from sweeps.tracking.record import Remote
 from sweeps.training.trial import train
 from sweeps.views import dashboard
-from tests.conftest import TINY, tiny_config, tiny_store
+from sweeps.views.compare import compare
+from tests.conftest import TINY, tiny_store
+
+
+def silent(_line):
+    return None
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def spec(tmp_path):
     tiny_store()
     lines = [
         "name: little",
         "method: grid",
         "parameters:",
-        "  model.experts: {values: [4]}",
+        "  model.experts: {values: [4, 2]}",
         "  seed: {values: [0, 1]}",
     ]
     lines += [f"  {path}: {{value: {value!r}}}" for path, value in (TINY | {"train.epochs": 1}).items()]
     (tmp_path / "little.yaml").write_text("\n".join(lines) + "\n")
-    return register_planned(*plan(str(tmp_path / "little.yaml"), {}))
+    return str(tmp_path / "little.yaml")
+
+
+@pytest.fixture
+def sweep(spec):
+    return register_planned(*plan(spec, {}))
+
+
+def saved_views(server):
+    return {view.display_name: view for view in server.state.views.values()}
 
 
 @pytest.mark.slow
-def test_panels_of_everything_that_was_logged(wandb_server, sweep):
-    for seed in range(2):
-        run = train(tiny_config(train__epochs=1, seed=seed), group="little", report=lambda _line: None)
-    probe_run(run.id, ["routing"], ["tiny"], lambda _line: None)
+def test_one_dashboard_of_all_that_was_logged_from_any_machine(wandb_server, spec, monkeypatch):
+    sweep = register_planned(*plan(spec, {}), "wandb")
+    for cell in sweep.cells[::2]:  # a seed of each group
+        prepare(Remote.of(str(sweep.address)), cell, sweep.store, [])
+        train(from_flat(cell.values), group="little", report=silent)
+    probe_sweep(sweep.name, ["similarity"], ["tiny"], silent)
     saved = dashboard.save(sweep)
-    workspace, report = (next(view for view in wandb_server.state.views.values() if view.type == kind)
-                         for kind in ("project-view", "runs"))  # fmt: skip
-    assert workspace.display_name == "sweep little"
-    assert report.display_name == "Sweep little"
-    for view in (workspace, report):
+    views = saved_views(wandb_server)
+    assert set(views) == {"sweep little", "Sweep little"}
+    start = "probe/tiny/similarity"
+    for view in views.values():
+        text = json.dumps(view.spec)
         for key in ("val/loss", "balance/cv2", "balance/dead", "agreement/top_k", "agreement/chance_observed",
-                    "routing/heatmap", "routing/coactivation", "probe/tiny/routing/routing"):  # fmt: skip
-            assert f'"{key}"' in json.dumps(view.spec)
-        assert '"little"' in json.dumps(view.spec)
+                    "routing/heatmap", "routing/coactivation", f"{start}/figures/clusters", f"{start}/clusters",
+                    f"{start}/tables/members"):  # fmt: skip
+            assert f'"{key}"' in text, key
+        assert '"stddev"' in text  # bars of a group with intervals
+    assert '"analysis"' in json.dumps(views["Sweep little"].spec)
     assert "me/moe" in saved["workspace"]
     assert not wandb_server.seen_text(wandb_server.key)
+    # another machine, which has no run: the same views, changed
+    ids = {view.id for view in views.values()}
+    for view in views.values():
+        view.spec = {key: view.spec[key] for key in ("version",) if key in view.spec}
+    monkeypatch.setenv("MOE_HOME", str(RunStore().root / "elsewhere"))
+    there = open_sweep(str(sweep.address))
+    assert dashboard.save(there) == saved
+    assert {view.id for view in saved_views(wandb_server).values()} == ids
+    assert all(f"{start}/figures/clusters" in json.dumps(view.spec) for view in saved_views(wandb_server).values())
+    assert compare(there).notes == [
+        "2 runs were finished on other machines; `moe probe --sweep little` fetches them",
+        "2 runs are not finished; `moe sweep resume little` goes on",
+    ]
 
 
 def test_without_runs_on_the_server_the_message_says_what_to_do(wandb_server, sweep):

@@ -6,6 +6,8 @@ import pytest
 
 from sweeps.views.compare import compare
 from sweeps.views.report.page import to_html
+from sweeps.views.report.plates import Plate, Rows
+from sweeps.views.report.words import Gap
 from tests.sweeps.views.made import EPOCHS, made_sweep
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright (pip install playwright)")
@@ -18,6 +20,12 @@ pytestmark = [
 ]
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 THREE = "  loss.temperature: {values: [0.2, 0.5]}\n  gate.noisy: {values: [true, false]}\n"
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
+PLATES = [
+    Plate("figure_4", "Figure 4", "Gate against readout.", PIXEL, [Rows("E4", ["a", "b"], [("", [["1", "2"]])])]),
+    Plate("table_1", "Table 1", "Tuning.", "", [Rows("", list("abcdefghij"), [("E = 4: Gating", [["words"] * 10])])],
+          [Gap("tuning is missing", "moe probe --sweep made --probe tuning")]),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +43,9 @@ def open_page(browser, tmp_path):
 
     def open_one(sweep, width=1280, scheme="light"):
         file = tmp_path / "page.html"
-        file.write_text(to_html(compare(sweep)), encoding="utf-8")
+        file.write_text(to_html(compare(sweep), PLATES), encoding="utf-8")
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context.set_default_timeout(180_000)  # on a busy machine too
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)

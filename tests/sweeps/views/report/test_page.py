@@ -13,7 +13,7 @@ from sweeps.views.compare import compare
 from sweeps.views.report.experts import plane
 from sweeps.views.report.headlines import beside_baselines
 from sweeps.views.report.importance import chance_shares, variance_shares
-from sweeps.views.report.page import figures, to_html
+from sweeps.views.report.page import MOST, figures, to_html
 from sweeps.views.report.plates import Plate, Rows
 from sweeps.views.report.reading import rounded
 from sweeps.views.report.words import Gap
@@ -196,6 +196,13 @@ def test_figures_take_their_room_and_no_more(tmp_path):
     small = list(figures(comparison, room=len(every[0].copies[0].source) + 1))
     assert [len(part.copies) for part in small] == [1, 0, 0, 0]
     assert small[1].folder.is_dir()
+
+
+def test_large_plates_leave_less_room_for_other_figures(tmp_path):
+    comparison = compare(made_sweep(tmp_path, experts=(2,), seeds=1))
+    large = Plate("figure_x", "Figure X", "", "data:," + "x" * (MOST - 4_000_000))
+    assert [len(part.copies) for part in figures(comparison)] == [1]
+    assert "1 figures in <code>" in without_scripts(to_html(comparison, [large]))
 
 
 def test_the_plane_keeps_distances_of_points_in_a_plane():
