@@ -45,6 +45,7 @@ QUICK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_errors_are_as_rare_as_promised(name):
     case, repeats = CASES[name], QUICK[name]
