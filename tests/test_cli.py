@@ -134,6 +134,10 @@ def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
             sa.exc.OperationalError("UPDATE", {}, Exception("database or disk is full")),
             "database or disk is full; free",
         ),
+        (
+            sa.exc.OperationalError("UPDATE", {}, Exception("attempt to write a readonly database")),
+            "attempt to write a readonly database; it may only be read; MOE_HOME",
+        ),
         (KeyError("epoch"), "error: KeyError: 'epoch'"),
     ],
 )
