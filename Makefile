@@ -1,6 +1,6 @@
 # make quickstart   install, train a small sweep, probe it, compare: about five minutes on two cores
 # make test         install, lint, type check, all tests
-# make test-fast    the checks for daily work: lint and the quick tests, two minutes on two cores
+# make test-fast    the checks for daily work: lint and the quick tests, about a minute on two cores
 # make kills        kill a small run at every write of its folder, and prove that nothing is lost (the suite takes a sample)
 # make fuzz         10,000 odd inputs for every reader of files (the suite tries 200); FUZZ=tests/fuzz/test_X.py for one
 # make calibrate    how often the probes' p-values and intervals are wrong, by simulation: some minutes
@@ -12,6 +12,10 @@ ENV := .venv/installed
 # runs of the quickstart live where `moe` looks by default
 REPORT := runs/quickstart.html
 FUZZ ?= tests/fuzz
+# a file's tests stay together in one process, which makes their shared fixtures once; a process that is done helps the others
+PARALLEL := -n auto --dist worksteal
+# some images set it: every process of the tests would compile our modules anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test test-fast kills fuzz calibrate check format lock clean
 
@@ -37,14 +41,14 @@ check: $(ENV)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest -n auto --durations=15 -rf
+	$(BIN)/pytest $(PARALLEL) --durations=15 -rf
 
 test-fast: $(ENV)
 	$(BIN)/ruff check .
-	$(BIN)/pytest -n auto -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
 fuzz: $(ENV)
-	MOE_FUZZ=long $(BIN)/pytest -n auto -rf $(FUZZ)
+	MOE_FUZZ=long $(BIN)/pytest $(PARALLEL) -rf $(FUZZ)
 
 kills: $(ENV)
 	folder=$$(mktemp -d) && $(BIN)/python -m tests.sweeps.training.kills "$$folder" --again && rm -r "$$folder"

@@ -11,8 +11,11 @@ import typer
 from rich.table import Table
 
 from moe.errors import UserError
+from moe.importing import importing
+from probes.commands import probe_command
 from sweeps.commands import app as sweep_app
 from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, print_table, progress_bar, show_notices
+from sweeps.run_commands import app as runs_app
 from sweeps.runs.endings import FAILURE, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-runs_app = typer.Typer(help="Finished and unfinished runs on this machine.", no_args_is_help=True)
 data_app = typer.Typer(help="Images: prepare known datasets, import your own.", no_args_is_help=True)
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(runs_app, name="runs")
@@ -103,7 +105,9 @@ def worker_command() -> None:
 
 def _train(config: Path | None, assignments: list[str]) -> None:
     from sweeps.plan.config_files import run_config
-    from sweeps.training.trial import train
+
+    with importing():
+        from sweeps.training.trial import train
 
     run = run_config(config, assignments)
     for path, why in run.unread([pair.partition("=")[0] for pair in assignments]).items():
@@ -119,125 +123,10 @@ def _flags(arguments: "Sequence[str]") -> list[str]:
     return [argument.removeprefix("--") for argument in arguments]
 
 
-@runs_app.command("list")
-def runs_list(
-    where: Annotated[str | None, typer.Option(help="Which runs: model.experts=8 and val/loss<5")] = None,
-    as_json: Json = False,
-) -> None:
-    """List every run on this machine, or those that meet a condition."""
-    from sweeps.views.listing import listing
-
-    rows = listing(where=where)
-    if as_json:
-        print_json({"runs": rows})
-        return
-    table = Table("run", "data", "E", "k", "seed", "state", "epochs", "val loss", "probes")
-    for row in rows:
-        cells = [
-            "?" if row[key] is None else str(row[key])
-            for key in ("id", "data", "experts", "top_k", "seed", "state", "epochs")
-        ]
-        loss = f"{row['val_loss']:.3f}" if row["val_loss"] is not None else ""
-        table.add_row(*cells, loss, " ".join(row["probes"]))
-    print_table(table)
-
-
-@runs_app.command("show")
-def runs_show(
-    run_id: Annotated[str, typer.Argument(help="A run's id or its beginning.")], as_json: Json = False
-) -> None:
-    """Show one run: configuration, state, last metrics, probes, files."""
-    from sweeps.views.listing import details
-
-    shown = details(run_id)
-    if as_json:
-        print_json(shown)
-        return
-    for section, values in shown.items():
-        out.print(f"[bold]{section}[/bold]")
-        for key, value in values.items():
-            out.print(f"  {key}: {value}", markup=False)
-
-
-@runs_app.command("sync")
-def runs_sync(
-    run_ids: Annotated[list[str] | None, typer.Argument(help="Runs; default: all that have offline pieces.")] = None,
-    clean: Annotated[bool, typer.Option("--clean", help="Remove the pieces that the server has confirmed.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what waits and upload nothing.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Upload offline runs to W&B, in order; what did not get through is tried again next time."""
-    from sweeps.runs.store import RunStore
-    from sweeps.tracking import sync
-
-    store = RunStore()
-    runs = [store.find(run_id) for run_id in run_ids] if run_ids else sync.waiting(store)
-    left = sync.pieces(runs) if dry_run else sync.sync(runs, err.print, clean=clean, ask=bool(run_ids))
-    if as_json:
-        print_json({"runs": len(runs), "left": [vars(each) for each in left]})
-    else:
-        out.print(f"{len(runs) - len(left)} of {len(runs)} runs are on the server" if runs else "no run waits")
-        for each in left:
-            pieces = f"{each.segments} offline piece{'s' if each.segments != 1 else ''}"
-            out.print(f"  {each.run}: {pieces}; {each.reason}".rstrip("; "))
-    if left and not dry_run:
-        raise typer.Exit(FAILURE)
-
-
 # --- probes and comparison ------------------------------------------------------------------------------------------
 
 
-@app.command("probe")
-def probe_command(
-    run: Annotated[str | None, typer.Option("--run", help="A run's id, or ENTITY/PROJECT/ID in W&B.")] = None,
-    sweep: Annotated[
-        str | None, typer.Option("--sweep", help="Every run of a sweep, then the cross-run probes.")
-    ] = None,
-    probe: Annotated[list[str] | None, typer.Option("--probe", help="Only this probe; repeatable.")] = None,
-    images: Annotated[list[str] | None, typer.Option("--images", help="Images to probe with; repeatable.")] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PROBE.OPTION=VALUE", help="An option of a probe; repeatable. See --list."),
-    ] = None,
-    epochs: Annotated[bool, typer.Option("--epochs", help="Probe the checkpoints kept from training too.")] = False,
-    baselines: Annotated[
-        bool, typer.Option("--baselines", help="Beside every number: untrained model, shared features, pixels, ...")
-    ] = False,
-    show: Annotated[bool, typer.Option("--list", help="List the probes and their options.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Ask each expert what it encodes; tables and figures go into the run, on disk and in the tracker."""
-    if show:
-        _list_probes(as_json)
-        return
-    from probes import probing
-
-    if (run is None) == (sweep is None):
-        raise UserError("say what to probe: --run ID or --sweep NAME")
-    report = (lambda _line: None) if as_json else out.print
-    if run:
-        results = probing.probe_run(run, probe, images, report, assignments, epochs=epochs, baselines=baselines)
-    else:
-        results = probing.probe_sweep(
-            str(sweep), probe, images, report, assignments, epochs=epochs, baselines=baselines
-        )
-    if as_json:
-        print_json(results)
-
-
-def _list_probes(as_json: bool) -> None:
-    from probes.registry import listing
-
-    listed = listing()
-    if as_json:
-        print_json(listed)
-        return
-    for shown in listed["probes"]:
-        out.print(shown["about"], markup=False)
-        for option in shown["options"]:
-            out.print(f"  {option['name']}={option['default']}  {option['about']}", markup=False)
-    for name, reason in listed["broken"].items():
-        out.print(f"{name}: cannot be loaded: {reason}", markup=False)
+app.command("probe")(probe_command)
 
 
 @app.command("compare")

@@ -37,6 +37,7 @@ PROBES = Registry(
         "tuning": "probes.suite.tuning_probe:TuningProbe",
         "separability": "probes.suite.separability_probe:SeparabilityProbe",
         "similarity": "probes.suite.similarity_probe:SimilarityProbe",
+        "geometry": "probes.suite.geometry_probe:GeometryProbe",
         "claims": "probes.suite.claims_probe:ClaimsProbe",
     },
     _checked,

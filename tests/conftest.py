@@ -2,25 +2,43 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.linalg
-import torch
-from threadpoolctl import threadpool_limits
 
 import cli
 from moe.config import RunConfig, from_flat
 from moe.data.store import Images, write_store
+from moe.importing import importing
 
 pytest_plugins = ["tests.wandb_server.fixtures"]
 
-# the models are tiny: threads would spend their time waiting for each other, above all beside another process
-torch.set_num_threads(1)
-assert scipy.linalg  # brings a BLAS of its own, which is to be limited too
-threadpool_limits(1)
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests are no garbage."""
+    with importing():
+        return (yield)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that the processes of a parallel run end together; each file stays whole."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The models are tiny: threads would spend their time waiting for each other, above all beside another process."""
+    import scipy.linalg  # brings a BLAS of its own, which is to be limited too
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    assert scipy.linalg
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 @pytest.fixture(autouse=True)

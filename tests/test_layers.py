@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,19 @@ def modules() -> list[Path]:
     return files
 
 
+@cache
+def imports(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Every import in a file, inside functions too."""
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imported(path: Path) -> set[str]:
-    """Top-level names of every import in a file, inside functions too."""
+    """Top-level names of every import in a file."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{path}: relative import"
             names.add(node.module or "")
     return {name.split(".")[0] for name in names}
@@ -56,16 +63,17 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
 def import_graph() -> dict[str, set[str]]:
     """Which of our modules each of them imports, inside functions too."""
     ours = {module_of(path) for path in modules()}
     graph = {}
     for path in modules():
         found = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in imports(path):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
+            else:
                 found |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
         graph[module_of(path)] = (found & ours) - {module_of(path)}
     return graph
@@ -91,24 +99,25 @@ def room_of(module: str) -> str:
     return name if name in ROOMS.get(floor, ()) else "top"
 
 
-GRAPH = import_graph()
-
-
 def upwards(module: str) -> set[str]:
     """What a module imports from rooms above its own on the same floor."""
     floor = module.split(".", maxsplit=1)[0]
     order = [*ROOMS[floor], "top"]
     place = order.index(room_of(module))
-    return {other for other in GRAPH[module] if other.split(".")[0] == floor and order.index(room_of(other)) > place}
+    return {
+        other
+        for other in import_graph()[module]
+        if other.split(".")[0] == floor and order.index(room_of(other)) > place
+    }
 
 
-@pytest.mark.parametrize("module", [m for m in GRAPH if m.split(".")[0] in ROOMS])
+@pytest.mark.parametrize("module", [m for m in map(module_of, modules()) if m.split(".")[0] in ROOMS])
 def test_a_room_imports_only_rooms_below_it(module: str):
     assert not upwards(module)
 
 
 def test_no_module_leads_back_to_itself():
-    assert circles(GRAPH) == []
+    assert circles(import_graph()) == []
 
 
 def test_circles_are_found():
@@ -117,9 +126,9 @@ def test_circles_are_found():
 
 
 def test_statistics_know_no_run_path_or_figure():
-    for module in GRAPH:
+    for module, others in import_graph().items():
         if module.startswith("probes.statistics"):
-            assert all(other.startswith("probes.statistics") for other in GRAPH[module]), module
+            assert all(other.startswith("probes.statistics") for other in others), module
             names = imported(ROOT / (module.replace(".", "/") + ".py")) if module != "probes.statistics" else set()
             assert not names & {"pathlib", "matplotlib", "wandb"}, module
 

@@ -19,41 +19,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from moe.data.arrays import plain_array
 from moe.data.files import printable, regular
+from moe.data.manifest import Manifest
 from moe.data.pixels import channel_statistics, is_written
 from moe.data.staging import FILES, clear_leftovers, staged
 from moe.errors import UserError, suggest
 
-_FORMAT = 1
 _MOST_TEXT = 512 * 2**20  # bytes of a manifest or of ids
-_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-
-
-class Manifest(BaseModel):
-    """What `manifest.json` holds."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: int = Field(_FORMAT, ge=1, le=_FORMAT)
-    name: str
-    count: int = Field(ge=1, le=2**40)
-    height: int = Field(ge=1, le=2**20)
-    width: int = Field(ge=1, le=2**20)
-    classes: list[str] = []
-    factors: list[str] = []
-    mean: tuple[_Share, _Share, _Share]
-    sd: tuple[_Share, _Share, _Share]
-    source: str
-    notes: list[str] = []
-    left_out: dict[str, str] = {}
-    sha256: dict[str, str]
 
 
 @dataclass(frozen=True)

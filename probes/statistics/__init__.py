@@ -1,8 +1,10 @@
 """What the probes compute: pure functions on arrays, which know no run, no path and no figure."""
 
+from probes.statistics.agreement import Agreement, clusters_by_measure
 from probes.statistics.animacy import SplitTest, animacy_index, animacy_test, animate_classes, bootstrap_animacy
 from probes.statistics.class_pairs import Difference, PairMean, expert_differences, mean_over_experts, pair_mean
 from probes.statistics.cluster_null import Structureless, continuum, halves, independent, margin
+from probes.statistics.cluster_traits import TraitDifference, trait_difference
 from probes.statistics.constancy import constant_columns, is_constant
 from probes.statistics.coupling import Coupling, bootstrap_coupling, couplings
 from probes.statistics.equivalence import Equivalence, Likeness, equivalence, likeness
@@ -11,7 +13,10 @@ from probes.statistics.held_out import HeldOutR2, held_out_r2
 from probes.statistics.image_statistics import image_statistics
 from probes.statistics.mean_similarity import image_spread, run_spread, similarity_interval
 from probes.statistics.nonlinearity import curve_r2
+from probes.statistics.pair_vectors import pair_vector, pair_vectors, placed
+from probes.statistics.procrustes import procrustes, procrustes_matrix, shape_of
 from probes.statistics.recurrence import Recurrence, recurrence
+from probes.statistics.references import Ceiling, Compared, compare, noise_ceiling
 from probes.statistics.resampling import Interval, holm, interval, p_value
 from probes.statistics.separability import Separability, pair_folds, pairwise_separability
 from probes.statistics.similarity import Clusters, cluster, correlations, euclidean_rdm, mds, ranked_rdms, second_order
@@ -25,7 +30,10 @@ from probes.statistics.verdicts import Verdict, verdict
 
 __all__ = [
     "ALPHAS",
+    "Agreement",
+    "Ceiling",
     "Clusters",
+    "Compared",
     "ContrastTest",
     "Coupling",
     "Difference",
@@ -41,6 +49,7 @@ __all__ = [
     "Spread",
     "Stability",
     "Structureless",
+    "TraitDifference",
     "Tuning",
     "TuningNull",
     "Verdict",
@@ -52,6 +61,8 @@ __all__ = [
     "class_distances",
     "cluster",
     "cluster_stability",
+    "clusters_by_measure",
+    "compare",
     "constant_columns",
     "continuum",
     "contrast_test",
@@ -78,20 +89,28 @@ __all__ = [
     "mean_over_cells",
     "mean_over_experts",
     "most_exciting",
+    "noise_ceiling",
     "overlap",
     "overlap_null",
     "p_value",
     "pair_folds",
     "pair_mean",
+    "pair_vector",
+    "pair_vectors",
     "pairwise_separability",
     "partition",
+    "placed",
+    "procrustes",
+    "procrustes_matrix",
     "ranked_rdms",
     "recurrence",
     "run_spread",
     "second_order",
     "seed_spread",
+    "shape_of",
     "similarity_interval",
     "student_interval",
+    "trait_difference",
     "tuning_null",
     "unique_null",
     "verdict",

@@ -21,6 +21,7 @@ _BLOCK = 8192  # pairs of images multiplied at a time in double precision
 _MIN_EXPERTS = 3  # the silhouette needs 2 clusters and one fewer than there are experts
 _MIN_CLUSTERS = 2
 _MIN_IMAGES = 2
+_KEYS = 2**16 - 1
 
 
 def euclidean_rdm(Z_nd: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -92,13 +93,18 @@ def ranked_rdms(
         if len(Z_nd) != n:
             raise ValueError(f"readout {expert} has {len(Z_nd)} images, readout 0 has {n}")
         try:
-            rdm_P = euclidean_rdm(Z_nd)
+            ranks_NP[expert] = ranked_rdm(Z_nd)
         except ValueError as error:
             raise ValueError(f"readout {expert}: {error}") from error
-        ranks_NP[expert] = 0.0 if _flat(rdm_P, Z_nd) else _centred_ranks(rdm_P)
         if progress is not None:
             progress(expert + 1, len(readouts))
     return ranks_NP
+
+
+def ranked_rdm(Z_nd: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Centred ranks (P,) of the Euclidean distances of one expert's readouts; 0 throughout if it is dead."""
+    rdm_P = euclidean_rdm(Z_nd)
+    return np.zeros(len(rdm_P), np.float32) if _flat(rdm_P, Z_nd) else centred_ranks(rdm_P)
 
 
 def _flat(rdm_P: NDArray[np.float64], Z_nd: NDArray[np.floating[Any]]) -> bool:
@@ -106,16 +112,34 @@ def _flat(rdm_P: NDArray[np.float64], Z_nd: NDArray[np.floating[Any]]) -> bool:
     return is_constant(Z_nd) or bool(np.ptp(rdm_P) == 0)
 
 
-def _centred_ranks(values_P: NDArray[np.float64]) -> NDArray[np.float32]:
+def centred_ranks(values_P: NDArray[np.float64]) -> NDArray[np.float32]:
     """Ranks (P,) less their mean, multiples of one half; tied values share the mean of their ranks."""
-    order_P = np.argsort(values_P)
-    sorted_P = values_P[order_P]
-    first = np.flatnonzero(np.concatenate([[True], sorted_P[1:] != sorted_P[:-1]]))
-    after = np.append(first[1:], len(values_P))
-    ranks_P = np.empty(len(values_P), dtype=np.float32)
+    order_P, sorted_P = _ascending(values_P)
+    P = len(values_P)
+    ranks_P = np.empty(P, dtype=np.float32)
+    starts_P = np.concatenate([[True], sorted_P[1:] != sorted_P[:-1]])
+    if starts_P.all():
+        ranks_P[order_P] = ((2 * np.arange(P) + 1 - P) / 2).astype(np.float32)
+        return ranks_P
+    first = np.flatnonzero(starts_P)
+    after = np.append(first[1:], P)
     # the mean of the places from `first` up to `after`, counted from the middle
-    ranks_P[order_P] = np.repeat(((first + after - len(values_P)) / 2).astype(np.float32), after - first)
+    ranks_P[order_P] = np.repeat(((first + after - P) / 2).astype(np.float32), after - first)
     return ranks_P
+
+
+def _ascending(values_P: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """An order that sorts finite values, and the sorted values; exact, in half of `argsort`'s time.
+
+    Sixteen bits sort them by radix to within 1/65,536 of their range; timsort, which is quick with what is nearly in
+    order, does the rest.
+    """
+    low, range_of = values_P.min(), np.ptp(values_P)
+    scale = _KEYS / range_of if 1e-290 < range_of < np.inf else 0.0
+    order_P = np.argsort(((values_P - low) * scale).astype(np.uint16), kind="stable")
+    nearly_P = values_P[order_P]
+    rest_P = np.argsort(nearly_P, kind="stable")
+    return order_P[rest_P], nearly_P[rest_P]
 
 
 def correlations(centred_NP: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -60,6 +60,16 @@ def seed_spread(values_R: NDArray[np.float64], cells_R: NDArray[Any]) -> Spread:
         values_R: a number of each run; NaN values are left out.
         cells_R: the cell of each run. Where no cell has two runs nothing can be told.
     """
+    within = within_cells(values_R, cells_R)
+    sizes_C = np.unique(cells_R[np.isfinite(values_R)], return_counts=True)[1]
+    return Spread(within.variance * float((1 / sizes_C).sum()) / max(len(sizes_C), 1) ** 2, within.freedom)
+
+
+def within_cells(values_R: NDArray[np.float64], cells_R: NDArray[Any]) -> Spread:
+    """Variance of one run's number over seeds, the same in all cells; NaN where no cell has two runs.
+
+    Arguments are those of `seed_spread`.
+    """
     known = np.isfinite(values_R)
     values_R, cell_R = values_R[known], np.unique(cells_R[known], return_inverse=True)[1]
     sizes_C = np.bincount(cell_R)
@@ -67,8 +77,7 @@ def seed_spread(values_R: NDArray[np.float64], cells_R: NDArray[Any]) -> Spread:
     if freedom < 1:
         return UNKNOWN
     rest_R = values_R - (np.bincount(cell_R, values_R) / sizes_C)[cell_R]
-    within = float(rest_R @ rest_R) / freedom
-    return Spread(within * float((1 / sizes_C).sum()) / len(sizes_C) ** 2, freedom)
+    return Spread(float(rest_R @ rest_R) / freedom, freedom)
 
 
 def total(*spreads: Spread) -> Spread:

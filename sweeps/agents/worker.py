@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from moe.importing import importing
 from sweeps.runs.endings import INTERRUPTED
 from sweeps.runs.run import Run
 from sweeps.tracking.connection import for_children
@@ -99,7 +100,8 @@ def wait_for_order() -> Path | None:
 
     From here on everything printed goes to the run's log, and the end of standard input ends this process.
     """
-    import sweeps.training.trial  # noqa: F401 - the heavy part, while nobody waits for it
+    with importing():
+        import sweeps.training.trial  # noqa: F401 - the heavy part, while nobody waits for it
 
     line = sys.stdin.readline()
     if not line:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from moe.data.datasets import training_stores, validation_store
-from moe.export import CARD
 from sweeps.runs.files import write_json
 from sweeps.runs.folders import AnalysisFolder
 from sweeps.runs.run import Run
@@ -55,6 +54,8 @@ def models(run: Run) -> list[Parcel]:
 
 
 def _model(run: Run, folder: Path, aliases: Sequence[str]) -> Parcel:
+    from moe.export import CARD  # with torch, which an agent does not need
+
     epoch = json.loads((folder / CARD).read_text())["epoch"]
     files = {file.name: file for file in (*sorted(folder.iterdir()), *run.portable) if file.exists()}
     return Parcel(model_name(run.id), MODEL, files, aliases, run.config.scientific() | {"epoch": epoch})

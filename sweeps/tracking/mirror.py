@@ -7,8 +7,6 @@ away, a W&B sweep gave the run another name) is sent first, so that the tracker 
 from functools import partial
 from typing import Any
 
-import lightning as L
-
 from callbacks.files import ROUTING, View
 from sweeps.runs.endings import Ending
 from sweeps.runs.files import read_json, unless_damaged
@@ -28,23 +26,6 @@ from sweeps.tracking.connection import TrackerError, api, asking, connection
 from sweeps.tracking.media import Picture, Table, Value
 from sweeps.tracking.record import Record
 from sweeps.tracking.session import TrackedRun, give_up
-
-
-class Mirror(L.Callback):
-    """Sends each epoch once its files are complete.
-
-    Args:
-        run: whose files.
-        session: the tracker's run.
-    """
-
-    def __init__(self, run: Run, session: TrackedRun) -> None:
-        self.run, self.session = run, session
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Here the files of the epochs before are complete."""
-        if trainer.is_global_zero:
-            send(self.run, self.session, until=trainer.current_epoch)
 
 
 def send(run: Run, session: TrackedRun, until: int | None = None) -> None:

@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from callbacks.keys import Keys
 from moe.data.store import sha256
-from moe.files import replacing
 from sweeps.runs.files import DamagedFileError, read_json, write_json
 from sweeps.runs.run import Row, Run, by_epoch
 
@@ -42,23 +40,6 @@ _PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks
 
 class UnusableError(ValueError):
     """A checkpoint that nothing can go on from; the text says why, to stand behind its name."""
-
-
-class DurableCheckpointIO(TorchCheckpointIO):
-    """How Lightning reads and writes checkpoints here: complete and on the disk, or not at all; data, never code.
-
-    Lightning's own writes through a copy in memory and one in the system's temporary folder.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint under a hidden name first."""
-        with replacing(Path(path)) as partial:
-            torch.save(checkpoint, partial)
-
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Read tensors and plain values, whatever the caller asks for."""
-        content: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
-        return content
 
 
 class Record(BaseModel):

@@ -1,4 +1,4 @@
-"""The run's own record of its metrics (a Lightning logger that appends JSON lines) and of where training is."""
+"""The run's own record of its metrics (a Lightning logger that appends JSON lines), and callbacks that tell of it."""
 
 import json
 import math
@@ -16,6 +16,8 @@ from moe.files import replacing
 from moe.lightning_module import epochs_done
 from sweeps.runs.files import write_json
 from sweeps.runs.run import Row, Run
+from sweeps.tracking.mirror import send
+from sweeps.tracking.session import TrackedRun
 
 
 class HistoryLogger(Logger):
@@ -163,3 +165,20 @@ def describe(metrics: Mapping[str, Any]) -> str:
         if dead:
             parts.append(f"{dead} dead")
     return "  ".join(parts)
+
+
+class Mirror(L.Callback):
+    """Sends each epoch once its files are complete.
+
+    Args:
+        run: whose files.
+        session: the tracker's run.
+    """
+
+    def __init__(self, run: Run, session: TrackedRun) -> None:
+        self.run, self.session = run, session
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Here the files of the epochs before are complete."""
+        if trainer.is_global_zero:
+            send(self.run, self.session, until=trainer.current_epoch)

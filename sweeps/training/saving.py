@@ -1,4 +1,4 @@
-"""When a run saves its state, and the wish to stop it."""
+"""When and how a run saves its state, and the wish to stop it."""
 
 import contextlib
 import signal
@@ -9,9 +9,11 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from moe.distributed import all_sum, world
+from moe.files import replacing
 from moe.lightning_module import epochs_done
 from sweeps.runs.endings import InterruptedRunError
 from sweeps.runs.run import Run
@@ -47,6 +49,23 @@ class StopRequest:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """How Lightning reads and writes checkpoints here: complete and on the disk, or not at all; data, never code.
+
+    Lightning's own writes through a copy in memory and one in the system's temporary folder.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint under a hidden name first."""
+        with replacing(Path(path)) as partial:
+            torch.save(checkpoint, partial)
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        """Read tensors and plain values, whatever the caller asks for."""
+        content: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        return content
 
 
 class Saving(Checkpoint):

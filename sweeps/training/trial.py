@@ -32,22 +32,13 @@ from sweeps.runs.run import Run, by_epoch
 from sweeps.runs.state import now
 from sweeps.runs.store import RunStore
 from sweeps.tracking.holdings import adopt, ask_what_arrived
-from sweeps.tracking.mirror import Mirror, publish
+from sweeps.tracking.mirror import publish
 from sweeps.tracking.session import tracked
 from sweeps.training import provenance
-from sweeps.training.checkpoints import (
-    DurableCheckpointIO,
-    UnusableError,
-    best_first,
-    complete,
-    confirm,
-    load,
-    newest,
-    prune,
-)
+from sweeps.training.checkpoints import UnusableError, best_first, complete, confirm, load, newest, prune
 from sweeps.training.cores import LeaveCores, may_change_threads
-from sweeps.training.history import HistoryLogger, Progress
-from sweeps.training.saving import Saving, StopRequest
+from sweeps.training.history import HistoryLogger, Mirror, Progress
+from sweeps.training.saving import DurableCheckpointIO, Saving, StopRequest
 
 # a worker whose agent was killed needs a while to write its checkpoint and end
 _PATIENCE = 90.0

@@ -333,6 +333,7 @@ def operator_calls(step):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # the profiler's about the machine
+@pytest.mark.slow
 class TestCalls:
     def test_a_step_has_as_many_operator_calls_for_4_8_and_16_experts(self):
         counts = [len(operator_calls(training_step(experts, "batched"))) for experts in (4, 8, 16)]

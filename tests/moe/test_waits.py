@@ -59,6 +59,7 @@ def fake_step(gpu, path):
     return lambda: module._two_view_step(batch, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor:UserWarning")
 @pytest.mark.parametrize("path", ["plain", "batched"])
 def test_a_step_waits_once_and_copies_the_places_of_its_images(path, gpu, monkeypatch):

@@ -124,6 +124,7 @@ class TestOfARun:
             "routing": {"map_images": 0, "permutations": 5, "bootstrap": 5}, "exciting": {"permutations": 5},
             "coupling": {"bootstrap": 5}, "animacy": {"animate": ("class 0",), "bootstrap": 5},
             "tuning": {"permutations": 1}, "similarity": {"draws": 1, "pictures": 2},
+            "geometry": {"permutations": 2, "distances": ("euclidean",)},
             "claims": {"permutations": 19, "halves": 2},
         }  # fmt: skip
         probe: Probe = PROBES[name](**quick.get(name, {}))

@@ -14,6 +14,7 @@ QUICK = {
     "tuning": {"permutations": 2},
     "separability": {},
     "similarity": {"draws": 2, "pictures": 2},
+    "geometry": {"permutations": 3, "images": 40, "distances": ("euclidean",)},
     "claims": {"permutations": 19, "halves": 2},
 }
 

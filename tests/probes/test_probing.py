@@ -30,6 +30,7 @@ QUICK = [
     "routing.map_images=30", "routing.permutations=5", "routing.bootstrap=10", "coupling.bootstrap=10",
     "animacy.animate=[class 0]", "animacy.bootstrap=10", "animacy.divisions=5",
     "tuning.permutations=2",
+    "geometry.permutations=2", "geometry.distances=[euclidean]",
     "similarity.draws=2", "similarity.pictures=2", "claims.permutations=19", "claims.halves=2",
 ]  # fmt: skip
 LABELS = {

@@ -9,6 +9,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from cli import app
@@ -41,7 +42,8 @@ COMMANDS = {
     "report": ["report", "made", "--html", "page.html"],
     "probe": ["probe", "--sweep", "made", "--json"],
 }
-QUICK = 6  # of the commands, in the suite
+QUICK = 6  # of the commands
+TRIED_QUICKLY = ("cut", "a folder")  # the other kinds are tried with the slow tests
 
 
 def flipped(content: bytes, seed: int) -> bytes:
@@ -57,6 +59,8 @@ def small(tmp_path, monkeypatch) -> Iterator[tuple[Path, Path]]:
     """A home with two probed runs of a sweep, and a whole copy of it."""
     monkeypatch.chdir(tmp_path)
     sweep = made_sweep(tmp_path, seeds=1)
+    for picture in sweep.root.rglob("map.png"):
+        Image.new("RGB", (30, 18), "white").save(picture)  # which is encoded anew for each page
     with closing(open_queue(sweep)) as queue:
         queue.update(sweep.store.finished_ids(), failed=False)
     whole = tmp_path / "whole"
@@ -95,7 +99,9 @@ def shown(name: str, printed: str) -> set[str]:
     return {row["id"] for row in found["runs"]} if name == "runs list" else {row["sweep"] for row in found["sweeps"]}
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in TRIED_QUICKLY else pytest.mark.slow) for kind in DAMAGES]
+)
 def test_the_rest_is_shown(small, kind):
     root, whole = small
     runs = {file.parts[0] for file in files(whole) if file.name == "config.json"}

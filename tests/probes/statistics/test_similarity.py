@@ -91,7 +91,7 @@ def test_duplicate_images_tie_exactly() -> None:
     rdm_nn = squareform(euclidean_rdm(twice[0]))
     np.testing.assert_array_equal(rdm_nn[:12, :12], rdm_nn[12:, 12:])
     np.testing.assert_array_equal(rdm_nn[:12, :12], rdm_nn[12:, :12])
-    ranks_P = similarity._centred_ranks(euclidean_rdm(twice[0]))
+    ranks_P = similarity.centred_ranks(euclidean_rdm(twice[0]))
     np.testing.assert_array_equal(ranks_P, rankdata(euclidean_rdm(twice[0])) - (276 + 1) / 2)
     assert np.unique(ranks_P).size == 12 * 11 // 2 + 1  # of each distance four copies, and zeros
     expected = spearmanr(*(pdist(Z_nd.astype(float)) for Z_nd in twice)).statistic
@@ -100,7 +100,7 @@ def test_duplicate_images_tie_exactly() -> None:
 
 def test_ranks_are_held_exactly() -> None:
     values_P = np.random.default_rng(14).integers(0, 400_000, size=1_000_000).astype(float)
-    np.testing.assert_array_equal(similarity._centred_ranks(values_P), rankdata(values_P) - (1_000_000 + 1) / 2)
+    np.testing.assert_array_equal(similarity.centred_ranks(values_P), rankdata(values_P) - (1_000_000 + 1) / 2)
 
 
 def test_a_single_expert_is_like_itself() -> None:

@@ -27,6 +27,7 @@ def reference_accuracy(Z, second, groups=None):
 
 
 class TestSeparability:
+    @pytest.mark.slow
     def test_the_table_holds_what_scikit_learn_finds(self, tmp_path):
         s = example_subject(tmp_path)
         result = ask(SeparabilityProbe(grouped=True), s, tmp_path / "s")
@@ -99,6 +100,7 @@ class TestSeparability:
         assert numbers["expert_pairs_that_differ"] == 1
 
 
+@pytest.mark.slow
 def test_the_literal_solver_is_scikit_learns_default(tmp_path):
     s = example_subject(tmp_path)
     rng = np.random.default_rng(0)

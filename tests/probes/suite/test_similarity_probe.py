@@ -29,6 +29,7 @@ def kinds_of_experts(tmp_path, runs, noise=0.2, dead=()):
 
 
 class TestSimilarity:
+    @pytest.mark.slow
     def test_planted_kinds_are_found_at_the_right_k_across_runs_of_mixed_size(self, tmp_path):
         subjects = kinds_of_experts(tmp_path, [4, 4, 6], dead=(1,))
         folder = tmp_path / "s"
@@ -53,6 +54,7 @@ class TestSimilarity:
         for stem in ("similarity", "clusters", "cluster_images"):
             assert {f"{stem}.png", f"{stem}_E4.png", f"{stem}_E6.png"} <= names
 
+    @pytest.mark.slow
     def test_clusters_that_are_runs_are_told_from_motifs(self, tmp_path):
         """Two clusters of two whole runs each, of either E: no run has experts in both."""
         rng = np.random.default_rng(0)

@@ -12,9 +12,8 @@ import pytest
 
 from moe.config import flat
 from moe.errors import UserError
-from probes.probing import probe_run, probe_sweep
+from probes.probing import probe_run
 from probes.suite.routing_probe import RoutingProbe
-from sweeps.launching import plan, register_planned
 from sweeps.runs.store import RunStore
 from sweeps.tracking import session
 from sweeps.tracking.pulling import pull
@@ -22,7 +21,7 @@ from sweeps.tracking.record import Record
 from sweeps.tracking.sync import sync, waiting
 from sweeps.training import trial
 from sweeps.training.trial import train
-from tests.conftest import TINY, tiny_config, tiny_store
+from tests.conftest import tiny_config, tiny_store
 from tests.wandb_server.faults import Fault
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wandb_server")]
@@ -239,30 +238,6 @@ def test_of_results_that_change_the_newest_three_are_kept(wandb_server, trained)
     assert wandb_server.artifact(f"model-{trained.id}:best")
 
 
-def little(tmp_path):
-    """A sweep of two seeds."""
-    lines = ["method: grid", "parameters:", "  seed: {values: [0, 1]}"]
-    lines += [f"  {path}: {{value: {value!r}}}" for path, value in TINY.items()]
-    (tmp_path / "little.yaml").write_text("\n".join(lines) + "\n")
-    return register_planned(*plan(str(tmp_path / "little.yaml"), {}))
-
-
-def test_what_compares_all_runs_is_a_run_of_its_own_linked_to_their_models(wandb_server, images, tmp_path):
-    sweep = little(tmp_path)
-    runs = [train(tiny_config(seed=seed), group="little", report=silent) for seed in range(2)]
-    for _ in range(2):
-        probe_sweep(sweep.name, ["similarity"], ["tiny"], silent)
-    (analysis,) = [run for run in wandb_server.runs() if run.job_type == "analysis"]
-    assert (analysis.group, analysis.state) == ("little", "finished")
-    assert analysis.summary["probe/tiny/similarity/experts"] == 8
-    assert analysis.summary["probe/tiny/similarity/figures/similarity"]["_type"] == "image-file"
-    assert analysis.history == []
-    for run in runs:
-        assert analysis in wandb_server.artifact(f"model-{run.id}:last").used_by
-        assert wandb_server.artifact(f"activations-{run.id}-tiny:latest")
-    assert len(wandb_server.artifact(f"{analysis.name}-similarity:latest").collection.committed) == 1
-
-
 def test_a_damaged_or_hostile_artifact_is_refused(wandb_server, trained, monkeypatch, tmp_path):
     store = elsewhere(monkeypatch, tmp_path)
     model = wandb_server.artifact(f"model-{trained.id}:last")
@@ -369,23 +344,6 @@ def test_a_run_in_offline_pieces_is_uploaded_as_the_run_it_would_have_been_onlin
     again = train(config, report=silent)
     probe_run(again.id, ["routing"], ["tiny"], silent)
     assert seen(wandb_server.run(run.id, "online")) == uploaded
-
-
-def test_a_probed_sweep_is_uploaded_whole(wandb_server, images, monkeypatch, tmp_path):
-    sweep = little(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setenv("WANDB_MODE", "offline")
-        runs = [train(tiny_config(seed=seed), group="little", report=silent) for seed in range(2)]
-        probe_sweep(sweep.name, ["similarity"], ["tiny"], silent)
-    assert len(waiting(RunStore())) == 3
-    assert sync(waiting(RunStore()), silent) == []
-    assert waiting(RunStore()) == []
-    for run in runs:
-        there = wandb_server.run(run.id)
-        assert (there.series("epoch"), there.group, there.state) == ([0, 1, 2], "little", "finished")
-        assert there.summary["probe/tiny/similarity/figures/similarity"]["_type"] == "image-file"
-    (analysis,) = [run for run in wandb_server.runs() if run.job_type == "analysis"]
-    assert analysis.summary["probe/tiny/similarity/experts"] == 8
 
 
 def test_a_piece_of_which_a_part_arrived_is_not_doubled(wandb_server, images, monkeypatch):

@@ -6,6 +6,7 @@ from moe.config import from_flat
 from probes.probing import probe_run, probe_sweep
 from sweeps.launching import plan, register_planned
 from sweeps.runs.store import RunStore
+from sweeps.tracking.results import publish_analysis
 from sweeps.tracking.sync import sync, waiting
 from sweeps.training.trial import train
 from tests.conftest import TINY, tiny_config, tiny_store
@@ -43,8 +44,12 @@ def check_lineage(server, sweep, runs):
     there = server.state.runs.values()
     assert {(run.entity, run.project, run.group) for run in there} == {("team", "vision", "little")}
     (analysis,) = [run for run in there if run.job_type == "analysis"]
-    assert analysis.tags == ["tiny", "little"]
+    assert (analysis.tags, analysis.state, analysis.history) == (["tiny", "little"], "finished", [])
+    assert analysis.summary["probe/tiny/similarity/experts"] == 8
+    assert analysis.summary["probe/tiny/similarity/figures/similarity"]["_type"] == "image-file"
     for run in runs:
+        mine = server.run(run.id, project="vision", entity="team")
+        assert (mine.series("epoch"), mine.state) == ([0, 1], "finished")
         used_by = server.artifact(f"model-{run.id}:last", project="vision", entity="team").used_by
         assert {one.name for one in used_by} == {analysis.name, run.id}
         for name in (f"activations-{run.id}-tiny", f"probe-{run.id}-tiny-similarity"):
@@ -63,6 +68,11 @@ def test_a_sweep_of_the_local_queue_and_its_analysis_lie_where_its_file_says(wan
     assert [place.id for place in waiting(RunStore())] == [runs[0].id]
     assert sync(waiting(RunStore()), silent) == []
     check_lineage(wandb_server, sweep, runs)
+    # sent once more, equal results are no new version
+    publish_analysis(sweep.folder.analysis("tiny"))
+    (analysis,) = [run for run in wandb_server.state.runs.values() if run.job_type == "analysis"]
+    results = wandb_server.artifact(f"{analysis.name}-similarity:latest", project="vision", entity="team")
+    assert len(results.collection.committed) == 1
     # on another machine
     monkeypatch.setenv("MOE_HOME", str(RunStore().root / "elsewhere"))
     probe_run(f"team/vision/{runs[0].id}", ["routing"], ["tiny"], silent)

@@ -93,7 +93,7 @@ def torch_io(module):
 PATCHES = {
     "sweeps.queue.database": local,
     "sweeps.training.trial": trial,
-    "sweeps.training.checkpoints": torch_io,
+    "sweeps.training.saving": torch_io,
 }
 
 
