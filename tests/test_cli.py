@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -110,6 +111,15 @@ def test_a_sweep_on_absent_images_starts_nothing(moe, tmp_path):
     code, _, err = moe("sweep", "launch", write(tmp_path / "sweep.yaml", SPEC))
     assert code == 2
     assert 'unknown images "tiny"' in err
+    assert not home().exists()
+
+
+def test_a_device_that_is_not_here_leaves_no_run(moe):
+    tiny_store()
+    absent = "mps" if torch.cuda.is_available() else "cuda"
+    code, _, err = moe("train", "--data.name=tiny", "--data.image_size=16", f"--machine.device={absent}")
+    assert code == 2
+    assert f"machine.device={absent}: torch {torch.__version__} finds no such device on this machine" in err
     assert not home().exists()
 
 
