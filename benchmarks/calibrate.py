@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from benchmarks import calibrate_claims as claims
 from benchmarks.geometry_calibration import covered, unrelated
 from probes.statistics import (
     animacy_test,
@@ -270,6 +271,33 @@ CASES = {
         "the same, a reference of four classes, 60 images", lambda rng: covered(rng, tied=True), *COVERED, 2000
     ),
     "recurrence": Case("clusters dealt at random: in more runs | in fewer, p <= .05", recurring, *AT_MOST),
+    "seeds": Case("mean over 2 configurations of 2 seeds in its interval", claims.seeds, *COVERED),
+    "seeds_30": Case(
+        "the same, 3 configurations of 10 seeds", lambda rng: claims.seeds(rng, cells=3, each=10), *COVERED
+    ),
+    "verdicts": Case("effect at the claim's edge: it holds | it does not", claims.verdicts, 0.0, 0.035),
+    "line_interval": Case("r2 of a line in its interval, 300 images", claims.line_interval, *COVERED, 2000),
+    "bent": Case("a straight relation seems bent", claims.bent, *AT_MOST, 2000),
+    "equal_tuning": Case("equal tuning: 0 in the interval, 4 runs", claims.equal_tuning, 0.93, 1.0, 1000),
+    **{
+        f"bound_{C}_{E}": Case(
+            f"an expert of {E} off by the bound, {C} classes: alike",
+            lambda rng, C=C, E=E: claims.as_far_as_the_bound(rng, classes=C, experts=E), *AT_MOST,
+        )
+        for C, E in ((4, 2), (10, 2), (10, 4), (27, 2))
+    },
+    "within_models": Case("experts dealt to runs: more alike within, p <= .05", claims.within_models, *AT_MOST, 1000),
+    "within_interval": Case("the same, 2 x 4 runs: 0 in the interval", claims.within_interval, 0.92, 1.0, 2000),
+    "contrast": Case("classes at random places: animacy parts them, p <= .05", claims.contrast, *AT_MOST),
+    "contrast_27": Case(
+        "the same, 27 classes, 4 animate", lambda rng: claims.contrast(rng, classes=27, animate=4), *AT_MOST, 1000
+    ),
+    "cloud": Case("24 experts of one cloud: two clusters, p <= .05", claims.cloud, *AT_MOST, 1000),
+    "cloud_flat": Case(
+        "the same, no axis of theirs larger", lambda rng: claims.cloud(rng, decay=0.0), *AT_MOST, 1000
+    ),
+    "traits": Case("clusters dealt at random: they differ in a trait, p <= .05", claims.traits, *AT_MOST, 2000),
+    "useless_set": Case("a set that says no more: p <= .05 | interval above 0", claims.useless_set, *AT_MOST, 1000),
 }  # fmt: skip
 
 

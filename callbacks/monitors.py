@@ -59,7 +59,7 @@ def _balance(*routings: Routing) -> metrics.LoadBalance:
         _numpy(torch.cat(parts)) for parts in zip(*((one.indices, one.weights) for one in routings), strict=True)
     )
     if not np.isfinite(weights).all():
-        raise UserError("the gate's output is not finite: training diverged; lower train.lr")
+        raise UserError("the gate's output is not finite; lower train.lr, or train with train.precision=32-true")
     return metrics.routed_balance(indices, weights, routings[0].logits.shape[1])
 
 

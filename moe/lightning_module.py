@@ -3,6 +3,7 @@
 Axes: B images, C = 3 channels, S image side, D embedding, E experts.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from moe.data.draw import Draws
 from moe.data.loading import Batch
 from moe.distributed import all_sum, world
 from moe.embedded import EmbeddingRecord
+from moe.errors import UserError
 from moe.experts import leave_idle_alone
 from moe.gates.told import Known, of_images, of_views
 from moe.hardware import adam_options, has_scaler
@@ -78,6 +80,7 @@ class MoEModule(L.LightningModule):
         self._draws, self._validation_draws = (Draws(config.augment, config.model.experts, config.seed) for _ in "ab")
         self._names: list[str] = []
         self._steps: list[Tensor] = []
+        self._norms: list[Tensor] = []  # of the gradients, where they are limited here
         self._views_E: Sequence[int] | None = None
         self._watched = watched
 
@@ -158,10 +161,41 @@ class MoEModule(L.LightningModule):
         """Log the epoch's means with its last batch."""
         if not self._ends_epoch(batch_idx):
             return
-        means = torch.stack(self._steps).double().mean(dim=0).float()
-        self._steps = []
+        steps = torch.stack(self._steps)
+        self._check_finite(steps[:, 0])
+        means = steps.double().mean(dim=0).float()
+        self._steps, self._norms = [], []
         logged = {train(name): mean for name, mean in zip(self._names, means, strict=True)}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=1, sync_dist=self._several)
+
+    def _check_finite(self, losses_S: Tensor) -> None:
+        """End a training whose weights are numbers no more, and say what was so first.
+
+        Raises:
+            UserError: the loss of the epoch's last step is not finite.
+        """
+        if losses_S[-1].isfinite():
+            return
+        losses = losses_S.tolist()
+        norms = torch.stack(self._norms).tolist() if self._norms else []
+        begun = self.global_step - len(losses)  # steps before this epoch
+        bad = next(step for step, loss in enumerate(losses) if not math.isfinite(loss))
+        # the norms are of the last steps: none are kept of those before a resume
+        late = len(losses) - len(norms)
+        gradient = next((late + n for n, norm in enumerate(norms) if not math.isfinite(norm)), bad)
+        if gradient < bad:
+            step, loss = begun + gradient + 1, losses[gradient]
+            what = f"the gradient of step {step} is not finite, while its loss, {loss:.4g}, is"
+        else:
+            what = f"the loss of step {begun + bad + 1} is not finite"
+        precision = self.config.train.precision
+        if precision != "32-true":
+            fix = f"try train.precision=32-true in place of {precision}, and if that ends so too, a lower train.lr"
+        elif begun + min(gradient, bad) == 0:
+            fix = "nothing was learned yet, so train.lr is not the cause; look at the images and at loss.temperature"
+        else:
+            fix = "training diverged; lower train.lr"
+        raise UserError(f"{what}: {fix}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the values of the epoch's steps so far, (steps, values), means over processes."""
@@ -199,7 +233,7 @@ class MoEModule(L.LightningModule):
         if has_scaler(self.trainer.precision_plugin):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            self._norms.append(torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val))
 
     def configure_optimizers(self) -> Any:
         """Adam with cosine annealing, one step an epoch (Appendix A.1)."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from sweeps.queue.opening import open_sweep
 from sweeps.queue.status import status
-from sweeps.runs.numbers import expert_rows, numbers, saturation_of_the_end, training_rows
+from sweeps.runs.numbers import claim_rows, expert_rows, numbers, saturation_of_the_end, training_rows
 
 
 class Rows(list[dict[str, Any]]):
@@ -32,7 +32,7 @@ class Rows(list[dict[str, Any]]):
 
 @dataclass(frozen=True)
 class Results:
-    """What a sweep found. Every row begins with ``run`` (its id) and the cell's values by dotted path.
+    """What a sweep found. Rows but those of `claims` begin with ``run`` (its id) and the cell's values by dotted path.
 
     Attributes:
         runs: a row a cell: ``state``, then its run's numbers as `sweeps.runs.numbers.numbers` names them. A cell whose
@@ -40,6 +40,7 @@ class Results:
         history: a row an epoch of a run: ``epoch`` (0 is the untrained model) and every metric of `docs/metrics.md`;
             once the run has ended also ``routing/saturation_end``.
         experts: a row an expert and set of images of a run, see `sweeps.runs.numbers.expert_rows`.
+        claims: a row a claim of the paper and set of images, of all runs, see `sweeps.runs.numbers.claim_rows`.
         training: a row an epoch and set of images that a run was probed on over training (`moe probe --epochs`), see
             `sweeps.runs.numbers.training_rows`.
     """
@@ -47,6 +48,7 @@ class Results:
     runs: Rows
     history: Rows
     experts: Rows
+    claims: Rows
     training: Rows
 
 
@@ -61,11 +63,12 @@ def load(sweep: str, storage: str | None = None) -> Results:
         UserError: there is no such sweep.
     """
     runs, history, experts, training = Rows(), Rows(), Rows(), Rows()
-    for one in status(open_sweep(sweep, storage)).cells:
+    launched = open_sweep(sweep, storage)
+    for one in status(launched).cells:
         named = {"run": one.run.id, **one.cell.values}
         runs.append(named | {"state": one.state} | numbers(one.run))
         settled = saturation_of_the_end(one.run)
         history.extend(named | row | settled.get(int(row["epoch"] or 0), {}) for row in one.run.history())
         experts.extend(named | row for row in expert_rows(one.run))
         training.extend(named | row for row in training_rows(one.run))
-    return Results(runs, history, experts, training)
+    return Results(runs, history, experts, Rows(claim_rows(launched.folder)), training)

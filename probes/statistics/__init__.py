@@ -4,6 +4,7 @@ from probes.statistics.agreement import Agreement, clusters_by_measure
 from probes.statistics.animacy import SplitTest, animacy_index, animacy_test, animate_classes, bootstrap_animacy
 from probes.statistics.class_pairs import Difference, PairMean, expert_differences, mean_over_experts, pair_mean
 from probes.statistics.cluster_null import Structureless, continuum, halves, independent, margin
+from probes.statistics.cluster_traits import TraitDifference, trait_difference
 from probes.statistics.constancy import constant_columns, is_constant
 from probes.statistics.coupling import Coupling, bootstrap_coupling, couplings
 from probes.statistics.equivalence import Equivalence, Likeness, equivalence, likeness
@@ -48,6 +49,7 @@ __all__ = [
     "Spread",
     "Stability",
     "Structureless",
+    "TraitDifference",
     "Tuning",
     "TuningNull",
     "Verdict",
@@ -108,6 +110,7 @@ __all__ = [
     "shape_of",
     "similarity_interval",
     "student_interval",
+    "trait_difference",
     "tuning_null",
     "unique_null",
     "verdict",

@@ -12,6 +12,7 @@ from scipy.stats import beta
 
 from probes.statistics.animacy import animacy_index
 from probes.statistics.cluster_null import continuum, halves, independent, margin
+from probes.statistics.cluster_traits import trait_difference
 from probes.statistics.constancy import is_constant
 from probes.statistics.recurrence import recurrence
 from probes.statistics.resampling import LEVEL, Interval, interval, p_value
@@ -104,41 +105,18 @@ def clusters_by_animacy(asked: Asked) -> Measured:
     """One cluster's experts prefer animate things more than the other's, run by run."""
     one, animacy_N = asked.once(experts), asked.once(animacy_of_experts)
     known_N = np.isfinite(animacy_N)
-    animacy_N, pair_N, runs_N = animacy_N[known_N], one.pair_N[known_N], one.runs_N[known_N]
-    runs_R = _difference(animacy_N, pair_N, runs_N, asked)
+    animacy_N, second_N, runs_N = animacy_N[known_N], one.pair_N[known_N] == 1, one.runs_N[known_N]
+    found = trait_difference(animacy_N, second_N, runs_N, draws=_DRAWS, seed=asked.options.seed)
+    runs_R = np.full(len(asked.subjects), np.nan)
+    runs_R[: len(found.runs_R)] = found.runs_R
     if np.isnan(runs_R).all():
         raise MissingError("no run has experts in both clusters")
     effect, bounds = asked.over_seeds(runs_R)
-    rng = np.random.default_rng(asked.options.seed)
-    null = [np.nanmean(_difference(_dealt(animacy_N, runs_N, rng), pair_N, runs_N, asked)) for _ in range(_DRAWS)]
-    means = [float(animacy_N[pair_N == which].mean()) for which in (0, 1)]
-    p = p_value(float(np.nanmean(runs_R)), np.array(null))
+    means = [float(animacy_N[side].mean()) for side in (second_N, ~second_N)]
     return Measured(
-        effect, bounds, "seeds", (0.0, math.inf), p, "experts of a run",
+        effect, bounds, "seeds", (0.0, math.inf), found.p, "experts of a run",
         runs_R, more={"animate_cluster": max(means), "inanimate_cluster": min(means)},
     )  # fmt: skip
-
-
-def _difference(animacy_N: Floats, pair_N: NDArray[np.int64], runs_N: NDArray[np.int64], asked: Asked) -> Floats:
-    """Of each run, mean animacy of its experts in the animate cluster less that in the other; NaN without both.
-
-    The animate cluster is the one that is more so in the mean over runs, so that it is named anew in every draw.
-    """
-    runs_R = np.full(len(asked.subjects), np.nan)
-    for run in np.unique(runs_N):
-        mine = runs_N == run
-        if len(np.unique(pair_N[mine])) == 2:
-            runs_R[run] = animacy_N[mine & (pair_N == 1)].mean() - animacy_N[mine & (pair_N == 0)].mean()
-    return runs_R if np.isnan(runs_R).all() or np.nanmean(runs_R) >= 0 else -runs_R
-
-
-def _dealt(values_N: Floats, runs_N: NDArray[np.int64], rng: np.random.Generator) -> Floats:
-    """The values dealt to the experts of the same run at random."""
-    dealt_N = values_N.copy()
-    for run in np.unique(runs_N):
-        mine = np.flatnonzero(runs_N == run)
-        dealt_N[mine] = values_N[rng.permutation(mine)]
-    return dealt_N
 
 
 def clusters_in_every_run(asked: Asked) -> Measured:

@@ -83,7 +83,7 @@ class Parameter:
 
     def on_grid(self, x: float) -> float:
         """The multiple of `q` nearest to x within the support; x itself where there is no `q`."""
-        if not self.kind.quantised:
+        if not self.kind.quantised or not math.isfinite(x / self.q):  # so far out there is nothing to round
             return x
         first, last = self.steps
         steps = int(min(max(round(x / self.q), first), last))  # W&B may step outside; a bound is a bound

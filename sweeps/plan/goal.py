@@ -79,7 +79,7 @@ class Hyperband:
     """W&B's rule, as its `sweeps` package has it, an epoch being an iteration.
 
     Brackets are min_iter, min_iter * eta, min_iter * eta^2, .., or the `s` epochs max_iter / eta^k, all rounded down;
-    beside min_iter, `s` counts for nothing.
+    beside max_iter, min_iter counts for nothing, and so does `s` without max_iter.
     A run that comes to a bracket is stopped if more than 1 / eta of the runs that have come to it, itself included,
     were better there. Not strict: what is compared with their values at the bracket is its best value so far. (The
     schema has strict as the default, W&B's manual the other; this follows the schema.)
@@ -140,8 +140,11 @@ def check_stopping(entry: Any, source: Source) -> None:
     Raises:
         UserError: names the key, the value and the fix.
     """
-    if not (isinstance(entry, dict) and entry.get("type") == "hyperband"):
+    if not isinstance(entry, dict):
         raise source.error((_AT,), "early_terminate must be a mapping; write {type: hyperband, min_iter: 10}")
+    if entry.get("type") != "hyperband":
+        given = f"type {as_yaml(entry['type'])} is not known" if "type" in entry else "its type is missing"
+        raise source.error((_AT,), f"early_terminate: {given}; write {{type: hyperband, min_iter: 10}}")
     for key, value in entry.items():
         if key not in STOPPING_KEYS:
             raise source.error((_AT, key), f'unknown key "{key}" in early_terminate; {suggest(key, STOPPING_KEYS)}')
@@ -149,9 +152,9 @@ def check_stopping(entry: Any, source: Source) -> None:
             raise source.error((_AT, key), f"early_terminate: {key} {as_yaml(value)} {problem}")
     if "min_iter" not in entry and not {"max_iter", "s"} <= set(entry):
         raise source.error((_AT,), "hyperband lacks its first check; add min_iter, or max_iter and s")
-    if "min_iter" in entry and "max_iter" in entry:
-        problem = "early_terminate: max_iter does not go with min_iter"
-        raise source.error((_AT, "max_iter"), f"{problem}; keep min_iter, or max_iter and s")
+    if "max_iter" in entry and "s" not in entry:
+        problem = "early_terminate: max_iter stands without s, the number of checks before it"
+        raise source.error((_AT, "max_iter"), f"{problem}; add s, or keep min_iter alone")
     hyperband = Hyperband.of(entry)
     if hyperband.max_iter is not None and not hyperband.brackets(hyperband.max_iter):
         problem = f"early_terminate: max_iter / eta = {hyperband.max_iter / hyperband.eta:g} is before the first epoch"

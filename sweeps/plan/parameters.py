@@ -194,6 +194,8 @@ def _continuous(path: str, at: Keys, entry: dict[str, Any], distribution: str, s
             _check_value(path, numbers[key], (*at, key), source)
     _check_shape(path, at, numbers, distribution, source)
     _check_wholeness(path, at, entry, distribution, source)
+    if _takes_whole(annotation) and float(numbers.get("q", 1)).is_integer() and "q" in numbers:
+        numbers["q"] = int(numbers["q"])
     parameter = Parameter(distribution, at=at, **numbers)
     _check_support(path, parameter, source)
     return parameter
@@ -226,6 +228,9 @@ def _other_kind(distribution: str) -> str:
 def _check_support(path: str, parameter: Parameter, source: Source) -> None:
     """What only the finished parameter shows: that it has values, and that the outermost fit if they are no bounds."""
     kind, (low, high), (first, last) = parameter.kind, parameter.support, parameter.steps
+    if kind.quantised and any(math.isfinite(end) and not math.isfinite(end / parameter.q) for end in (low, high)):
+        problem = f"{path}: q {parameter.q} is too small a step between {low:g} and {high:g}"
+        raise source.error((*parameter.at, "q"), f"{problem}; make q larger")
     if kind.quantised and first > last:
         problem = f"{path}: no multiple of q {parameter.q} lies between {low:g} and {high:g}; make q smaller"
         raise source.error((*parameter.at, "q"), problem)
@@ -240,7 +245,7 @@ def _check_support(path: str, parameter: Parameter, source: Source) -> None:
 def _check_wholeness(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> None:
     """Whole-number settings need whole draws; fractional ones must not get them by accident."""
     kind = DISTRIBUTIONS[distribution]
-    whole = kind.whole or (kind.quantised and isinstance(entry.get("q", 1), int))
+    whole = kind.whole or (kind.quantised and float(entry.get("q", 1)).is_integer())
     if _takes_whole(parameter_types()[path]):
         if not whole:
             fix = "write whole min and max with distribution: int_uniform"

@@ -70,6 +70,8 @@ def find(spec: str) -> tuple[str, str]:
     name = spec.removesuffix(".yaml") + ".yaml"
     if name in names:
         return name, shipped_text(name)
+    if Path(spec).is_dir():
+        raise UserError(f'"{spec}" is a folder, not a sweep file; name a file in it')
     hint = suggest(PurePath(spec).stem, [PurePath(known).stem for known in names])
     fix = hint if hint.startswith("did you mean") else "check the path"
     raise UserError(f'no sweep file "{spec}" (shipped are {", ".join(names)}); {fix}')

@@ -1,6 +1,7 @@
 """The database that a sweep's queue lives in: SQLite in MOE_HOME, or PostgreSQL by its URL for several machines."""
 
 import contextlib
+import errno
 import math
 import os
 import sqlite3
@@ -77,7 +78,7 @@ def engine_options(url: str) -> dict[str, Any]:
 def listen(engine: sa.Engine) -> None:
     """Let SQLite writers wait for each other: its driver's own BEGIN is deferred, so that two could both read first.
 
-    A damaged file comes out as DamagedFileError, whatever was asked.
+    A damaged file comes out as DamagedFileError, a full disk as OSError, whatever was asked: waiting helps neither.
     """
     if engine.dialect.name != "sqlite":
         return
@@ -99,8 +100,19 @@ def _name_damage(engine: sa.Engine, file: Path) -> None:
     @sa.event.listens_for(engine, "handle_error")
     def _damaged(context: sa.engine.ExceptionContext) -> None:
         error = context.original_exception
+        if _is_full(error, file):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:  # the low byte; the others say more of it
             raise DamagedFileError(file, str(error), _MOVE) from error
+
+
+def _is_full(error: BaseException | None, file: Path) -> bool:
+    """Whether an error of SQLite comes from a full disk, which it also calls one of input and output."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        with contextlib.suppress(OSError):
+            return os.statvfs(file.parent).f_bavail == 0
+    return code == sqlite3.SQLITE_FULL
 
 
 def file_of(url: sa.URL) -> Path:

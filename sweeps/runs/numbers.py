@@ -158,6 +158,22 @@ def training_rows(folder: ProbedFolder) -> list[dict[str, Any]]:
     return [found[key] for key in sorted(found)]
 
 
+def claim_rows(folder: ProbedFolder) -> list[dict[str, Any]]:
+    """A row for each of the paper's claims and set of images: what the probe `claims` says of all runs of a sweep.
+
+    Columns are ``images``, ``claim``, ``verdict``, ``effect``, ``low``, ``high``, ``p``, ``published``, ``place``,
+    ``sentence`` and the others of its ``claims.csv``; None where a number is undefined. Results under the probe's own
+    options alone, and of versions before the probe none.
+    """
+    found = []
+    for images, probe, result in folder.probe_results():
+        claims = result.get("claims") if probe == "claims" else None
+        for claim in claims if isinstance(claims, list) else []:
+            plain = {key: value for key, value in claim.items() if not isinstance(value, dict | list)}
+            found.append({"images": images, **plain})
+    return found
+
+
 def _is_about_experts(rows: list[dict[str, str]]) -> bool:
     """Whether a table has one row an expert (and target), and no column an expert."""
     if not rows or "expert" not in rows[0]:

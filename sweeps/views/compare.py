@@ -19,7 +19,7 @@ from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number
 from sweeps.queue.status import CellStatus, filled_cells, status
 from sweeps.runs.endings import Ending
 from sweeps.runs.numbers import UNTRAINED as BEFORE
-from sweeps.runs.numbers import numbers, probe_key
+from sweeps.runs.numbers import claim_rows, numbers, probe_key
 from sweeps.runs.run import Run
 
 UNTRAINED = "untrained val loss"
@@ -101,6 +101,7 @@ class Comparison:
         groups: a row each.
         notes: what a reader has to know.
         name: of the sweep, or of all.
+        claims: what the probe `claims` says of all runs together, a row each; of several sweeps with the sweep's name.
     """
 
     sweep: LaunchedSweep
@@ -109,6 +110,7 @@ class Comparison:
     groups: list[Group]
     notes: list[str]
     name: str
+    claims: list[dict[str, Any]]
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -125,6 +127,7 @@ class Comparison:
                 }
                 for group in self.groups
             ],
+            "claims": self.claims,
             "notes": self.notes,
         }  # fmt: skip
 
@@ -148,7 +151,8 @@ def compare(sweep: LaunchedSweep) -> Comparison:
         Group(values, runs, planned, {c: _cell([found[run.id].get(c) for run in runs]) for c in columns})
         for values, runs, planned in members
     ]
-    return Comparison(sweep, parameters, columns, groups, _notes(sweep, groups), sweep.name)
+    notes = _notes(sweep, groups)
+    return Comparison(sweep, parameters, columns, groups, notes, sweep.name, claim_rows(sweep.folder))
 
 
 def run_numbers(run: Run) -> dict[str, float]:
@@ -230,7 +234,8 @@ def terminal_table(comparison: Comparison) -> Table:
     """A row a group of runs."""
     table = Table(
         title=f"sweep {escape(comparison.name)}: last epoch, mean ± sd over seeds",
-        caption="\n".join(escape(note) for note in comparison.notes), title_justify="left", caption_justify="left",
+        caption=escape("\n".join([*comparison.notes, *claim_lines(comparison.claims)])),
+        title_justify="left", caption_justify="left",
     )  # fmt: skip
     numbers_from = len(comparison.parameters)
     for place, name in enumerate(header(comparison)):  # names hold [images], which rich would read as style
@@ -238,6 +243,22 @@ def terminal_table(comparison: Comparison) -> Table:
     for row in rows_of(comparison):
         table.add_row(*(escape(value) for value in row))
     return table
+
+
+def claim_lines(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each claim that was asked of all runs together, with its verdict, effect and interval; nothing of others."""
+    lines = []
+    for claim in claims:
+        if claim.get("effect") is None:
+            continue
+        low, high, published = (claim.get(key) for key in ("low", "high", "published"))
+        found = f"{claim['effect']:.3f}" + (
+            f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else ""
+        )
+        paper = "" if published is None else f"; the paper {published:.3f}"
+        where = f"{claim['images']}, {claim['sweep']}" if "sweep" in claim else claim["images"]
+        lines.append(f"claim {claim['claim']} on {where}: {claim['verdict']}, {found}{paper}")
+    return lines
 
 
 def to_csv(comparison: Comparison) -> str:

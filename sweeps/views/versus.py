@@ -62,7 +62,8 @@ def side_by_side(comparisons: Sequence[Comparison]) -> tuple[Comparison, list[Ef
     if not differing:
         notes.append("no fixed setting differs between these sweeps")
     name = ", ".join(comparison.name for comparison in comparisons)
-    merged = Comparison(comparisons[0].sweep, parameters, columns, groups, notes, name)
+    claims = [{"sweep": one.name, **claim} for one in comparisons for claim in one.claims]
+    merged = Comparison(comparisons[0].sweep, parameters, columns, groups, notes, name, claims)
     return merged, [effect for other in comparisons[1:] for effect in _effects(comparisons[0], other)]
 
 

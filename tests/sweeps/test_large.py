@@ -68,6 +68,7 @@ def test_ten_thousand_cells_are_planned_and_shown(spec):
     assert megabytes < 500
 
 
+@pytest.mark.slow
 def test_claims_and_ends_keep_up_with_any_sweep(spec):
     """A hundred trials a minute would be much; the queue does that in a second or so."""
     sweep = register_planned(*plan(str(spec), {}))

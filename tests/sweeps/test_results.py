@@ -137,3 +137,18 @@ def test_with_pandas_rows_are_a_frame(monkeypatch):
 def test_an_unknown_sweep_is_said():
     with pytest.raises(UserError, match='no sweep "nothing"'):
         load("nothing")
+
+
+def test_claims_of_all_runs_are_rows(sweep):
+    from sweeps.views.compare import claim_lines, compare
+
+    assert load("my-sweep").claims == []
+    row = {"claim": "two_clusters", "verdict": "holds", "effect": 0.25, "low": 0.1, "high": 0.4, "published": None}
+    other = {"claim": "gate_above_readout", "verdict": "not asked", "effect": None, "low": None, "high": None}
+    claims = [row | {"more": {"clusters": 2.0}}, other]
+    write_json(sweep.folder.probe_result("tiny", "claims"), {"two_clusters": 0.25, "claims": claims})
+    write_json(sweep.folder.probe_result("tiny", "claims--halves-2"), {"claims": claims})
+    found = load("my-sweep").claims
+    assert found == [{"images": "tiny", **row}, {"images": "tiny", **other}]
+    assert compare(sweep).as_json()["claims"] == found
+    assert claim_lines(found) == ["claim two_clusters on tiny: holds, 0.250 (0.100 to 0.400)"]

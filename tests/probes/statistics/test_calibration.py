@@ -27,6 +27,21 @@ QUICK = {
     "reference_interval_cka_60": 120,
     "reference_interval_procrustes_60": 200,
     "reference_interval_tied": 120,
+    "seeds": 1000,
+    "seeds_30": 500,
+    "verdicts": 1000,
+    "line_interval": 60,
+    "bent": 40,
+    "bound_4_2": 500,
+    "bound_10_2": 500,
+    "bound_10_4": 200,
+    "within_models": 80,
+    "within_interval": 300,
+    "contrast": 500,
+    "traits": 80,
+    "cloud": 30,
+    "useless_set": 30,
+    "equal_tuning": 30,
 }
 
 

@@ -44,6 +44,12 @@ HOSTILE = {
     "a number of thousands of digits": (SEED.replace("0", "9" * 5000), "no valid value"),
     "a number of hundreds of digits": (f"method: grid\nparameters: {{train.lr: {{value: {'9' * 400}}}}}", "too large"),
     "an infinite factor": (STOP + "min_iter: 1, eta: .inf}", "no factor above 1"),
+    "a step too small for a float": (
+        "method: random\nrun_cap: 3\nparameters: {train.lr: {distribution: q_uniform, min: 0.1, max: 1, q: 1.0e-320}}",
+        "too small a step",
+    ),
+    "another rule to stop by": (STOP.replace("hyperband", "envelope") + "min_iter: 1}", 'type "envelope" is not known'),
+    "a rule without its kind": (STOP.replace("type: hyperband, ", "") + "min_iter: 1}", "its type is missing"),
     "a name longer than a folder's": (f"name: {'x' * 5000}\n" + SEED, "write a shorter one"),
     "a character that does not exist": ('method: "\\UFFFFFFFF"', "not valid YAML"),
 }  # fmt: skip
@@ -106,6 +112,42 @@ def test_merges_keep_their_meaning(tmp_path):
 
 
 # --- right, though odd ----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_no_sweep_file(tmp_path):
+    with pytest.raises(UserError, match="is a folder, not a sweep file"):
+        load_sweep(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("entry", "path", "values"),
+    [
+        ("{distribution: q_log_uniform_values, min: 9.5, max: 12.5, q: 1}", "model.embedding", {10, 11, 12}),
+        ("{distribution: q_uniform, min: 1.5, max: 6.5, q: 2.0}", "model.experts", {2, 4, 6}),
+        ("{distribution: q_uniform, min: 0, max: 4, q: 2}", "model.experts", None),  # a run has an expert at least
+        ("{distribution: q_normal, mu: 8, sigma: 1.0e-9, q: 1.0}", "model.experts", {8}),
+    ],
+)
+def test_the_ends_of_a_rounded_range_need_not_be_values_themselves(sweep_of, entry, path, values):
+    text = f"method: random\nrun_cap: 40\nparameters: {{{path}: {entry}, seed: {{min: 0, max: 99}}}}"
+    if values is None:
+        with pytest.raises(UserError, match=f"{path}=0: input should be greater than or equal to 1"):
+            sweep_of(text)
+        return
+    drawn = [cell.values[path] for cell in expand(sweep_of(text))]
+    assert set(drawn) == values
+    assert all(type(value) is int for value in drawn)
+
+
+def test_far_out_there_is_nothing_to_round(sweep_of):
+    far = "{distribution: q_log_normal, mu: 690, sigma: 1, q: 1.0e-20}"
+    sweep = sweep_of(f"method: random\nrun_cap: 3\nparameters: {{train.lr: {far}}}")
+    assert all(cell.values["train.lr"] > 1e290 for cell in expand(sweep))
+
+
+def test_min_iter_beside_max_iter_counts_for_nothing(sweep_of):
+    sweep = sweep_of(STOP + "min_iter: 2, max_iter: 27, s: 2}")
+    assert Hyperband.of(sweep.early_terminate).brackets(40) == [3, 9]
 
 
 def test_min_iter_with_s_is_right_and_s_counts_for_nothing(tmp_path):

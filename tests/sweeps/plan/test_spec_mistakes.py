@@ -61,9 +61,10 @@ MISTAKES = {
         seeds("early_terminate:\n  type: hyperband\n  min_iter: 1\n  eta: 1"), 4, ("eta 1", "above 1", "write 3")),
     "stop strict": (
         seeds("early_terminate:\n  type: hyperband\n  min_iter: 1\n  strict: 1"), 4, ("strict 1", "true nor false")),
-    "stop twice": (
-        seeds("early_terminate:\n  type: hyperband\n  min_iter: 1\n  max_iter: 9\n  s: 1"), 4,
-        ("max_iter does not go with min_iter", "keep")),
+    "stop without a count": (
+        seeds("early_terminate:\n  type: hyperband\n  min_iter: 1\n  max_iter: 9"), 4,
+        ("max_iter stands without s", "add s"),
+    ),
     "stop before the first epoch": (
         seeds("early_terminate:\n  type: hyperband\n  max_iter: 2\n  s: 1"), 3, ("before the first epoch", "raise")),
     "stop unfinished": (seeds("early_terminate: {type: hyperband}"), 1, ("min_iter",)),

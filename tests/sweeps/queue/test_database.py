@@ -1,15 +1,21 @@
 """The promises of a queue, kept by the local one in SQLite and in a real PostgreSQL server."""
 
+from contextlib import closing
+
 import pytest
+import sqlalchemy as sa
 
 from moe.errors import UserError
+from sweeps.agents.agent import patiently
+from sweeps.console import failure
 from sweeps.queue import database, leases
 from sweeps.queue.base import LeaseLostError
 from sweeps.queue.database import DatabaseQueue
-from sweeps.queue.launched import LaunchedSweep
+from sweeps.queue.launched import LaunchedSweep, QueuedCell
 from sweeps.queue.opening import open_queue
 from sweeps.queue.storage import without_password
 from sweeps.runs.endings import Ending
+from sweeps.runs.folders import HomeFolder
 from sweeps.testing import CELLS, SteerableQueueContract, claim_and_die, in_process
 
 
@@ -138,3 +144,26 @@ def test_a_wrong_storage_is_a_users_mistake(tmp_path, url, message):
 
 def test_passwords_are_not_shown():
     assert without_password("postgresql://me:secret@host/db") == "postgresql://me@host/db"
+
+
+def test_a_full_disk_is_said_at_once_and_nothing_is_lost(isolated):
+    """SQLite's own limit of pages stands for the disk's end; waiting as for a database that is away would not help."""
+    cells = [QueuedCell(f"{number:012d}", {"seed": number, "data.name": "x" * 200}) for number in range(400)]
+    sweep = LaunchedSweep("full", isolated / "runs", tuple(cells))
+    with closing(open_queue(sweep)) as queue:
+        queue.publish(cells[:10])
+        kept = queue.states()
+
+        @sa.event.listens_for(queue.engine, "begin")
+        def _no_room(connection):
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            patiently(lambda: queue.publish(cells))
+        assert caught.value.filename == str(HomeFolder(sweep.root).database.absolute())
+        assert failure(caught.value).endswith("; free some space, and the same command goes on")
+    with closing(open_queue(sweep)) as queue:  # there is room again
+        assert queue.states() == kept
+        queue.publish(cells)
+        assert len(queue.states()) == 400

@@ -75,12 +75,12 @@ def test_a_picture_that_was_refused_is_sent_again(wandb_server, capsys):
 
 def test_results_of_a_probe_that_did_not_arrive_are_noticed(wandb_server, capsys):
     run = train(tiny_config(), report=silent)
-    fault = wandb_server.faults.add(Fault("status", "file_stream", status=403, count=1))
-    probe_run(run.id, ["routing"], ["tiny"], silent)
-    wandb_server.faults.remove(fault)
     there = wandb_server.run(run.id)
-    if "probe/tiny/routing/figures/routing" not in there.summary:
-        assert Record.of(run).unconfirmed
-        assert "the server lacks" in capsys.readouterr().err
+    with wandb_server.faults.during("status", "file_stream", status=403) as fault:
+        probe_run(run.id, ["routing"], ["tiny"], silent)
+    assert fault.hits
+    assert "probe/tiny/routing/figures/routing" not in there.summary
+    assert Record.of(run).unconfirmed
+    assert "the server lacks" in capsys.readouterr().err
     assert sync([run], silent) == []
     assert "probe/tiny/routing/figures/routing" in there.summary

@@ -17,6 +17,7 @@ from torch.amp import GradScaler
 from moe import lightning_module
 from moe.config import from_flat
 from moe.data.loading import load_run_data
+from moe.errors import UserError
 from moe.hardware import adam_options, precision_plugin
 from moe.lightning_module import MoEModule
 from sweeps.plan.source import shipped
@@ -223,3 +224,35 @@ def test_clipping_is_switched_off_by_null_and_nothing_else_is_taken():
     assert from_flat({"train.clip_norm": 1}).identity() == from_flat({}).identity()
     with pytest.raises(trial.UserError, match=r"train\.clip_norm=0"):
         from_flat({"train.clip_norm": 0})
+
+
+@pytest.mark.parametrize(
+    ("precision", "bad_step", "where", "fix"),
+    [
+        ("bf16-mixed", 1, "gradient", "try train.precision=32-true in place of bf16-mixed, and if that ends so too, a"),
+        ("32-true", 1, "gradient", "nothing was learned yet, so train.lr is not the cause; look at the images and at"),
+        ("32-true", 6, "gradient", "training diverged; lower train.lr"),
+        ("32-true", 6, "loss", "training diverged; lower train.lr"),
+    ],
+)
+def test_what_was_not_finite_first_is_said_and_what_mends_it(monkeypatch, precision, bad_step, where, fix):
+    """A step's loss or the gradient behind it becomes NaN; the weights are NaN from then on."""
+    tiny_store(count=80)
+    step, done = MoEModule.training_step, []
+
+    def training_step(self, batch, batch_idx):
+        out = step(self, batch, batch_idx)
+        done.append(batch_idx)
+        if len(done) == bad_step and where == "loss":
+            self._steps[-1][0] = torch.nan
+        if len(done) == bad_step:
+            out["loss"] = out["loss"] * torch.nan
+        return out
+
+    monkeypatch.setattr(MoEModule, "training_step", training_step)
+    with pytest.raises(UserError) as caught:
+        train(tiny_config(train__precision=precision, train__epochs=3), report=silent)
+    first, _, advice = str(caught.value).partition(": ")
+    assert first.startswith(f"the {where} of step {bad_step} is not finite")
+    assert ("while its loss, " in first) == (where == "gradient")
+    assert advice.startswith(fix)

@@ -159,7 +159,7 @@ def test_twenty_seven_categories_and_a_plate_stand_in_the_page(tmp_path):
     html = to_html(compare(made_sweep(tmp_path)), [plate])
     assert "category 26 &lt;b&gt;" in html
     assert "<img src=x" not in html
-    assert "Missing: x: <code>moe y</code>" in html
+    assert "X: <code>moe y</code>" in html
 
 
 @pytest.mark.parametrize("kind", ["empty", "one run", "one expert", "no images"])
