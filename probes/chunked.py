@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from moe.data.arrays import DAMAGE
+from moe.data.arrays import DAMAGE, plain_array
+from moe.errors import UserError
 
 _LEDGER = "ledger.jsonl"
 
@@ -106,7 +107,7 @@ class ChunkedArrays:
 
     def open(self) -> dict[str, NDArray[Any]]:
         """The arrays, mapped into memory read-only."""
-        return {name: np.lib.format.open_memmap(self._path(name), mode="r") for name in self.layouts}
+        return {name: plain_array(self._path(name)) for name in self.layouts}
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
@@ -142,7 +143,7 @@ class ChunkedArrays:
             if json.loads(first) != head:
                 return False
             arrays = self.open()
-        except DAMAGE:  # absent, not ours, or cut off
+        except (*DAMAGE, UserError):  # absent, not ours, or cut off
             return False
         kinds = {name: (array.shape, array.dtype) for name, array in arrays.items()}
         if kinds != {name: (layout.shape, np.dtype(layout.dtype)) for name, layout in self.layouts.items()}:

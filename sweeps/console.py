@@ -63,8 +63,10 @@ def failure(error: BaseException) -> str:
         words = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         return f"{words}; {_HINTS[error.errno]}" if error.errno in _HINTS else words
     if isinstance(cause := getattr(error, "orig", None), BaseException):  # SQLAlchemy's, around the driver's
-        full = "disk is full" in str(cause)
-        return f"the queue's database: {str(cause).splitlines()[0]}" + (f"; {_HINTS[errno.ENOSPC]}" if full else "")
+        words = str(cause).splitlines()[0]
+        known = {"disk is full": errno.ENOSPC, "readonly database": errno.EROFS}
+        hints = [_HINTS[number] for said, number in known.items() if said in words]
+        return "; ".join([f"the queue's database: {words}", *hints])
     ours = tuple(str(_HOUSE / room) for room in _ROOMS)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(ours)]
     where = f" (in {Path(frames[-1].filename).relative_to(_HOUSE)}, line {frames[-1].lineno})" if frames else ""

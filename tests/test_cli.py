@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -113,6 +114,15 @@ def test_a_sweep_on_absent_images_starts_nothing(moe, tmp_path):
     assert not home().exists()
 
 
+def test_a_device_that_is_not_here_leaves_no_run(moe):
+    tiny_store()
+    absent = "mps" if torch.cuda.is_available() else "cuda"
+    code, _, err = moe("train", "--data.name=tiny", "--data.image_size=16", f"--machine.device={absent}")
+    assert code == 2
+    assert f"machine.device={absent}: torch {torch.__version__} finds no such device on this machine" in err
+    assert not home().exists()
+
+
 def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("the disk is full")
@@ -133,6 +143,10 @@ def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
         (
             sa.exc.OperationalError("UPDATE", {}, Exception("database or disk is full")),
             "database or disk is full; free",
+        ),
+        (
+            sa.exc.OperationalError("UPDATE", {}, Exception("attempt to write a readonly database")),
+            "attempt to write a readonly database; it may only be read; MOE_HOME",
         ),
         (KeyError("epoch"), "error: KeyError: 'epoch'"),
     ],

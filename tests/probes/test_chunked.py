@@ -75,7 +75,9 @@ def test_a_damaged_chunk_is_written_anew(tmp_path):
     check(tmp_path / "a")
 
 
-@pytest.mark.parametrize("harm", ["truncate", "remove", "folder", "order of bytes", "zip", "half a header", "nonsense"])
+@pytest.mark.parametrize(
+    "harm", ["truncate", "remove", "folder", "order of bytes", "zip", "half a header", "header of Python 2", "nonsense"]
+)
 def test_a_broken_folder_is_begun_anew(tmp_path, harm):
     fill(resume(tmp_path / "a"))
     file = tmp_path / "a" / "planes.npy"
@@ -90,6 +92,8 @@ def test_a_broken_folder_is_begun_anew(tmp_path, harm):
         file.write_bytes(file.read_bytes().replace(b"'<f4'", b"'>f4'"))
     elif harm == "zip":
         file.write_bytes(b"PK\x03\x04")
+    elif harm == "header of Python 2":
+        file.write_bytes(file.read_bytes().replace(b"{'descr'", b"{'escr' "))
     elif harm == "half a header":
         file.write_bytes(file.read_bytes().replace(b"}", b"("))
     else:
