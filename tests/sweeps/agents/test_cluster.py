@@ -1,7 +1,6 @@
 """Agents as cluster jobs: what is asked of the scheduler, preemption, requeue, on this machine and on Slurm."""
 
 import contextlib
-import json
 import os
 import pickle
 import signal
@@ -23,6 +22,7 @@ from sweeps.queue.status import status as how_it_stands
 from sweeps.runs.folders import home
 from tests.conftest import TINY, tiny_store
 from tests.sweeps.agents import fake_slurm, slurm_cluster
+from tests.sweeps.test_sweep_cli import epochs_of
 
 submitit = pytest.importorskip("submitit", reason='submitit is missing: pip install "moe-experts[slurm]"')
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes through /proc")
@@ -46,12 +46,6 @@ def queued(tmp_path, epochs, seeds, storage=None):
 
 def states(sweep):
     return [cell.state for cell in how_it_stands(sweep).cells]
-
-
-def epochs_of(run):
-    if not run.history_file.exists():
-        return []
-    return [json.loads(line)["epoch"] for line in run.history_file.read_text().splitlines() if "val/loss" in line]
 
 
 def runs(sweep):
