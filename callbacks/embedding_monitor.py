@@ -55,8 +55,8 @@ class EmbeddingMonitor(L.Callback):
 
     Writes into `folder`:
 
-    - ``similarity_<epoch>.csv`` and ``.png``: linear CKA of each pair of experts, 0 to 1; NaN for an expert that
-      answers all images alike. Loggers that have `log_image` are given the picture under ``routing/similarity``.
+    - ``expert_similarity_<epoch>.csv`` and ``.png``: linear CKA of each pair of experts, 0 to 1; NaN for an expert that
+      answers all images alike. Loggers that have `log_image` are given the picture under ``routing/expert_similarity``.
 
     An embedding that has collapsed to a point or a line is announced by a warning once, when it first appears.
 

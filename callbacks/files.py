@@ -19,7 +19,7 @@ class View(StrEnum):
 
     HEATMAP = "heatmap"
     COACTIVATION = "coactivation"
-    SIMILARITY = "similarity"
+    SIMILARITY = "expert_similarity"
     CLASSES = "classes"
 
     @property

@@ -51,10 +51,10 @@ def test_logged_numbers_are_those_of_the_functions(tmp_path):
     cka = embeddings.linear_cka(readouts)
     expected["experts/cka"] = embeddings.mean_between(cka)
     assert values == pytest.approx(expected, rel=1e-5)
-    header, *rows = csv.reader((tmp_path / "similarity_0000.csv").read_text().splitlines())
+    header, *rows = csv.reader((tmp_path / "expert_similarity_0000.csv").read_text().splitlines())
     assert header == ["expert", "0", "1", "2"]
     assert np.array(rows, dtype=float)[:, 1:] == pytest.approx(cka.numpy(), rel=1e-6)
-    assert (tmp_path / "similarity_0000.png").exists()
+    assert (tmp_path / "expert_similarity_0000.png").exists()
 
 
 def test_the_order_of_images_does_not_matter(tmp_path):
@@ -89,7 +89,7 @@ def test_a_single_expert_is_like_no_other(tmp_path):
     values = logged(observed(of, tmp_path))
     assert "experts/cka" not in values
     assert values["experts/knn"] == values["experts/knn_0"]
-    assert not list(tmp_path.glob("similarity*"))
+    assert not list(tmp_path.glob("expert_similarity*"))
 
 
 def test_fewer_images_than_neighbours(tmp_path):

@@ -247,5 +247,10 @@ def test_the_metrics_that_a_sweep_may_go_by_are_those_that_runs_say_they_log():
     modules = (monitors, embedding_monitor, saturation)
     documented = [MoEModule.__doc__, *(getattr(of, name).__doc__ or "" for of in modules for name in dir(of))]
     named = set(re.findall(r"``(\w+/[\w<>]+)``", "\n".join(documented)))
-    shown = {"routing/coactivation", "routing/heatmap", "routing/similarity", "routing/classes"}  # pictures, a table
+    shown = {
+        "routing/coactivation",
+        "routing/heatmap",
+        "routing/expert_similarity",
+        "routing/classes",
+    }  # pictures, a table
     assert named - shown == set(METRICS)

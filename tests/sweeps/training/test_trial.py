@@ -76,7 +76,7 @@ def test_a_run_leaves_everything_behind(finished):
     assert facts["seed"] == 0
     assert facts["packages"]["torch"] == torch.__version__.split("+")[0]
     assert facts["images"] == {"train": 48, "validation": 48}
-    kinds = ("heatmap", "classes", "coactivation", "similarity")
+    kinds = ("heatmap", "classes", "coactivation", "expert_similarity")
     tables = {f"{kind}_{n:04d}.csv" for kind in kinds for n in range(3)}
     assert {file.name for file in finished.routing.glob("*.csv")} == tables | {"saturation.csv"}
     assert {file.name for file in finished.checkpoints.iterdir()} == {
