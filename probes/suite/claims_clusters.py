@@ -78,9 +78,12 @@ def two_clusters(asked: Asked) -> Measured:
     margins_b = np.array([margin(silhouette) for silhouette in drawn])
     null = continuum(one.similarity_NN, draws=asked.options.permutations, seed=seed)
     apart = independent(one.readouts, draws=_INDEPENDENT, seed=seed)
-    several = len(np.unique(one.runs_N)) > len(np.unique(asked.cells_R))
+    several = len(np.unique(one.runs_N)) > len(np.unique(asked.cells_R)) and len(margins_b) > 0
+    effect = margin(one.found.silhouette)
+    # halves tell the spread, not the place: with fewer experts any number of clusters stands out less
+    spread_b = effect + margins_b - margins_b.mean() if several else margins_b
     return Measured(
-        margin(one.found.silhouette), interval(margins_b) if several else Interval(float("nan"), float("nan")),
+        effect, interval(spread_b) if several else Interval(float("nan"), float("nan")),
         "seeds and images", (0.0, math.inf),
         p_value(one.found.silhouette[2], null.silhouette_b), "experts of a continuum",
         more={

@@ -99,6 +99,7 @@ class TestManyRuns:
         subjects, folder, result, rows = planted
         assert list(rows) == list(MEASURES) == list(published_claims())
         assert (result.numbers["two_clusters_holds"], rows["two_clusters"]["more"]["clusters"]) == (1, 2)
+        assert rows["two_clusters"]["low"] <= rows["two_clusters"]["effect"] <= rows["two_clusters"]["high"]
         assert result.numbers["animacy_in_geometry_p"] == pytest.approx(1 / 210)
         assert [row["claim"] for row in table(folder / "claims.csv")] == list(MEASURES)
         assert tuple(table(folder / "claims.csv")[0]) == COLUMNS
