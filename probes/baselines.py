@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from moe.config import flat, from_flat
 from moe.data.readers import no_progress
+from moe.errors import UserError
 from moe.export import load_model
 from moe.model import build_model, drawn_from
-from probes.activations import Activations, Snapshot, activations, digest
+from probes.activations import Activations, Snapshot, activations, digest, final_snapshot
 from probes.drawing.base import save
 from probes.drawing.curves import beside_baselines
 from probes.features import pooled_shared, small_pictures
@@ -27,6 +29,7 @@ from probes.probe import Baseline, Numbers, Probe
 from probes.subject import Subject
 from probes.tables import write_table
 from sweeps.runs.run import Run
+from sweeps.runs.store import RunStore
 
 
 def initial_snapshot(run: Run) -> Snapshot:
@@ -41,6 +44,18 @@ def initial_snapshot(run: Run) -> Snapshot:
     with drawn_from(card.seed):
         model = build_model(card.model, card.gate)
     return Snapshot(run, model.eval(), card, digest(f"initial weights of seed {card.seed}", card), epoch=0)
+
+
+def one_expert_run(run: Run) -> Run | None:
+    """The finished run of the same recipe and seed with a single expert (E = 1, k = 1), if it lies beside this one."""
+    if run.config.model.experts == 1:
+        return None
+    try:
+        twin = from_flat(flat(run.config) | {"model.experts": 1, "model.top_k": 1})
+    except UserError:  # a recipe that needs several
+        return None
+    found = RunStore(run.path.parent).run(twin.identity())
+    return found if found.finished else None
 
 
 class Baselines:
@@ -59,6 +74,7 @@ class Baselines:
             "shared": lambda: _one_readout(pooled_shared(snapshot, subject.store)),
             "pixels": lambda: _one_readout(small_pictures(snapshot, subject.store)),
             "embedding": lambda: _one_readout(embedding(subject.activations)),
+            "one_expert": self._one_expert,
             "random_router": lambda: random_router(subject.activations, subject.run.config.seed),
         }
 
@@ -73,6 +89,8 @@ class Baselines:
         """Headline numbers of a probe on each baseline that means something to it, under the probe's options."""
         found: dict[str, Numbers] = {}
         for name in probe.baselines:
+            if name == "one_expert" and self._twin is None:
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 found[name] = probe.run(self.subject(name), Path(folder), no_progress).numbers
         return found
@@ -85,9 +103,32 @@ class Baselines:
     def _untrained(self) -> Activations:
         return activations(self._initial, self._subject.store, no_progress)[0]
 
+    def _one_expert(self) -> Activations:
+        if self._twin is None:
+            raise LookupError("there is no run with E = 1 beside this one")
+        found, _ = activations(final_snapshot(self._twin), self._subject.store, no_progress)
+        return _one_readout(found.readouts_EnD[0])
+
+    @cached_property
+    def _twin(self) -> Run | None:
+        return one_expert_run(self._snapshot.run)
+
     @cached_property
     def _initial(self) -> Snapshot:
         return initial_snapshot(self._snapshot.run)
+
+
+def untrained_together(probe: Probe, runs: Iterable[Baselines]) -> dict[str, Numbers]:
+    """Headline numbers over several runs of their models before training.
+
+    Args:
+        probe: one that compares runs.
+        runs: the baselines of each, on the same images.
+    """
+    subjects = [run.subject("untrained") for run in runs]
+    with tempfile.TemporaryDirectory() as folder:
+        result = probe.across_runs(subjects, Path(folder), no_progress)
+    return {"untrained": result.numbers} if result else {}
 
 
 def _one_readout(readout_nD: NDArray[np.float32]) -> Activations:

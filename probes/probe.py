@@ -20,8 +20,8 @@ from moe.data.store import ImageStore
 from probes.subject import Subject
 
 Numbers = dict[str, float | int | None]
-Baseline = Literal["untrained", "shared", "embedding", "pixels", "random_router"]
-READOUT_BASELINES: tuple[Baseline, ...] = ("untrained", "shared", "embedding", "pixels")
+Baseline = Literal["untrained", "shared", "embedding", "pixels", "one_expert", "random_router"]
+READOUT_BASELINES: tuple[Baseline, ...] = ("untrained", "shared", "embedding", "pixels", "one_expert")
 GATE_BASELINES: tuple[Baseline, ...] = ("untrained", "random_router")
 
 SEPARATOR = "--"  # in folders' names, which name artifacts too: letters, digits, ".", "_" and "-" alone

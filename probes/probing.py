@@ -19,7 +19,7 @@ from moe.data.store import ImageStore
 from moe.errors import UserError
 from probes import epochs as over_training
 from probes.activations import Snapshot, activations, final_snapshot
-from probes.baselines import Baselines, write_baselines
+from probes.baselines import Baselines, untrained_together, write_baselines
 from probes.failures import Failures
 from probes.probe import SEPARATOR, Numbers, Probe, Result
 from probes.registry import PROBES, chosen
@@ -36,6 +36,7 @@ from sweeps.tracking.pulling import find, pull_missing
 from sweeps.tracking.results import Outbox, outbox, publish_analysis
 
 Report = Callable[[str], None]
+Ask = Callable[[Path, Progress], Result | None]  # writes into the folder that it is given
 
 
 def probe_run(
@@ -164,20 +165,22 @@ def _one(
         return None
     folder = subject.run.probe(subject.store.name, probe.label(name))
     provenance = {"model": snapshot.digest, "image_sets": {subject.store.name: subject.store.digest()}}
-    ask = partial(probe.run, subject) if beside is None else partial(_with_baselines, name, probe, subject, beside)
+    ask: Ask = partial(probe.run, subject)
+    if beside is not None:
+        ask = partial(_with_baselines, name, ask, partial(beside.numbers, probe))
     result = write_result(folder, name, probe, report, provenance, [subject], ask)
     found.add(subject.store.name, folder.name)
     return result.numbers
 
 
 def _with_baselines(
-    name: str, probe: Probe, subject: Subject, beside: Baselines, folder: Path, progress: Progress
+    name: str, ask: Ask, others: Callable[[], dict[str, Numbers]], folder: Path, progress: Progress
 ) -> Result:
     """A probe's result, and beside it the same numbers of each baseline."""
-    result = probe.run(subject, folder, progress)
-    others = beside.numbers(probe)
-    write_baselines(folder, name, result.numbers, others)
-    return replace(result, baselines=others)
+    result = ask(folder, progress) or Result({})
+    found = others()
+    write_baselines(folder, name, result.numbers, found)
+    return replace(result, baselines=found)
 
 
 def write_result(
@@ -187,7 +190,7 @@ def write_result(
     report: Report,
     provenance: Mapping[str, Any],
     subjects: Sequence[Subject],
-    ask: Callable[[Path, Progress], Result | None],
+    ask: Ask,
 ) -> Result:
     """Let a probe write its files and put them in place of older ones, whole or not at all.
 
@@ -300,7 +303,8 @@ def probe_sweep(
             not_probed.append(f"{run.id}: {error}")
             report(f"  {error}")
     probed = {result["run_id"] for result in results}
-    across = _across_runs(sweep, [run for run in finished if run.id in probed], probes, images, failures, report)
+    joint = [run for run in finished if run.id in probed]
+    across = _across_runs(sweep, joint, probes, images, failures, report, baselines=baselines)
     failures.end()
     if not_probed:
         total = len(not_probed) + len(results)
@@ -315,6 +319,8 @@ def _across_runs(
     images: Sequence[str] | None,
     failures: Failures,
     report: Report,
+    *,
+    baselines: bool,
 ) -> dict[str, dict[str, Numbers]]:
     """Probes that set several runs side by side; with one run they have said what they can."""
     joint = {name: probe for name, probe in probes.items() if type(probe).across_runs is not Probe.across_runs}
@@ -329,12 +335,17 @@ def _across_runs(
         report(f"all {len(runs)} runs together on {store.name}")
         subjects = [Subject(s.run, store, activations(s, store, no_progress)[0], snapshot=s) for s in snapshots]
         provenance = {"models": {s.run.id: s.digest for s in snapshots}, "image_sets": {store.name: store.digest()}}
+        beside = [Baselines(*pair) for pair in zip(snapshots, subjects, strict=True)] if baselines else []
         for name, probe in able.items():
             folder = sweep.folder.probe(store.name, probe.label(name))
-            across = partial(probe.across_runs, subjects)
+            across: Ask = partial(probe.across_runs, subjects)
+            if beside:
+                across = partial(_with_baselines, name, across, partial(untrained_together, probe, beside))
             ask = partial(write_result, folder, name, probe, report, provenance, subjects, across)
             result = failures.attempt(f"{name} on {store.name}, all runs", ask)
             if result is not None:
                 results[name][store.name] = result.numbers
+        for one in beside:
+            one.close()
         publish_analysis(sweep.folder.analysis(store.name))
     return results

@@ -11,13 +11,23 @@ from moe.data.readers import no_progress
 from moe.lightning_module import MoEModule
 from probes import probing
 from probes.activations import activations, final_snapshot
-from probes.baselines import Baselines, embedding, initial_snapshot, random_router, write_baselines
+from probes.baselines import (
+    Baselines,
+    embedding,
+    initial_snapshot,
+    one_expert_run,
+    random_router,
+    untrained_together,
+    write_baselines,
+)
 from probes.features import pooled_shared, small_pictures
 from probes.probe import Probe
 from probes.registry import PROBES
+from probes.statistics.similarity import second_order
 from probes.subject import Subject
 from probes.testing import example_subject
 from sweeps.runs.store import RunStore
+from sweeps.training.trial import train
 from tests.conftest import tiny_config
 from tests.probes.conftest import table
 from tests.probes.test_probing import open_store, silent
@@ -110,6 +120,33 @@ class TestOfARun:
         assert record["random_router/load_cv2"] == pytest.approx(record["load_cv2"])
         assert "pixels/load_cv2" not in record
 
+    def test_a_run_with_one_expert_is_found_by_its_recipe(self):
+        assert one_expert_run(self.run) is None
+        single = train(tiny_config(seed=0, model__experts=1, model__top_k=1), report=lambda *_: None)
+        found = one_expert_run(self.run)
+        assert found is not None
+        assert found.id == single.id
+        assert one_expert_run(single) is None
+        assert one_expert_run(RunStore().run(tiny_config(seed=1).identity())) is None  # another seed
+        probing.probe_run(self.run.id, ["separability"], ["tiny"], silent, baselines=True)
+        beside = json.loads((self.run.probe("tiny", "separability") / "result.json").read_text())
+        probing.probe_run(single.id, ["separability"], ["tiny"], silent)
+        alone = json.loads((single.probe("tiny", "separability") / "result.json").read_text())
+        assert beside["one_expert/mean"] == pytest.approx(alone["mean"])
+
+    def test_runs_together_stand_beside_their_untrained_models(self):
+        runs = [RunStore().run(tiny_config(seed=seed).identity()) for seed in (0, 1)]
+        snapshots, store = [final_snapshot(run) for run in runs], open_store("tiny")
+        beside = [
+            Baselines(s, Subject(s.run, store, activations(s, store, no_progress)[0], snapshot=s)) for s in snapshots
+        ]
+        ((name, numbers),) = untrained_together(PROBES["similarity"](), beside).items()
+        by_hand = [activations(initial_snapshot(run), store, no_progress)[0].readouts_EnD for run in runs]
+        similarity_NN = second_order([readout_nD for readouts_EnD in by_hand for readout_nD in readouts_EnD])
+        off = ~np.eye(len(similarity_NN), dtype=bool)
+        assert name == "untrained"
+        assert numbers["mean_similarity"] == pytest.approx(np.nanmean(similarity_NN[off]))
+
     def test_comparison_has_a_column_for_each(self):
         from sweeps.views.compare import run_numbers
 
@@ -130,7 +167,7 @@ class TestOfARun:
         probe: Probe = PROBES[name](**quick.get(name, {}))
         found, *_ = self.baselines()
         numbers = found.numbers(probe)
-        assert tuple(numbers) == probe.baselines
+        assert tuple(numbers) == tuple(one for one in probe.baselines if one != "one_expert")  # no such run here
         for which, of in numbers.items():
             assert any(value is not None for value in of.values()), which
             json.dumps(of, allow_nan=False)
