@@ -55,7 +55,17 @@ def latex_text(
         cells = (_cell(value, digits) for value in row)
         lines.append(" & ".join("" if cell is None else escape_latex(str(cell)) for cell in cells) + r" \\")
         width = len(row)
-    begin = rf"\begin{{tabular}}{{{align or 'l' * width}}}"
+    return booktabs(lines, align or "l" * width)
+
+
+def booktabs(lines: Iterable[str], align: str) -> str:
+    """A table of lines that are LaTeX already.
+
+    Args:
+        lines: rows and rules.
+        align: a letter for each column.
+    """
+    begin = rf"\begin{{tabular}}{{{align}}}"
     return "\n".join([begin, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", ""])
 
 

@@ -1,8 +1,10 @@
 """All figures and tables of the paper from one sweep, and writing them into a folder."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from PIL import Image
 
@@ -15,8 +17,12 @@ from probes.paper.sources import Sources
 from probes.paper.tables import SECTION, tuning_table
 from probes.tables import write_table
 from sweeps.queue.launched import LaunchedSweep
+from sweeps.runs.files import DamagedFileError, name_damage
 from sweeps.views.report.experts import webp
 from sweeps.views.report.plates import Plate, Rows
+from sweeps.views.report.words import Gap
+
+Make = Callable[[Sources], Piece]
 
 _DOTS = 200  # an inch, of the page's pictures
 _MOST_PIXELS = 1200  # of their width
@@ -34,23 +40,40 @@ def paper_pieces(sweep: LaunchedSweep) -> list[Piece]:
     if not sizes:
         return []
     first, others = sizes[:1], sizes[1:]
+    asked: list[tuple[str, str, Make]] = [
+        ("figure_2", "Figure 2", figure_2),
+        ("figure_3", "Figure 3", lambda of: figure_3(of, sizes[:2], "figure_3", "Figure 3", IMAGES)),
+        ("table_1", "Table 1", lambda of: tuning_table(of, first, "table_1", "Table 1", top=3)),
+        ("figure_4", "Figure 4", lambda of: figure_4(of, first, "figure_4", "Figure 4")),
+        ("figure_5", "Figure 5", figure_5),
+        ("figure_6", "Figure 6", lambda of: figure_6(of, first, "figure_6", "Figure 6")),
+    ]
+    if others:
+        asked += [("figure_s1", "Figure S1", lambda of: figure_4(of, others, "figure_s1", "Figure S1"))]
+    if sizes[2:]:
+        s2 = partial(figure_3, sizes=sizes[2:], name="figure_s2", title="Figure S2", count=IMAGES_OF_MANY)
+        asked += [("figure_s2", "Figure S2", s2)]
+    if others:
+        asked += [("table_s1", "Table S1", lambda of: tuning_table(of, others, "table_s1", "Table S1", top=5))]
+    asked += [("figure_s3", "Figure S3", figure_s3)]
+    if others:
+        asked += [("figure_s4", "Figure S4", lambda of: figure_6(of, others, "figure_s4", "Figure S4"))]
     with print_style():
-        pieces = [figure_2(sources), figure_3(sources, sizes[:2], "figure_3", "Figure 3", IMAGES)]
-        pieces += [tuning_table(sources, first, "table_1", "Table 1", top=3)]
-        pieces += [figure_4(sources, first, "figure_4", "Figure 4"), figure_5(sources)]
-        pieces += [figure_6(sources, first, "figure_6", "Figure 6")]
-        if others:
-            pieces += [figure_4(sources, others, "figure_s1", "Figure S1")]
-        if sizes[2:]:
-            pieces += [figure_3(sources, sizes[2:], "figure_s2", "Figure S2", IMAGES_OF_MANY)]
-        if others:
-            pieces += [tuning_table(sources, others, "table_s1", "Table S1", top=5)]
-        pieces += [figure_s3(sources)]
-        if others:
-            pieces += [figure_6(sources, others, "figure_s4", "Figure S4")]
+        pieces = [_made(sources, *one) for one in asked]
     beside = beside_the_paper(sources)
     every = pieces if beside is None else [beside, *pieces]
     return [piece for piece in every if piece.figure is not None or piece.data or piece.gaps]
+
+
+def _made(sources: Sources, name: str, title: str, make: Make) -> Piece:
+    """A piece; where a table holds what it should not, the damage is named and the piece is a gap."""
+    try:
+        with sources.reading():
+            return make(sources)
+    except DamagedFileError as damage:
+        name_damage(damage)
+        gap = Gap(f"{damage.path} is damaged: {damage.why}", f"moe probe --sweep {quote(sources.sweep.name)}")
+        return Piece(name, title, "", gaps=[gap])
 
 
 def write_pieces(pieces: Sequence[Piece], folder: Path) -> Iterator[Path]:

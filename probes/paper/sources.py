@@ -1,6 +1,7 @@
 """What a sweep has for the paper's figures: example runs, sets of images, tables that probes saved, activations."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from shlex import quote
 
@@ -11,7 +12,7 @@ from probes.activations import Activations, cached
 from probes.probe import SEPARATOR
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.status import filled_cells
-from sweeps.runs.files import read_table, unless_damaged
+from sweeps.runs.files import MISFITS, read_table, reading, unless_damaged
 from sweeps.runs.folders import PROBE_AGAIN, ProbedFolder
 from sweeps.runs.run import Run
 from sweeps.views.report.words import Gap
@@ -50,6 +51,7 @@ class Sources:
         ]
         self._results = {run.id: [(images, probe) for images, probe, _ in run.probe_results()] for run in self.runs}
         self._stores: dict[str, ImageStore | UserError] = {}
+        self._last = sweep.folder.path
 
     @cached_property
     def examples(self) -> dict[int, Run]:
@@ -109,10 +111,25 @@ class Sources:
         """
         path = folder.probe(images, probe) / file
         rows: list[Row] = unless_damaged(partial(read_table, path, PROBE_AGAIN), [])
+        self._last = path
         if not rows or not set(columns) <= rows[0].keys():
             whose = f"of run {folder.id}" if isinstance(folder, Run) else "of all runs together"
             raise self.lacks(f"{probe} on {images} {whose}", probe, images)
         return rows
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around what takes tables apart: what goes wrong there is the damage of the table that was read last.
+
+        Raises:
+            DamagedFileError: a table does not hold what it should.
+        """
+        self._last = self.sweep.folder.path
+        try:
+            yield
+        except MISFITS:
+            with reading(self._last, PROBE_AGAIN):
+                raise
 
     def store(self, images: str) -> ImageStore:
         """Images, from this machine.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from callbacks.tables import escape_latex
+from callbacks.tables import booktabs, escape_latex
 from probes.paper.experts import Gaps
 from probes.paper.piece import Piece, Table
 from probes.paper.sources import Sources
@@ -69,12 +69,12 @@ def _latex(header: Sequence[str], sections: Sequence[tuple[str, Sequence[Sequenc
     """A booktabs table in the paper's layout: a heading over the rows of each section."""
     width = len(header)
     named = [text.replace("r2", "$r^2$") if text.startswith("r2") else escape_latex(text) for text in header]
-    lines = [rf"\begin{{tabular}}{{lcc{'lc' * ((width - 3) // 2)}}}", r"\toprule", " & ".join(named) + r" \\"]
+    lines = [" & ".join(named) + r" \\"]
     for section, rows in sections:
         experts, _, word = section.partition(": ")
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{c}}{{{_heading(experts)}: {word}}} \\", r"\midrule"]
         lines += [" & ".join(escape_latex(cell) for cell in row) + r" \\" for row in rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    return booktabs(lines, "lcc" + "lc" * ((width - 3) // 2))
 
 
 def _heading(experts: str) -> str:

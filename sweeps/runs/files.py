@@ -21,7 +21,7 @@ from moe.files import replacing
 Read = TypeVar("Read")
 
 # what taking a file's content apart raises where it is cut short, changed, or not a file at all
-_MISFITS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, csv.Error)
+MISFITS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, csv.Error)
 
 
 class DamagedFileError(UserError):
@@ -75,7 +75,7 @@ def reading(path: Path, mend: str = "") -> Iterator[None]:
         yield
     except DamagedFileError:
         raise
-    except _MISFITS as error:
+    except MISFITS as error:
         raise DamagedFileError(path, _why(path, error), mend) from error
 
 

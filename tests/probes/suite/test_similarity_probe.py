@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moe.data.readers import no_progress
-from probes.suite.similarity_probe import SimilarityProbe
+from probes.suite.similarity_probe import SimilarityProbe, spread_over_runs
 from probes.testing import example_subject
 from tests.probes.conftest import table
 from tests.probes.suite.made import ask, with_activations
@@ -99,9 +99,6 @@ class TestSimilarity:
         assert [row["clusters"] for row in table(tmp_path / "s" / "silhouette.csv")] == ["2"]
 
     def test_pictures_come_from_different_runs(self, tmp_path):
-        from probes.suite.similarity_probe import Member
-
-        subjects = kinds_of_experts(tmp_path, [4, 4, 4])
-        members = [Member(s, e) for s in subjects for e in range(4)]
+        runs = [s.run.id for s in kinds_of_experts(tmp_path, [4, 4, 4]) for _ in range(4)]
         places = np.array([0, 2, 4, 6, 8, 10])
-        assert SimilarityProbe(shown=4)._spread(members, places) == [0, 4, 8, 2]
+        assert spread_over_runs(runs, places)[:4] == [0, 4, 8, 2]
