@@ -137,7 +137,8 @@ def _watched(work: "Callable[[Reporter], SweepStatus]", *, quiet: bool, as_json:
         )
         raise typer.Exit(FAILURE)
     if not as_json:
-        out.print(f"next: moe probe --sweep {quote(now.name)}; moe compare {quote(now.name)}")
+        name = quote(now.name)
+        out.print(f"next: moe probe --sweep {name}; moe report {name} --html report.html; moe compare {name}")
 
 
 def _print_jobs(name: str, submitted: "Iterable[Submitted]", as_json: bool) -> None:
