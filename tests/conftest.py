@@ -1,6 +1,7 @@
 """Every test has its own home, its own image folder, no tracker and no network."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -14,6 +15,12 @@ from moe.data.store import Images, write_store
 from moe.importing import importing
 
 pytest_plugins = ["tests.wandb_server.fixtures"]
+
+
+def pytest_configure() -> None:
+    """In the background a shell leaves Ctrl-C ignored, for us and all that tests start; they mean to be interrupted."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
