@@ -56,16 +56,22 @@ def partition(sets: Sets, Y_nt: NDArray[np.floating[Any]], *, seed: int) -> Part
 
 
 def unique_null(sets: Sets, name: str, Y_nt: NDArray[np.floating[Any]], *, draws: int, seed: int) -> Floats:
-    """What a set explains uniquely (b, t) when its rows are exchanged at random, everything repeated.
+    """What a set explains uniquely (b, t) when what it has of its own is exchanged between images at random.
 
-    The other sets keep their relation to the responses. Arguments are those of `partition`.
+    The other sets keep their relation to the responses and to this one: only the rest of a least-squares fit of its
+    predictors by theirs is exchanged (Kennedy 1995), everything else repeated. To exchange whole rows would make of a
+    set that repeats another one a set of noise, which costs more; a useless set would then do better than its null.
+
+    Arguments are those of `partition`.
     """
-    rest = [sets[other] for other in _without(tuple(sets), name)]
-    without_t = _r2(rest, Y_nt, seed).value_t if rest else 0.0
-    rng = np.random.default_rng(seed)
+    others = [sets[other] for other in _without(tuple(sets), name)]
+    without_t = _r2(others, Y_nt, seed).value_t if others else 0.0
+    theirs = np.column_stack([np.ones(len(Y_nt)), *others])
+    fitted = theirs @ np.linalg.lstsq(theirs, sets[name].astype(np.float64))[0]
+    own, rng = sets[name] - fitted, np.random.default_rng(seed)
     null = np.empty((draws, Y_nt.shape[1]))
     for draw in range(draws):
-        null[draw] = _r2([*rest, sets[name][rng.permutation(len(Y_nt))]], Y_nt, seed).value_t - without_t
+        null[draw] = _r2([*others, fitted + own[rng.permutation(len(own))]], Y_nt, seed).value_t - without_t
     return null
 
 
