@@ -313,7 +313,7 @@ CASES = {
     "recurring_edge": Case("a share of just half: it holds | it does not", claims.recurring_edge, 0.0, 0.035, 2000),
     "traits": Case("clusters dealt at random: they differ in a trait, p <= .05", claims.traits, *AT_MOST, 2000),
     "useless_set": Case("a set that says no more: p <= .05 | interval above 0", claims.useless_set, *AT_MOST, 1000),
-    "repeated_set": Case("the same, it repeats some columns as they are", claims.repeated_set, *AT_MOST, 1000),
+    "repeated_set": Case("it repeats columns: p <= .05 | interval too", claims.repeated_set, *AT_MOST, 1000),
 }  # fmt: skip
 
 

@@ -226,7 +226,7 @@ def useless_set(rng: Random, *, n: int = 120, own: float = 1.0) -> list[bool]:
 
 
 def repeated_set(rng: Random, *, n: int = 200) -> list[bool]:
-    """As dimensions that repeat some of the categories, and have others besides: p <= .05 | interval above 0."""
+    """As dimensions that repeat some of the categories, and have others besides: p <= .05 | interval above 0 too."""
     class_nC = np.eye(10)[rng.permutation(np.arange(n) % 10)]
     sets = {
         "dimensions": np.hstack([class_nC[:, :3], rng.random((n, 5))]), "categories": class_nC,
@@ -236,4 +236,5 @@ def repeated_set(rng: Random, *, n: int = 200) -> list[bool]:
     unique = partition(sets, Y_n1, seed=0).unique["dimensions"]
     null = unique_null(sets, "dimensions", Y_n1, draws=39, seed=int(rng.integers(2**31)))
     low, _ = student_interval(float(unique.value_t[0]), influence_spread(unique.influence_nt[:, 0]))
-    return [p_value(float(unique.value_t[0]), null[:, 0]) <= ALPHA, low > 0]
+    p = p_value(float(unique.value_t[0]), null[:, 0])
+    return [p <= ALPHA, p <= ALPHA and low > 0]
