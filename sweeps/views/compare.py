@@ -188,18 +188,18 @@ def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
         cells += status(sweep).cells
     early = sum(cell.ending is Ending.STOPPED_EARLY for cell in cells)
     if early:
-        notes.append(f"{early} runs were stopped early, as the sweep's file asks; they are not averaged")
+        notes.append(f"{_were(early)} stopped early, as the sweep's file asks, and not averaged")
     needless = [cell for cell in cells if cell.ending is Ending.NOT_NEEDED]
-    notes += [f"{number} runs were {why}" for why, number in Counter(cell.note for cell in needless).items()]
+    notes += [f"{_were(number)} {why}" for why, number in Counter(cell.note for cell in needless).items()]
     filled = sum(blank_number(cell.cell) is None for cell in needless)  # a search's others are in no group
     stopped = sum(cell.ending is Ending.STOPPED for cell in cells)
     if stopped:
-        notes.append(f"{stopped} runs were stopped by you; `moe sweep retry {quote(sweep.name)} --stopped` goes on")
+        notes.append(f"{_were(stopped)} stopped by you; `moe sweep retry {quote(sweep.name)} --stopped` goes on")
     trained = (cell for cell in cells if cell.state == "finished" and cell.ending is Ending.FINISHED)
     elsewhere = sum(not cell.run.finished for cell in trained)
     if elsewhere:
         fetch = f"`moe probe --sweep {quote(sweep.name)}` fetches them"
-        notes.append(f"{elsewhere} runs were finished on other machines; {fetch}")
+        notes.append(f"{_were(elsewhere)} finished on other machines; {fetch}")
     missing = sum(group.planned - len(group.runs) for group in groups) - early - filled - stopped - elsewhere
     if missing > 0:
         notes.append(f"{missing} runs are not finished; `moe sweep resume {quote(sweep.name)}` goes on")
@@ -207,6 +207,10 @@ def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
     if len(versions) > 1:
         notes.append(f"these runs were made by {len(versions)} versions of the code: {', '.join(sorted(versions))}")
     return notes
+
+
+def _were(number: int) -> str:
+    return "1 run was" if number == 1 else f"{number} runs were"
 
 
 def _code_version(run: Run) -> str:
