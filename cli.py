@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from moe.errors import UserError
-from moe.importing import importing
+from moe.importing import importing, leaving
 from probes.commands import probe_command
 from sweeps.commands import app as sweep_app
 from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, print_table, progress_bar, show_notices
@@ -352,4 +352,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with leaving():
+        main()
