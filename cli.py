@@ -289,7 +289,7 @@ def data_import(
 
 
 def _describe(manifest: Any) -> None:
-    from moe.data.files import first_few
+    from moe.wording import first_few
 
     parts = [f"{manifest.name}: {manifest.count:,} images of {manifest.width}x{manifest.height}"]
     if manifest.classes:
