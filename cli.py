@@ -322,7 +322,7 @@ def doctor_command(as_json: Json = False) -> None:
         print_json({"checks": [check.as_json() for check in checks]})
     else:
         for check in checks:
-            mark = "[green]ok[/green]  " if check.ok else "[yellow]note[/yellow]"
+            mark = "[green]ok[/green]  " if check.ok else "[red]stop[/red]" if check.fatal else "[yellow]note[/yellow]"
             out.print(f"{mark} {check.name}: {check.found}" + (f"\n     -> {check.mend}" if check.mend else ""))
     if any(check.fatal for check in checks):
         raise typer.Exit(FAILURE)
