@@ -289,7 +289,7 @@ def data_import(
 
 
 def _describe(manifest: Any) -> None:
-    from moe.data.files import first_few
+    from moe.wording import first_few
 
     parts = [f"{manifest.name}: {manifest.count:,} images of {manifest.width}x{manifest.height}"]
     if manifest.classes:
@@ -322,7 +322,7 @@ def doctor_command(as_json: Json = False) -> None:
         print_json({"checks": [check.as_json() for check in checks]})
     else:
         for check in checks:
-            mark = "[green]ok[/green]  " if check.ok else "[yellow]note[/yellow]"
+            mark = "[green]ok[/green]  " if check.ok else "[red]stop[/red]" if check.fatal else "[yellow]note[/yellow]"
             out.print(f"{mark} {check.name}: {check.found}" + (f"\n     -> {check.mend}" if check.mend else ""))
     if any(check.fatal for check in checks):
         raise typer.Exit(FAILURE)
