@@ -20,6 +20,7 @@ from wandb_workspaces.workspaces import internal
 from callbacks.files import PICTURED, ROUTING
 from callbacks.keys import Keys
 from moe.errors import UserError
+from moe.wording import counted
 from sweeps.plan.spec import Sweep
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.opening import open_queue
@@ -172,7 +173,8 @@ def _report(sweep: LaunchedSweep, entity: str, project: str, each: Logged, toget
     in_group = [expr.Metric("Group") == sweep.name, expr.Metric("JobType") == ANALYSIS]
     analysis = wr.Runset(entity=entity, project=project, name="all experts", filters=in_group)
     swept = ", ".join(sweep.swept) or "nothing"
-    intro = f"{len(sweep.cells)} runs; swept: {swept}. The seed is the replicate axis: lines and bars are over seeds."
+    count = counted(len(sweep.cells), "run")
+    intro = f"{count}; swept: {swept}. The seed is the replicate axis: lines and bars are over seeds."
 
     def grid(panels: list[Any], of: wr.Runset = runs) -> wr.PanelGrid:
         return wr.PanelGrid(runsets=[of], panels=panels)

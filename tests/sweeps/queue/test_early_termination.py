@@ -68,7 +68,7 @@ def test_a_run_that_the_server_ends_early_is_done(wandb_server, tmp_path, monkey
     assert said[0] == "1 of 2 runs are left out: 1 stopped in W&B or early, 0 not finished"
     assert [one["run_id"] for one in probed["runs"]] == [now.cells[0].run.id]
     assert dashboard.save(sweep)["report"]
-    assert "1 run was stopped early, as the sweep's file asks, and not averaged" in compare(sweep).notes
+    assert "1 run was stopped early, as the sweep's file asks; not averaged" in compare(sweep).notes
 
 
 def logs(run, values, key="agreement/chance_uniform"):
