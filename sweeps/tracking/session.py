@@ -19,7 +19,7 @@ from callbacks.keys import PER_EXPERT
 from sweeps.runs.endings import FAILURE, INTERRUPTED, Ending, InterruptedRunError, StoppedRunError, exit_code_of
 from sweeps.runs.folders import AnalysisFolder, SweepFolder, TrackedFolder
 from sweeps.runs.run import Run
-from sweeps.tracking.connection import Mode, TrackerError, api, asking, connection, project, stop_asked
+from sweeps.tracking.connection import Mode, TrackerError, api, asking, connection, project, stop_asked, without_key
 from sweeps.tracking.media import Parcel, Value, wandb_values
 from sweeps.tracking.record import (
     Record,
@@ -334,7 +334,7 @@ def _begun(
     # under W&B's own agent the environment says it, and W&B takes the run's id from there alone
     sweep = {"sweep_id": record.sweep} if record.sweep and "WANDB_SWEEP_ID" not in os.environ else {}
     try:
-        with asking():
+        with asking(), contextlib.nullcontext() if how == "online" else without_key():
             run = wandb.init(
                 project=record.project,
                 entity=record.entity,
@@ -360,7 +360,7 @@ def _begun(
         wandb.teardown()  # its service holds on to the run's id
         if not or_offline:
             raise
-        sys.stderr.write(f"W&B does not answer ({error}); this attempt is kept offline for `moe runs sync`\n")
+        sys.stderr.write(f"W&B: {error}; this attempt is kept offline for `moe runs sync`\n")
         return _begun(place, record, "offline", about, stats=stats, stop=stop)
     session = TrackedRun(place, run)
     if how == "online":
