@@ -14,6 +14,7 @@ from rich.table import Table
 from callbacks.keys import Keys
 from callbacks.tables import csv_text, latex_text
 from moe.errors import UserError
+from moe.wording import counted
 from sweeps.plan.spec import Sweep
 from sweeps.queue.launched import LaunchedSweep, QueuedCell, blank_number
 from sweeps.queue.status import CellStatus, filled_cells, status
@@ -188,21 +189,23 @@ def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
         cells += status(sweep).cells
     early = sum(cell.ending is Ending.STOPPED_EARLY for cell in cells)
     if early:
-        notes.append(f"{early} runs were stopped early, as the sweep's file asks; they are not averaged")
+        notes.append(f"{counted(early, 'run', 'was')} stopped early, as the sweep's file asks; not averaged")
     needless = [cell for cell in cells if cell.ending is Ending.NOT_NEEDED]
-    notes += [f"{number} runs were {why}" for why, number in Counter(cell.note for cell in needless).items()]
+    reasons = Counter(cell.note for cell in needless)
+    notes += [f"{counted(number, 'run', 'was')} {why}" for why, number in reasons.items()]
     filled = sum(blank_number(cell.cell) is None for cell in needless)  # a search's others are in no group
     stopped = sum(cell.ending is Ending.STOPPED for cell in cells)
     if stopped:
-        notes.append(f"{stopped} runs were stopped by you; `moe sweep retry {quote(sweep.name)} --stopped` goes on")
+        retry = f"`moe sweep retry {quote(sweep.name)} --stopped` goes on"
+        notes.append(f"{counted(stopped, 'run', 'was')} stopped by you; {retry}")
     trained = (cell for cell in cells if cell.state == "finished" and cell.ending is Ending.FINISHED)
     elsewhere = sum(not cell.run.finished for cell in trained)
     if elsewhere:
-        fetch = f"`moe probe --sweep {quote(sweep.name)}` fetches them"
-        notes.append(f"{elsewhere} runs were finished on other machines; {fetch}")
+        fetch = f"`moe probe --sweep {quote(sweep.name)}` fetches the results"
+        notes.append(f"{counted(elsewhere, 'run', 'was')} finished on another machine; {fetch}")
     missing = sum(group.planned - len(group.runs) for group in groups) - early - filled - stopped - elsewhere
     if missing > 0:
-        notes.append(f"{missing} runs are not finished; `moe sweep resume {quote(sweep.name)}` goes on")
+        notes.append(f"{counted(missing, 'run', 'is')} not finished; `moe sweep resume {quote(sweep.name)}` goes on")
     versions = {_code_version(run) for group in groups for run in group.runs}
     if len(versions) > 1:
         notes.append(f"these runs were made by {len(versions)} versions of the code: {', '.join(sorted(versions))}")

@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from callbacks.keys import Keys
+from moe.wording import counted
 from sweeps.views.compare import Comparison, Group
 
 _SIGNIFICANT = 0.05
@@ -63,7 +64,7 @@ def missing(comparison: Comparison) -> list[Gap]:
     unfinished = sum(group.planned - len(group.runs) for group in comparison.groups)
     gaps = []
     if unfinished:
-        gaps.append(Gap(f"{unfinished} runs are not finished", f"moe sweep resume {quote(name)}"))
+        gaps.append(Gap(f"{counted(unfinished, 'run', 'is')} not finished", f"moe sweep resume {quote(name)}"))
     runs = [run for group in comparison.groups for run in group.runs]
     done = {run.id: {(images, probe) for images, probe, _ in run.probe_results()} for run in runs}
     if runs and not any(done.values()):

@@ -95,7 +95,7 @@ def test_nothing_of_a_run_becomes_markup(tmp_path):
 def test_gaps_are_named_with_their_command(tmp_path):
     html, _ = page(made_sweep(tmp_path, finished=3, probed=False))
     shown = without_scripts(html)
-    assert "1 runs are not finished: <code>moe sweep resume made</code>" in shown
+    assert "1 run is not finished: <code>moe sweep resume made</code>" in shown
     assert "nothing is known of what experts encode: <code>moe probe --sweep made</code>" in shown
     assert "1 of 2 (incomplete)" in shown
 
