@@ -72,6 +72,7 @@ class LoadBalanceMonitor(RoutingMonitor):
     - ``balance/cv2``: squared coefficient of variation of the importances, 0 (even) to E - 1 (collapsed), no unit.
     - ``balance/entropy``: entropy of the importances' shares over log E, 0 (collapsed) to 1 (even), no unit.
     - ``balance/dead``: experts without any image, a count, 0 to E - K (to E where images may have no expert).
+    - ``balance/unrouted``: images without any expert, a fraction; only of a gate that leaves slots empty.
     - ``balance/importance_<e>``: expert e's share of all gate weight, 0 to 1; they sum to 1.
     - ``balance/load_<e>``: fraction of images routed to expert e, 0 to 1; they sum to an image's experts, K.
     - ``gate/entropy``: mean entropy of an image's softmax(logits) over log E, 0 (decisive) to 1 (indifferent), no unit.
@@ -101,6 +102,9 @@ class LoadBalanceMonitor(RoutingMonitor):
         for expert, (importance, load) in enumerate(zip(balance.importance, balance.load, strict=True)):
             values[importance_key(expert)] = float(importance / total)
             values[load_key(expert)] = float(load / images)
+        empty_BK = routing.indices == NONE
+        if empty_BK.any():
+            values[Keys.UNROUTED] = float(empty_BK.all(dim=1).double().mean())
         log(values, trainer, module)
         if epochs_done(trainer) > 0:
             self._announce(balance, trainer)

@@ -6,6 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
+from callbacks.files import RoutingFolder
 from callbacks.metrics import (
     class_information,
     class_routing,
@@ -18,7 +19,10 @@ from callbacks.metrics import (
     uniform_chance,
     view_agreement,
 )
+from callbacks.monitors import LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
+from callbacks.saturation import RoutingSaturation, saturation
 from moe.routing import NONE
+from tests.callbacks.foreign import COUNT, Foreign, logged, run
 
 IMAGES, EXPERTS = 200, 4
 
@@ -120,3 +124,30 @@ def test_class_information_is_that_of_filled_slots_in_a_loop():
 
 def test_classes_nobody_takes_tell_nothing():
     assert np.isnan(class_information(np.full((4, 2), NONE), [0, 0, 1, 1], 2, 3))
+
+
+def test_the_callbacks_log_what_the_metrics_say(tmp_path):
+    a, b, clean = A[0][:COUNT, :2], B[0][:COUNT, :2], A[0][-COUNT:, :2]
+    module, folder = Foreign([a, b, clean]), RoutingFolder(tmp_path / "routing")
+    watching = [
+        LoadBalanceMonitor(), ViewAgreementMonitor(), RoutingHeatmap(folder.path, ["x", "y", "z"]),
+        RoutingSaturation(folder),
+    ]  # fmt: skip
+    found = logged(run(module, watching, tmp_path, train=True, epochs=1))
+    sets = sets_of(clean)
+    assert found["balance/unrouted"] == pytest.approx(np.mean([not chosen for chosen in sets]))
+    assert found["balance/load_2"] == pytest.approx(np.mean([2 in chosen for chosen in sets]))
+    pairs = zip(sets_of(a), sets_of(b), strict=True)
+    assert found["agreement/top_k"] == pytest.approx(np.mean([one == other for one, other in pairs]))
+    assert found["agreement/chance_uniform"] == pytest.approx(sized_chance(a, b, EXPERTS))
+    assert saturation(folder, 1)[1] == (1, None, 1.0)
+    classes = (folder.path / "classes_0001.csv").read_text()
+    assert "-1" not in classes
+
+
+def test_a_gate_that_gives_no_image_an_expert_is_logged_without_numbers_that_are_none(tmp_path):
+    nobody = np.full((COUNT, 2), NONE)
+    found = logged(run(Foreign([nobody] * 3), [LoadBalanceMonitor()], tmp_path))
+    assert (found["balance/unrouted"], found["balance/dead"], found["balance/importance_0"]) == (1, EXPERTS, 0)
+    assert "balance/cv2" not in found
+    assert np.isfinite(list(found.values())).all()
