@@ -28,7 +28,7 @@ $(ENV): requirements.lock
 	@touch $@
 
 quickstart: $(ENV)
-	$(BIN)/moe sweep launch quickstart.yaml
+	$(BIN)/moe sweep launch quickstart.yaml --agents 2
 	$(BIN)/moe probe --sweep quickstart
 	$(BIN)/moe report quickstart --html $(REPORT)
 	@echo

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from moe.errors import UserError
-from moe.importing import importing
+from moe.importing import importing, leaving
 from probes.commands import probe_command
 from sweeps.commands import app as sweep_app
 from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, print_table, progress_bar, show_notices
@@ -289,7 +289,7 @@ def data_import(
 
 
 def _describe(manifest: Any) -> None:
-    from moe.data.files import first_few
+    from moe.wording import first_few
 
     parts = [f"{manifest.name}: {manifest.count:,} images of {manifest.width}x{manifest.height}"]
     if manifest.classes:
@@ -322,7 +322,7 @@ def doctor_command(as_json: Json = False) -> None:
         print_json({"checks": [check.as_json() for check in checks]})
     else:
         for check in checks:
-            mark = "[green]ok[/green]  " if check.ok else "[yellow]note[/yellow]"
+            mark = "[green]ok[/green]  " if check.ok else "[red]stop[/red]" if check.fatal else "[yellow]note[/yellow]"
             out.print(f"{mark} {check.name}: {check.found}" + (f"\n     -> {check.mend}" if check.mend else ""))
     if any(check.fatal for check in checks):
         raise typer.Exit(FAILURE)
@@ -352,4 +352,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with leaving():
+        main()

@@ -21,9 +21,12 @@ def main() -> None:
         if any(spec is not None and spec.loader is not None for spec in found):
             sys.path.insert(place, here)
             break
-    import cli
+    from moe.importing import leaving
 
-    cli.main()
+    with leaving():
+        import cli
+
+        cli.main()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, Self, Union, get_args, get_origin
 
@@ -332,16 +332,32 @@ def parse_assignments(pairs: list[str], where: str = "") -> dict[str, Any]:
     """``["model.experts=8", "gate.noisy=false"]`` to values, each read as YAML.
 
     Raises:
-        UserError: for a pair without ``=`` or with an unknown path.
+        UserError: for a pair without ``=``, with an unknown path, or one path with two values.
     """
-    values = {}
+    values = assigned(pairs, "KEY=VALUE, for example model.experts=8", where)
+    check_paths(values, where)
+    return values
+
+
+def assigned(pairs: Sequence[str], form: str, where: str = "") -> dict[str, Any]:
+    """Words ``PATH=VALUE`` to values by path, each read as YAML.
+
+    Args:
+        pairs: the words.
+        form: what they look like, for the message, with an example.
+        where: what the message begins with.
+
+    Raises:
+        UserError: for a word without ``=``, a value that is not YAML, or one path with two values.
+    """
+    texts: dict[str, str] = {}
     for pair in pairs:
         path, equals, text = pair.partition("=")
         if not equals:
-            raise UserError(f'{where}"{pair}" is not KEY=VALUE, for example model.experts=8')
-        values[path] = read_value(text, f'{where}"{path}={shown.repr(text)[1:-1]}": ')
-    check_paths(values, where)
-    return values
+            raise UserError(f'{where}"{pair}" is not {form}')
+        if texts.setdefault(path, text) != text:
+            raise UserError(f"{where}{path} is given twice, as {texts[path]} and as {text}; leave one of them out")
+    return {path: read_value(text, f'{where}"{path}={shown.repr(text)[1:-1]}": ') for path, text in texts.items()}
 
 
 def read_value(text: str, where: str = "") -> Any:

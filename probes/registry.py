@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from inspect import isabstract
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from moe.config import assigned
 from moe.errors import UserError, suggest
 from moe.registry import Registry
 from probes.probe import Probe
@@ -84,19 +84,13 @@ def chosen(names: Sequence[str] | None, assignments: Sequence[str] | None = None
 def _by_probe(assignments: Sequence[str], wanted: Mapping[str, type[Probe]]) -> dict[str, dict[str, Any]]:
     paths = [f"{name}.{option}" for name, probe in PROBES.usable().items() for option in probe.model_fields]
     values: dict[str, dict[str, Any]] = {}
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise UserError(f'"{assignment}" is not PROBE.OPTION=VALUE, for example tuning.standardize=false')
+    for path, value in assigned(assignments, "PROBE.OPTION=VALUE, for example tuning.standardize=false").items():
         if path not in paths:
             raise UserError(f'unknown option "{path}": {suggest(path, paths)}')
         name, _, option = path.partition(".")
         if name not in wanted:
             raise UserError(f"{path} is set, but {name} is not among the probes asked for; add `--probe {name}`")
-        try:
-            values.setdefault(name, {})[option] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f'"{assignment}": {text} is not a value in YAML; check its brackets and quotes') from None
+        values.setdefault(name, {})[option] = value
     return values
 
 

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from moe.errors import UserError
+from moe.wording import counted
 from sweeps.console import Json, Set, Storage, SweepName, err, out, print_json, print_table
 from sweeps.runs.endings import FAILURE, Ending
 
@@ -183,7 +184,7 @@ def _print_plan(
         return
     kinds = [row["kind"] for row in rows]
     found = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    table = Table(title=f"sweep {sweep.name}: {len(rows)} trials, {found}", title_justify="left")
+    table = Table(title=f"sweep {sweep.name}: {counted(len(rows), 'trial')}, {found}", title_justify="left")
     for column in ("run", *sweep.swept, "state"):
         table.add_column(column)
     for row in rows[:_ROWS]:

@@ -46,12 +46,22 @@ def print_table(table: Table) -> None:
     out.print(table, soft_wrap=False, crop=False)
 
 
+_FULL = "free some space, and the same command goes on"
+_ELSEWHERE = "MOE_HOME and MOE_DATA name other places"
+_AWAY = "the disk or the way to it fails; once it is mended, the same command goes on"
+_MANY = "too many files are open at once; `ulimit -n 4096` allows more"
 _HINTS = {
-    errno.ENOSPC: "free some space, and the same command goes on",
-    errno.EDQUOT: "free some space, and the same command goes on",
-    errno.EROFS: "it may only be read; MOE_HOME and MOE_DATA name other places",
-    errno.EPERM: "check its permissions; MOE_HOME and MOE_DATA name other places",
-    errno.EACCES: "check its permissions; MOE_HOME and MOE_DATA name other places",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: f"it may only be read; {_ELSEWHERE}",
+    errno.EPERM: f"check its permissions; {_ELSEWHERE}",
+    errno.EACCES: f"check its permissions; {_ELSEWHERE}",
+    errno.ENOTDIR: f"a part of this path is a file; {_ELSEWHERE}",
+    errno.ENAMETOOLONG: f"the path is longer than this disk takes; {_ELSEWHERE}",
+    errno.EIO: _AWAY,
+    errno.ESTALE: _AWAY,
+    errno.EMFILE: _MANY,
+    errno.ENFILE: _MANY,
 }
 _HOUSE = Path(__file__).parents[1]
 _ROOMS = ("moe", "callbacks", "sweeps", "probes")

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from moe.config import DataConfig, from_flat
 from moe.errors import UserError
+from moe.wording import counted
 from sweeps.agents import cluster, cluster_status
 from sweeps.agents.crew import Agents, Crew
 from sweeps.plan.collapse import collapsed
@@ -262,7 +263,7 @@ def run(
             going = _look_after(agents, queue, reporter)
         left = queue.left_over() if failed and going and _all_known(sweep, queue, reporter) else []
         if left:
-            reporter.note(f"{len(left)} cells that {queue.place} counts as done are not; they are run now")
+            reporter.note(f"not done, though {queue.place} counts them so: {counted(len(left), 'cell')}; run now")
             _look_after(Agents(sweep, crew, len(left), left_over=True), queue, reporter)
         return status(sweep, queue)
 

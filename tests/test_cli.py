@@ -140,6 +140,8 @@ def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
     [
         (OSError(errno.ENOSPC, "No space left on device", "runs/a.json"), "runs/a.json: No space left on device; free"),
         (OSError(errno.EROFS, "Read-only file system", "runs/a.json"), "it may only be read; MOE_HOME"),
+        (OSError(errno.ENOTDIR, "Not a directory", "a/runs"), "a/runs: Not a directory; a part of this path is a file"),
+        (OSError(errno.ESTALE, "Stale file handle", "runs/a"), "the way to it fails; once it is mended"),
         (
             sa.exc.OperationalError("UPDATE", {}, Exception("database or disk is full")),
             "database or disk is full; free",
@@ -256,6 +258,17 @@ def test_doctor_says_what_works_and_how_to_mend_the_rest(moe):
     assert "tiny (48)" in checks["images"]["found"]
     assert checks["W&B"]["found"] == "disabled: WANDB_MODE=disabled"
     assert "ok" in moe("doctor")[1]
+
+
+def test_doctor_ends_with_code_1_where_nothing_can_be_written(moe, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MOE_HOME", str(tmp_path / "file" / "runs"))
+    code, out, err = moe("doctor")
+    assert (code, err) == (1, "")
+    words = " ".join(out.split())
+    assert "nothing can be written (Not a directory): what is there can be looked at, nothing trained" in words
+    assert "stop runs in" in words
+    assert "-> set MOE_HOME to a folder of yours" in words
 
 
 def test_the_former_name_of_an_option_is_still_understood(moe):

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,42 @@ def test_the_collector_is_back_after_an_import_that_fails():
     with pytest.raises(ImportError), importing():
         import no_such_module  # noqa: F401
     assert gc.isenabled()
+
+
+ENDS = """
+import atexit, os, sys, threading, time
+from moe.importing import leaving
+
+class Noted:
+    def __del__(self):
+        os.write(1, b"taken apart")
+
+with leaving():
+    kept = Noted()
+    atexit.register(print, "registered", end="; ")
+    threading.Timer(0.2, print, ["a thread"], {"end": "; "}).start()
+    print("printed", end="; ")
+    %s
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "at_once"),
+    [
+        ("pass", 0, True),
+        ("sys.exit()", 0, True),
+        ("sys.exit(3)", 3, True),
+        ("sys.exit(-1)", 255, True),
+        ("sys.exit('a sentence')", 1, False),
+        ("1 / 0", 1, False),
+        ("os.close(1)", 120, False),
+    ],
+)
+def test_a_process_leaves_with_its_code_once_everything_is_done(end, code, at_once):
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", ENDS % end]
+    done = subprocess.run(command, cwd=ROOT, env=buffered, check=False, capture_output=True, text=True)
+    assert done.returncode == code
+    if end != "os.close(1)":
+        assert done.stdout == "printed; a thread; registered; " + ("" if at_once else "taken apart")
+    assert ("ZeroDivisionError" in done.stderr) == (end == "1 / 0")

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moe.data.files import counted, first_few, printable, reason, regular
+from moe.data.files import regular
 from moe.data.sources import ZIP_DAMAGE, open_zip
 from moe.data.staging import SOURCE
 from moe.errors import UserError
+from moe.wording import counted, first_few, printable, reason
 
 _IMAGES = ("images", "image", "x")
 _LABELS = ("labels", "label", "y")

@@ -2,36 +2,13 @@
 
 import os
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 
 from moe.errors import UserError
+from moe.wording import printable
 
 _MOST_TEXT = 64 * 2**20  # bytes; a million labelled images fit
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
-
-
-def printable(name: str) -> str:
-    r"""A file's name as text that can be printed and stored: bytes that are no UTF-8 are written as \xe4."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def reason(error: Exception) -> str:
-    """The first line of an error as part of a sentence, or the error's kind where it says nothing."""
-    said = getattr(error, "strerror", None) or str(error)
-    line = next((line for line in str(said).splitlines() if line.strip()), type(error).__name__)
-    return line.strip().rstrip(":;").encode("utf-8", "backslashreplace").decode()[:200]
-
-
-def counted(count: int, what: str) -> str:
-    """A count and its noun: "1 image", "2,000 images"."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def first_few(names: Sequence[str]) -> str:
-    """Up to five names, and how many more there are."""
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5:,} more"
 
 
 def is_folder(path: Path) -> bool:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from moe.data.files import counted, first_few, printable, read_text
+from moe.data.files import read_text
 from moe.data.label_numbers import number
 from moe.data.names import Names, looks_like_a_file
 from moe.errors import UserError
+from moe.wording import counted, first_few, printable
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE = 1000  # rows on which delimiter and columns are decided

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe.data.arrays import plain_array
-from moe.data.files import counted, first_few, printable, read_lines, regular
+from moe.data.files import read_lines, regular
 from moe.data.label_numbers import can_be_thousands, is_whole, number, whole_name
 from moe.data.label_tables import Labels, read_table, table_in_lines
 from moe.errors import UserError
+from moe.wording import counted, first_few, printable
 
 _UNKNOWN = frozenset(("", "nan", "<na>"))  # as pandas writes a missing value
 # as R, SQL, JSON and Python write a missing value, and what comes of a division by zero; all of them are also words

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from moe.data.arrays import npz_arrays, plain_array
-from moe.data.files import counted, first_few, is_folder, printable, regular
+from moe.data.files import is_folder, regular
 from moe.data.label_tables import Labels
 from moe.data.labels import array_labels, checked, classify, read_labels
 from moe.data.names import natural, without_suffix
@@ -24,6 +24,7 @@ from moe.data.pixels import pixel_file
 from moe.data.sources import Found, ImageFile, folder_files, open_zip, zip_files
 from moe.data.store import Images
 from moe.errors import UserError
+from moe.wording import counted, first_few, printable
 
 DEFAULT_SIZE = 96
 _LARGEST_NATIVE = 1024  # pixels a side that are kept without being asked for

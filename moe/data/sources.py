@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from moe.data.files import counted, first_few, printable, reason, regular
+from moe.data.files import regular
 from moe.data.names import SUFFIXES, natural, without_suffix
 from moe.errors import UserError
+from moe.wording import counted, first_few, printable, reason
 
 _MOST_ENCODED = 512 * 2**20  # bytes of one picture's file
 _UNPACKED_ANYWAY = 2**30  # bytes: a zip that unpacks to less is no bomb

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from moe.data.files import printable, read_lines, reason, regular
+from moe.data.files import read_lines, regular
 from moe.data.readers import Progress
 from moe.data.staging import hidden_folder
 from moe.data.store import Images, ImageStore, write_store
 from moe.errors import UserError
+from moe.wording import printable, reason
 
 SPLITS = ("train", "test", "unlabeled")
 ARCHIVE = "stl10_binary.tar.gz"

@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from moe.data.arrays import plain_array
-from moe.data.files import printable, regular
+from moe.data.files import regular
 from moe.data.manifest import Manifest
 from moe.data.pixels import channel_statistics, is_written
 from moe.data.staging import FILES, clear_leftovers, staged
 from moe.errors import UserError, suggest
+from moe.wording import printable
 
 _MOST_TEXT = 512 * 2**20  # bytes of a manifest or of ids
 

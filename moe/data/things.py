@@ -11,7 +11,6 @@ may lie in folders like data/, variables/ and Metadata/:
     category_mat_manual.tsv                optional: concepts x 27, 1 where a concept is in a category
 """
 
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,10 +20,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from moe.data.files import first_few, printable, read_lines, read_text, reason
+from moe.data.files import read_lines, read_text
 from moe.data.readers import DEFAULTS, ReadOptions, read_images
 from moe.data.store import Images
 from moe.errors import UserError
+from moe.wording import counted, first_few, printable, reason
 
 EMBEDDING = "spose_embedding_66d_sorted.txt"
 _EMBEDDING = re.compile(r"spose_embedding_?(\d*)d?_?.*\.(txt|tsv|csv)", re.IGNORECASE)
@@ -119,11 +119,12 @@ def read_things(path: Path, options: ReadOptions = DEFAULTS, *, allow_unknown: b
     missing = sorted(set(concepts) - set(rows))
     if missing and not allow_unknown:
         raise UserError(
-            f"{len(missing)} concept folders are not in unique_id.txt, first: {missing[0]}; remove them, or pass "
-            "--allow-unknown to keep their images without dimensions"
+            f"not in unique_id.txt: {counted(len(missing), 'concept folder')}, first: {missing[0]}; remove what is not "
+            "THINGS', or pass --allow-unknown to keep such images without dimensions"
         )
     if missing:
-        notes.append(f"{len(missing)} concepts are not in unique_id.txt and have no dimensions, first: {missing[0]}")
+        count = counted(len(missing), "concept")
+        notes.append(f"not in unique_id.txt, and so without dimensions: {count}, first: {missing[0]}")
     factors = np.full((len(concepts), embedding.shape[1]), np.nan, np.float32)
     first = {concept: place for place, concept in reversed(list(enumerate(concepts)))}
     seen = [concept for concept in first if concept in rows]
@@ -193,13 +194,21 @@ def _embedding(folder: _Folder) -> tuple[dict[str, int], NDArray[np.float64], tu
 
 def _numbers(table: Path) -> NDArray[np.float64]:
     """A table of numbers with spaces, tabs or commas between them; a first line of words is left out."""
-    text = read_text(table).replace(",", " ")
-    first, _, rest = text.partition("\n")
-    words = [cell for cell in first.split() if not _is_float(cell)]
-    try:
-        return np.loadtxt(io.StringIO(rest if len(words) == len(first.split()) else text), ndmin=2)
-    except (ValueError, UserWarning) as error:
-        raise UserError(f"{table} is damaged: {reason(error)}") from None
+    lines = enumerate(read_text(table).replace(",", " ").splitlines(), 1)
+    rows = [(number, line.split()) for number, line in lines if line.strip()]
+    if rows and not any(map(_is_float, rows[0][1])):
+        rows = rows[1:]
+    if not rows:
+        raise UserError(f"{table} holds no numbers; get it anew")
+    first, cells = rows[0]
+    width = len(cells)
+    for number, cells in rows:
+        if word := next((cell for cell in cells if not _is_float(cell)), None):
+            raise UserError(f'{table}, line {number}: "{printable(word)}" is not a number; mend it or get it anew')
+        if len(cells) != width:
+            has = f"{counted(len(cells), 'number')}, but {width} in line {first}"
+            raise UserError(f"{table}, line {number}: {has}; mend it or get it anew")
+    return np.array([[float(cell) for cell in cells] for _, cells in rows])
 
 
 def _is_float(cell: str) -> bool:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import squareform
 
 from moe.data.arrays import plain_array
-from moe.data.files import counted, first_few, printable, read_text, regular
+from moe.data.files import read_text, regular
 from moe.data.names import Names
 from moe.data.store import ImageStore, sha256
 from moe.errors import UserError
+from moe.wording import counted, first_few, printable
 from probes.subject import evenly, rated_rows
 
 _LEAST = 4  # images

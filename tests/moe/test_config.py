@@ -128,6 +128,12 @@ def test_bad_assignments_are_refused(pair):
         parse_assignments([pair])
 
 
+def test_two_values_for_one_setting_are_refused():
+    with pytest.raises(UserError, match=r"^--set: train\.lr is given twice, as 1e-3 and as 2e-3; leave one"):
+        parse_assignments(["train.lr=1e-3", "seed=1", "train.lr=2e-3"], "--set: ")
+    assert parse_assignments(["seed=1", "seed=1"]) == {"seed": 1}
+
+
 class TestIdentityThatSurvivesGrowth:
     """An option that a later version adds renames no run that does not use it."""
 

@@ -82,6 +82,11 @@ def test_mistakes_in_options_are_named(assignment, words):
     assert words in str(error.value)
 
 
+def test_two_values_for_one_option_are_refused():
+    with pytest.raises(UserError, match=r"^tuning\.top is given twice, as 5 and as 6"):
+        chosen(["tuning"], ["tuning.top=5", "tuning.top=6"])
+
+
 def test_results_under_other_options_have_another_folder():
     assert TuningProbe().label("tuning") == "tuning"
     assert TuningProbe(permutations=99).label("tuning") == "tuning"

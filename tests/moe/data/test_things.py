@@ -141,7 +141,7 @@ class TestCategories:
 class TestMessages:
     def test_a_concept_folder_without_a_row(self, folder: Path) -> None:
         (folder / "images" / "robin").rename(folder / "images" / "unicorn")
-        with pytest.raises(UserError, match=r"1 concept folders are not in unique_id\.txt, first: unicorn"):
+        with pytest.raises(UserError, match=r"not in unique_id\.txt: 1 concept folder, first: unicorn"):
             read_things(folder)
 
     def test_no_image_folder(self, folder: Path) -> None:
@@ -160,6 +160,20 @@ class TestMessages:
     def test_lengths_that_contradict_each_other(self, folder: Path, file: str, text: str) -> None:
         (folder / file).write_text(text)
         with pytest.raises(UserError, match=rf"{EMBEDDING} is \(4, 3\), but \d ids and \d names exist"):
+            read_things(folder)
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("0.5 0.1 0\n0.2 1\n", "line 2: 2 numbers, but 3 in line 1; mend it or get it anew"),
+            ("a,b,c\n\n0.5,0.1,0\n1\n", "line 4: 1 number, but 3 in line 3"),
+            ("0.5 0.1 0\n0.2 1 1,5a\n", 'line 2: "5a" is not a number'),
+            ("metal food animal\n", "holds no numbers"),
+        ],
+    )
+    def test_a_ragged_table_is_named_by_its_line(self, folder: Path, text: str, says: str) -> None:
+        (folder / EMBEDDING).write_text(text)
+        with pytest.raises(UserError, match=f"{EMBEDDING}.*{says}"):
             read_things(folder)
 
     @pytest.mark.parametrize(
@@ -212,7 +226,7 @@ class TestConceptsThatThingsDoesNotHave:
 
     def test_are_refused_with_the_way_out(self, more: Path) -> None:
         with pytest.raises(
-            UserError, match=r"1 concept folders are not in unique_id.txt, first: unicorn;.*--allow-unknown"
+            UserError, match=r"not in unique_id.txt: 1 concept folder, first: unicorn;.*--allow-unknown"
         ):
             read_things(more)
 
@@ -224,7 +238,7 @@ class TestConceptsThatThingsDoesNotHave:
         assert np.isnan(read.factors_NF[place]).all()
         assert read.labels_N[place] == -1
         assert rated(read) == ["apple/apple_9", "robin/robin_01", "zebra/zebra_01"]  # as without it
-        assert "1 concepts are not in unique_id.txt and have no dimensions, first: unicorn" in read.notes
+        assert "not in unique_id.txt, and so without dimensions: 1 concept, first: unicorn" in read.notes
 
 
 class TestManualCategories:

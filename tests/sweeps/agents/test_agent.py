@@ -50,7 +50,7 @@ def test_a_run_that_a_person_stopped_is_done_until_it_is_asked_for(situation, mo
     assert "stopped by you in W&B" in said
     assert "1 of 2 stopped by you in W&B; `moe sweep retry little --stopped` goes on with them" in said
     _, said, _ = moe("compare", "little", "--json")
-    assert json.loads(said)["notes"][0].startswith("1 runs were stopped by you")
+    assert json.loads(said)["notes"][0].startswith("1 run was stopped by you")
     here.queue.update(set(), failed=True)  # as resume does
     here.run()
     assert here.queue.states()[here.ids[0]].ending is Ending.STOPPED

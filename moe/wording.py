@@ -1,0 +1,30 @@
+"""Words of messages: counts, lists that are cut short, names and errors as text."""
+
+from collections.abc import Sequence
+
+_MANY = {"is": "are", "was": "were"}
+
+
+def printable(name: str) -> str:
+    r"""A file's name as text that can be printed and stored: bytes that are no UTF-8 are written as \xe4."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error as part of a sentence, or the error's kind where it says nothing."""
+    said = getattr(error, "strerror", None) or str(error)
+    line = next((line for line in str(said).splitlines() if line.strip()), type(error).__name__)
+    return line.strip().rstrip(":;").encode("utf-8", "backslashreplace").decode()[:200]
+
+
+def counted(count: int, what: str, verb: str = "") -> str:
+    """A count, its noun and the verb of one: "1 image", "2,000 images"; "1 run was", "3 runs were"."""
+    one = count == 1
+    noun = f"{count:,} {what}" if one else f"{count:,} {what}s"
+    return f"{noun} {verb if one else _MANY[verb]}" if verb else noun
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Up to five names, and how many more there are."""
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5:,} more"
