@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from probes.drawing import base
 from probes.paper import making
 from probes.registry import PROBES
 from sweeps.launching import plan, register_planned
@@ -165,8 +166,9 @@ def test_what_is_said_to_mend_a_run_does(isolated):
 
 
 @pytest.mark.slow
-def test_a_run_whose_model_or_activations_are_damaged_is_named_and_hinders_no_other(isolated):
+def test_a_run_whose_model_or_activations_are_damaged_is_named_and_hinders_no_other(isolated, monkeypatch):
     """Every file that a probe reads, of the first of two trained runs."""
+    monkeypatch.setattr(base, "DPI", 20)
     tiny_store()
     fixed = {path: {"value": value} for path, value in TINY.items()}
     spec = isolated / "pair.yaml"
