@@ -27,7 +27,7 @@ from probes.subject import Subject, few_notes
 from sweeps.console import err, progress_bar
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.opening import open_queue, open_sweep
-from sweeps.queue.status import filled_cells
+from sweeps.queue.status import filled_cells, status
 from sweeps.runs.files import write_json
 from sweeps.runs.folders import RESULT
 from sweeps.runs.run import Run
@@ -291,8 +291,10 @@ def probe_sweep(
     finished = [run for run in runs if run.finished]
     if not finished:
         raise UserError(f"no run of sweep {name} is finished; `moe sweep resume {quote(name)}` goes on")
-    if len(finished) < len(runs):
-        report(f"{len(runs) - len(finished)} of {len(runs)} runs are not finished and are left out")
+    if left := len(runs) - len(finished):
+        stopped = _stopped(sweep)
+        why = f"{stopped} stopped in W&B or early, {left - stopped} not finished" if stopped else "not finished"
+        report(f"{left} of {len(runs)} runs are left out: {why}")
     results: list[dict[str, Any]] = []
     failures, not_probed = Failures(report), list[str]()
     for number, run in enumerate(finished, 1):
@@ -310,6 +312,13 @@ def probe_sweep(
         total = len(not_probed) + len(results)
         raise UserError(f"{len(not_probed)} of {total} runs could not be probed: {not_probed[0]}")
     return {"sweep": name, "runs": results, "across_runs": across}
+
+
+def _stopped(sweep: LaunchedSweep) -> int:
+    """How many runs of a sweep were stopped for good; 0 where its queue does not answer."""
+    with contextlib.suppress(UserError):
+        return sum(cell.ending is not None and cell.ending.for_good for cell in status(sweep).cells)
+    return 0
 
 
 def _across_runs(

@@ -201,7 +201,7 @@ class Agent:
         if ended is not None and ended.ending is Ending.STOPPED_EARLY:
             return self._finish(claim, run, ended.reason, ended.ending)
         ending = ending_of_exit(code)
-        if ended is None and ending is Ending.STOPPED:
+        if ended is None and ending.for_good:
             return self._finish(claim, run, f"{ending.value} in W&B", ending)
         if ended is None and (ending is Ending.INTERRUPTED or self._stopping):
             self._hand_back(claim)

@@ -133,6 +133,19 @@ class Hyperband:
             own = min(value for epoch, value in history.items() if epoch <= bracket)
         return sum(rival < own for rival in rivals) > (len(rivals) + 1) / self.eta
 
+    def ends(self, own: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+        """Whether W&B's server, which counts what was logged and not epochs, may have ended a run with these values.
+
+        Args:
+            own: the run's values in the order in which they were logged, smaller being better.
+            others: likewise of each other run of the sweep.
+        """
+        history = dict(enumerate(own, 1))
+        return any(
+            self.stops(history, bracket, [values[bracket - 1] for values in others if len(values) >= bracket])
+            for bracket in self.brackets(len(own))
+        )
+
 
 def check_stopping(entry: Any, source: Source) -> None:
     """Refuse a mistaken `early_terminate`.

@@ -29,13 +29,13 @@ from sweeps.runs.lock import is_locked
 from sweeps.runs.state import State
 from sweeps.runs.store import RunStore
 from sweeps.tracking.artifacts import has_model
-from sweeps.tracking.connection import TrackerError, api, asking, connection, for_children, project
-from sweeps.tracking.record import Record, Remote
+from sweeps.tracking.connection import TrackerError, api, asking, connection, for_children, project, stop_asked
+from sweeps.tracking.record import Record, Remote, stopped_by
 
 # what W&B calls a run, in our words; one whose process ended without a word is found out by the server's own clock
 _STATES: dict[str, State] = {"finished": "finished", "running": "running", "pending": "running", "preempted": "waiting"}
 _ENDINGS = {"finished": Ending.FINISHED, "preempted": Ending.INTERRUPTED, "killed": Ending.KILLED}
-_FOR_GOOD = {ending.value: ending for ending in (Ending.STOPPED, Ending.STOPPED_EARLY)}
+_FOR_GOOD = {ending.value: ending for ending in Ending if ending.for_good}
 _FRESH = 5.0  # seconds that an answer of the server counts as new
 # Seconds without a sign of life, by our own clock, after which a run that the server calls running is lost. Its client
 # gives a sign every half a minute; W&B itself waits for five.
@@ -98,6 +98,8 @@ def definition(remote: Remote) -> dict[str, Any]:
 
 
 def _sweep(remote: Remote) -> Any:
+    if connection().keyless:
+        raise UserError(f"sweep {remote} is in W&B: {connection().why}")
     try:
         with _quiet(), asking():
             return api().sweep(str(remote))
@@ -121,8 +123,7 @@ def runs(remote: Remote) -> list[RemoteRun]:
 
 
 def _as_remote(run: Any) -> RemoteRun:
-    ending = str(run.summary_metrics.get("ending", ""))
-    ending = "" if run.state == "running" else ending
+    ending = "" if run.state == "running" else str(run.summary_metrics.get("ending", ""))
     return RemoteRun(run.id, run_id_of(run.config), run.state, ending, run.config, str(run.heartbeat_at))
 
 
@@ -138,6 +139,7 @@ class ServerQueue(DatabaseQueue):
         self._asked = -math.inf
         self._runs: list[RemoteRun] = []
         self._trained: set[str] = set()
+        self._stopped: dict[str, Ending] = {}
         self._beats: dict[str, Beats] = {}  # of runs that the server calls at work
         self._away = False
         self._again: set[str] = set()
@@ -252,8 +254,8 @@ class ServerQueue(DatabaseQueue):
             sys.stderr.write(f"{error}; what it left over is found by `moe sweep resume {quote(self.sweep.name)}`\n")
             return []
         states, done = self._there(), store.finished_ids()
-        lacking = [one.cell for one in states.values() if one.state in ("waiting", "failed")]
-        lacking = [cell for cell in lacking if blank_number(cell) is None]  # the server has drawn no more
+        waiting = (one.cell for one in states.values() if one.state in ("waiting", "failed"))
+        lacking = [cell for cell in waiting if blank_number(cell) is None]  # the server has drawn no more
         for cell in lacking:
             prepare(self.remote, cell, store, found)
             if cell.run_id in done:  # trained here, but its end did not reach the server
@@ -304,7 +306,20 @@ class ServerQueue(DatabaseQueue):
             with contextlib.suppress(TrackerError):
                 if has_model(self.remote.entity, self.remote.project, run.cell):
                     self._trained.add(run.id)
-        return replace(run, state="finished") if run.id in self._trained else run
+        if run.id in self._trained:
+            return replace(run, state="finished")
+        if not run.ending and run.state != "preempted" and (stopped := self._was_stopped(run)):
+            return replace(run, ending=stopped.value)
+        return run
+
+    def _was_stopped(self, run: RemoteRun) -> Ending | None:
+        """Who stopped a run that left no word: W&B's agent kills one that takes long to write its checkpoint."""
+        went_on = Record.of(self.sweep.store.run(run.cell)).stopped  # all the same
+        if run.id not in self._stopped and not went_on:
+            with contextlib.suppress(TrackerError):
+                if stop_asked(self.remote.entity, self.remote.project, run.id):
+                    self._stopped[run.id] = stopped_by(Record(id=run.id, **self.remote.place))
+        return self._stopped.get(run.id)
 
     def _there(self) -> dict[str, CellState]:
         """How the server says that the cells stand."""
@@ -352,11 +367,8 @@ def prepare(remote: Remote, cell: QueuedCell, store: RunStore, known: Sequence[R
     """Write down under which id a cell is run again: that of its crashed run, if it has one."""
     run = store.create(from_flat(cell.values))
     before = next((each for each in reversed(known) if each.cell == cell.run_id), None)
-    record = Record.of(run)
-    place: dict[str, Any] = {"sweep": remote.id, "entity": remote.entity, "project": remote.project}
-    if before is not None:
-        place |= {"id": before.id, "stopped": before.ending in _FOR_GOOD}
-    record.model_copy(update=place).save(run)
+    again = {"id": before.id, "stopped": before.ending in _FOR_GOOD} if before is not None else {}
+    Record.of(run).model_copy(update=remote.place | again).save(run)
 
 
 def resume(remote: Remote) -> None:

@@ -11,16 +11,13 @@ USER_MISTAKE = 2
 OUT_OF_MEMORY = 71  # of a worker alone, for its agent; people are told by FAILURE (EX_OSERR of sysexits.h)
 INTERRUPTED = 75  # told to stop; the last checkpoint resumes it (EX_TEMPFAIL of sysexits.h)
 STOPPED = 76  # stopped for good by a person, who chose this run in the tracker
+STOPPED_EARLY = 77  # stopped for good by the tracker's server: its metric was not among the best
 
 _CUDA_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation, as torch.AcceleratorError gives it
 
 
 class InterruptedRunError(Exception):
     """The run was told to stop; its last checkpoint resumes it. Ends with INTERRUPTED."""
-
-
-class StoppedRunError(InterruptedRunError):
-    """The run was stopped for good in the tracker; its last checkpoint is there for who asks. Ends with STOPPED."""
 
 
 class Ending(Enum):
@@ -44,6 +41,27 @@ class Ending(Enum):
         """Whether the run's folder holds what was trained."""
         return self is Ending.FINISHED
 
+    @property
+    def for_good(self) -> bool:
+        """Whether the tracker stopped the run: done, without results."""
+        return self in _FOR_GOOD
+
+
+_FOR_GOOD = {Ending.STOPPED: STOPPED, Ending.STOPPED_EARLY: STOPPED_EARLY}  # and the exit code that says so
+
+
+class StoppedRunError(InterruptedRunError):
+    """The run was stopped for good in the tracker, by a person or early; its last checkpoint is there for who asks.
+
+    Args:
+        run_id: of the run.
+        ending: who stopped it.
+    """
+
+    def __init__(self, run_id: str, ending: Ending) -> None:
+        super().__init__(f"run {run_id} was {ending.value} in W&B")
+        self.ending = ending
+
 
 def ending_of_exit(code: int) -> Ending:
     """How a worker ended, by its exit code; negative ones are signals."""
@@ -54,7 +72,7 @@ def ending_of_exit(code: int) -> Ending:
         USER_MISTAKE: Ending.REFUSED,
         OUT_OF_MEMORY: Ending.OUT_OF_MEMORY,
         INTERRUPTED: Ending.INTERRUPTED,
-        STOPPED: Ending.STOPPED,
+        **{code: ending for ending, code in _FOR_GOOD.items()},
     }
     return named.get(code, Ending.FAILED)
 
@@ -63,8 +81,10 @@ def exit_code_of(error: BaseException) -> int:
     """The exit code by which a process says which kind of error ended it."""
     if isinstance(error, UserError):
         return USER_MISTAKE
+    if isinstance(error, StoppedRunError):
+        return _FOR_GOOD[error.ending]
     if isinstance(error, InterruptedRunError):
-        return STOPPED if isinstance(error, StoppedRunError) else INTERRUPTED
+        return INTERRUPTED
     return OUT_OF_MEMORY if _is_out_of_memory(error) else FAILURE
 
 

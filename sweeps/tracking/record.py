@@ -1,15 +1,22 @@
-"""What a run has in W&B, kept in its `tracker.json`, and where the runs of a sweep belong there."""
+"""What a run has in W&B, kept in its `tracker.json`, its sweep there, and where the runs of a sweep belong."""
 
-from collections.abc import Sequence
+import contextlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from moe.errors import UserError
+from sweeps.plan.goal import Hyperband, Metric
+from sweeps.runs.endings import Ending
 from sweeps.runs.files import read_json, read_typed, unless_damaged, write_json
 from sweeps.runs.folders import SweepFolder, TrackedFolder
-from sweeps.tracking.connection import project
+from sweeps.tracking.connection import TrackerError, api, asking, project
 
 _FORGET = "delete it, and `moe runs sync RUN` asks the server what it has; what lies in wandb/ beside it stays"
 
@@ -41,7 +48,7 @@ class Record(BaseModel):
         project: the same.
         sweep: the W&B sweep that handed it out.
         group: the name of the sweep, which groups its runs.
-        stopped: a person stopped it in W&B; when it goes on all the same, it does not obey W&B's memory of that.
+        stopped: it was stopped in W&B; when it goes on all the same, it does not obey W&B's memory of that.
         unconfirmed: the server may lack something; `moe runs sync` asks it and sends what it lacks.
         sent: last epoch in W&B, or on its way in an offline segment; -1 for none.
         segments: offline pieces, in order.
@@ -106,6 +113,53 @@ def set_unconfirmed(place: TrackedFolder, *, unconfirmed: bool) -> None:
         record.model_copy(update={"unconfirmed": unconfirmed}).save(place)
 
 
+def config_of_sweep(record: Record) -> Mapping[str, Any]:
+    """What the server has of the sweep of a run; nothing if there is none, or it does not answer."""
+    path = "/".join(filter(None, [record.entity or os.environ.get("WANDB_ENTITY"), record.project, record.sweep]))
+    with contextlib.suppress(TrackerError), asking():
+        return api().sweep(path).config if record.sweep else {}
+    return {}
+
+
+def stopped_by(record: Record) -> Ending:
+    """Who ended a run that W&B told to stop: a person, or early termination of its sweep.
+
+    W&B tells runs in the same way. So its rule is asked whether it had a reason: if what the run logged was not among
+    the best at a bracket, it was early termination. A server that does not answer leaves that open; then it was too.
+    """
+    config = config_of_sweep(record)
+    if not (config.get("early_terminate") and config.get("metric")):
+        return Ending.STOPPED
+    metric = Metric(config["metric"]["name"], config["metric"].get("goal", "minimize"))
+    try:
+        logged = _logged(record, metric)
+    except TrackerError:
+        return Ending.STOPPED_EARLY
+    own = logged.pop(record.id, [])
+    early = Hyperband.of(config["early_terminate"]).ends(own, list(logged.values()))
+    return Ending.STOPPED_EARLY if early else Ending.STOPPED
+
+
+def _logged(record: Record, metric: Metric) -> dict[str, list[float]]:
+    """What each run of a sweep has logged of a metric, by the run's id: in order, smaller being better.
+
+    Raises:
+        TrackerError: the server does not answer.
+    """
+    from wandb.apis.public.sweeps import _sweep_with_runs  # one question for all runs; the public one asks for each
+
+    asked = json.dumps({"keys": ["_step", metric.name], "samples": 100_000})
+    with asking():
+        found = _sweep_with_runs(api(), str(record.sweep), asked, project=record.project, entity=record.entity)
+    values = {
+        run["name"]: [row[metric.name] for rows in run["sampledHistory"] for row in rows] for run in found["runs"]
+    }
+    return {
+        name: [metric.cost(value) for value in those if isinstance(value, int | float) and math.isfinite(value)]
+        for name, those in values.items()
+    }
+
+
 @dataclass(frozen=True)
 class Remote:
     """A sweep's place on a W&B server: ENTITY/PROJECT/SWEEP."""
@@ -128,6 +182,11 @@ class Remote:
 
     def __str__(self) -> str:
         return f"{self.entity}/{self.project}/{self.id}"
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where its runs lie, as their records say it."""
+        return {"sweep": self.id, "entity": self.entity, "project": self.project}
 
 
 def place_of_sweep(sweep: SweepFolder) -> tuple[str | None, str]:

@@ -16,12 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.keys import PER_EXPERT
-from sweeps.runs.endings import FAILURE, INTERRUPTED, STOPPED, Ending, InterruptedRunError, StoppedRunError
+from sweeps.runs.endings import FAILURE, INTERRUPTED, Ending, InterruptedRunError, StoppedRunError, exit_code_of
 from sweeps.runs.folders import AnalysisFolder, SweepFolder, TrackedFolder
 from sweeps.runs.run import Run
-from sweeps.tracking.connection import Mode, TrackerError, api, asking, connection, project, stop_asked
+from sweeps.tracking.connection import Mode, TrackerError, api, asking, connection, project, stop_asked, without_key
 from sweeps.tracking.media import Parcel, Value, wandb_values
-from sweeps.tracking.record import Record, Segment, place_of_runs, place_of_sweep, set_unconfirmed
+from sweeps.tracking.record import (
+    Record,
+    Segment,
+    config_of_sweep,
+    place_of_runs,
+    place_of_sweep,
+    set_unconfirmed,
+    stopped_by,
+)
 
 PATIENCE = 90.0  # seconds for the server's answer at the start of a session
 ANALYSIS = "analysis"  # the kind of run that compares others
@@ -187,11 +195,10 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[TrackedRun]:
     except InterruptedRunError as interruption:
         code, ended = INTERRUPTED, {"ending": Ending.INTERRUPTED.value}
         if not record.stopped and (asked or _stop_asked(record)):
-            # by a person, or by early termination of the server's sweep, which stops runs in the same way
-            ending = Ending.STOPPED_EARLY if _config_of_sweep(record).get("early_terminate") else Ending.STOPPED
-            code, ended = STOPPED, {"ending": ending.value}
+            stopped = StoppedRunError(run.id, stopped_by(record))
+            code, ended = exit_code_of(stopped), {"ending": stopped.ending.value}
             Record.of(run).model_copy(update={"stopped": True}).save(run)
-            raise StoppedRunError(f"run {run.id} was {ending.value} in W&B") from interruption
+            raise stopped from interruption
         session.mark_preempted()
         raise
     except Exception as error:
@@ -303,17 +310,8 @@ def _claimed(run: Run, group: str | None) -> Record:
         record.project = project()
         if group and not sweep:  # W&B's own agent has put its sweep's place into the environment
             record.entity, record.project = place_of_sweep(SweepFolder(run.path.parent, group))
-    record.group = group or record.group or _config_of_sweep(record).get("name") or record.sweep
+    record.group = group or record.group or config_of_sweep(record).get("name") or record.sweep
     return record
-
-
-def _config_of_sweep(record: Record) -> Mapping[str, Any]:
-    """What the server has of the sweep of a run; nothing if there is none, or it does not answer."""
-    entity = record.entity or os.environ.get("WANDB_ENTITY")
-    path = "/".join(filter(None, [entity, record.project, record.sweep]))
-    with contextlib.suppress(TrackerError), asking():
-        return api().sweep(path).config if record.sweep else {}
-    return {}
 
 
 def _begun(
@@ -336,7 +334,7 @@ def _begun(
     # under W&B's own agent the environment says it, and W&B takes the run's id from there alone
     sweep = {"sweep_id": record.sweep} if record.sweep and "WANDB_SWEEP_ID" not in os.environ else {}
     try:
-        with asking():
+        with asking(), contextlib.nullcontext() if how == "online" else without_key():
             run = wandb.init(
                 project=record.project,
                 entity=record.entity,
@@ -362,7 +360,7 @@ def _begun(
         wandb.teardown()  # its service holds on to the run's id
         if not or_offline:
             raise
-        sys.stderr.write(f"W&B does not answer ({error}); this attempt is kept offline for `moe runs sync`\n")
+        sys.stderr.write(f"W&B: {error}; this attempt is kept offline for `moe runs sync`\n")
         return _begun(place, record, "offline", about, stats=stats, stop=stop)
     session = TrackedRun(place, run)
     if how == "online":

@@ -212,7 +212,7 @@ def test_a_sweep_is_probed_run_by_run_and_then_together(sweep):
     lines = []
     options = quick_for(["similarity", "claims"])
     results = probing.probe_sweep("probed", ["similarity", "claims", "exciting"], ["tiny"], lines.append, options)
-    assert lines[0] == "1 of 3 runs are not finished and are left out"
+    assert lines[0] == "1 of 3 runs are left out: not finished"
     assert [run["run_id"] for run in results["runs"]] == [run_of(seed).id for seed in (0, 1)]
     assert results["across_runs"].keys() == {
         "similarity",

@@ -4,6 +4,7 @@
     graphql.py     dispatch of GraphQL operations by name
     runs.py        operations on runs and projects        filestream.py  history, summary and logs as they stream in
     artifacts.py   operations on artifacts, with _lists   sweeps.py      sweeps, agents, hand-out of trials
+    hyperband.py   early termination of a sweep's runs
     views.py       saved workspaces and reports           filters.py     the language of `Api().runs(filters=...)`
     state.py       what the server holds; tests ask it    faults.py      errors, delays and cut connections
     fixtures.py    the pytest fixture `wandb_server`

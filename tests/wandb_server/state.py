@@ -47,6 +47,7 @@ class Run:
     reported: str = "running"
     exit_code: int | None = None
     stop_asked: bool = False
+    ended_early: bool = False  # the stop was asked for by early termination
     preempting: bool = False
     used: list[str] = field(default_factory=list)  # artifact ids
     created: str = field(default_factory=now)

@@ -1,4 +1,7 @@
-"""Sweeps: hand-out of grid and random trials, and the commands that agents get in answer to their heartbeats."""
+"""Sweeps: hand-out of trials, early termination, and the commands that agents get in answer to their heartbeats.
+
+What a bayes sweep tries next is drawn at random here.
+"""
 
 import itertools
 import json
@@ -8,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.wandb_server import filters
+from tests.wandb_server import filters, hyperband
 from tests.wandb_server.graphql import NotFoundError, Variables, connection, operation
 from tests.wandb_server.runs import project_node, run_node, sample
 from tests.wandb_server.state import Agent, Run, State, Sweep, encode, now
@@ -144,6 +147,7 @@ def heartbeat(state: State, variables: Variables) -> dict[str, Any]:
     if agent is None or agent.sweep.name not in state.sweeps:
         raise NotFoundError("the sweep or the agent is gone")
     running = [name for name, alive in json.loads(variables["runState"]).items() if alive]
+    _end_early(agent.sweep)
     commands = _stops(state, agent, running) if running else _next(state, agent)
     begun = [command["run_id"] for command in commands if command["type"] in ("run", "resume")]
     agent.current = next(iter(begun or running), None)
@@ -151,8 +155,15 @@ def heartbeat(state: State, variables: Variables) -> dict[str, Any]:
     return {"agentHeartbeat": {"agent": _agent_node(agent), "commands": json.dumps(commands)}}
 
 
+def _end_early(sweep: Sweep) -> None:
+    """Ask the runs to stop that the sweep's rule ends, as a person would; W&B does so every few minutes."""
+    if sweep.config.get("early_terminate"):
+        for run in hyperband.to_stop(sweep.config, sweep.runs):
+            run.stop_asked = run.ended_early = True
+
+
 def _stops(state: State, agent: Agent, running: list[str]) -> list[dict[str, Any]]:
-    """Runs that are to end, asked for each or for all by a canceled sweep; said until the agent reports them gone."""
+    """Runs that are to end, each or all of a canceled sweep; said until the agent reports them gone."""
     sweep = agent.sweep
     asked = [run.name for run in sweep.runs if run.stop_asked or sweep.state == "CANCELED"]
     return [{"type": "stop", "run_id": name} for name in running if name in asked]

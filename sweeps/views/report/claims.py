@@ -5,9 +5,8 @@ from shlex import quote
 from typing import NamedTuple
 
 from sweeps.runs.folders import ProbedFolder
-from sweeps.views.compare import Comparison
+from sweeps.views.compare import Comparison, Gap
 from sweeps.views.report.reading import rounded, table
-from sweeps.views.report.words import Gap
 
 PROBE = "claims"
 # which figure of the paper shows what a claim is about

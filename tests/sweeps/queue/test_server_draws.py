@@ -88,6 +88,22 @@ def test_a_run_that_was_stopped_is_done_until_it_is_asked_for(wandb_server, laun
         assert not Record.of(cells[2].run).stopped
 
 
+def test_a_run_that_was_killed_over_its_stop_is_done_too(wandb_server, launch):
+    """W&B's agent waits half a minute for a checkpoint, then the process cannot say how it ended any more."""
+    sweep = launch()
+    drawn(wandb_server, sweep, 0, "crashed").stop_asked = True
+    drawn(wandb_server, sweep, 1, "crashed")
+    drawn(wandb_server, sweep, 2, "failed", ending="failed").stop_asked = True  # it went on, and failed
+    with closing(open_queue(sweep)) as queue:
+        cells = status(sweep, queue).cells
+        assert [cell.ending for cell in cells] == [Ending.STOPPED, Ending.FAILED, Ending.FAILED]
+        assert [cell.run_id for cell in queue.left_over()] == [cells[1].run.id, cells[2].run.id]
+    Record.of(cells[0].run).model_copy(update={"stopped": True}).save(
+        sweep.store.create(from_flat(cells[0].cell.values))
+    )
+    assert status(sweep).cells[0].ending is Ending.FAILED  # it goes on here, and its stop is no news
+
+
 def test_another_recipe_under_the_same_name_is_refused(wandb_server, launch):
     sweep = launch()
     assert launch().address == sweep.address

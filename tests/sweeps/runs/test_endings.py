@@ -11,9 +11,12 @@ from sweeps.runs.endings import (
     FAILURE,
     INTERRUPTED,
     OUT_OF_MEMORY,
+    STOPPED,
+    STOPPED_EARLY,
     USER_MISTAKE,
     Ending,
     InterruptedRunError,
+    StoppedRunError,
     ending_of_exit,
     exit_code_of,
 )
@@ -36,6 +39,8 @@ def chained(error, cause):
     [
         (UserError("no such images"), USER_MISTAKE, Ending.REFUSED),
         (InterruptedRunError("told to stop"), INTERRUPTED, Ending.INTERRUPTED),
+        (StoppedRunError("ab12", Ending.STOPPED), STOPPED, Ending.STOPPED),
+        (StoppedRunError("ab12", Ending.STOPPED_EARLY), STOPPED_EARLY, Ending.STOPPED_EARLY),
         (torch.OutOfMemoryError("Tried to allocate 20.00 MiB"), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
         (MemoryError(), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
         (accelerator(2), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),

@@ -46,6 +46,45 @@ def saved_views(server):
     return {view.display_name: view for view in server.state.views.values()}
 
 
+def within(node, key):
+    """Every mapping with a key, anywhere in a view."""
+    if isinstance(node, dict) and key in node:
+        yield node
+    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from within(part, key)
+
+
+def asked_for(view):
+    """Keys of the history or the summary that the panels of a view ask for."""
+    for panel in within(view.spec, "viewType"):
+        config = panel["config"]
+        yield from [*config.get("metrics", ()), *config.get("mediaKeys", ())]
+        yield from [config["xAxis"]] if config.get("xAxis") else []
+        columns = (column["accessor"].partition(":") for column in config.get("columns", ()))
+        yield from (key for section, _, key in columns if section == "summary")
+        yield from (
+            one["val"] for one in within(config, "val") if one["type"] == "string" and "/" in one["val"]
+        )  # tables
+
+
+def selects(view, run):
+    """Whether the first set of runs of a view shows a run."""
+    return holds(next(within(view.spec, "filterFormat"))["filters"], run)
+
+
+def holds(filters, run):
+    fields = {"group": run.group, "name": run.name, "jobType": run.job_type, "sweep": run.sweep}
+    found = None
+    for one in filters:
+        if "filters" in one:
+            true = holds(one["filters"], run)
+        else:
+            have, want = fields[one["key"]["name"]], one["value"]
+            true = {"=": have == want, "!=": have != want, "IN": have in want}[one["op"]]
+        found = true if found is None else (found or true) if one["connector"] == "OR" else (found and true)
+    return found
+
+
 @pytest.mark.slow
 def test_one_dashboard_of_all_that_was_logged_from_any_machine(wandb_server, spec, monkeypatch):
     sweep = register_planned(*plan(spec, {}), "wandb")
@@ -65,6 +104,12 @@ def test_one_dashboard_of_all_that_was_logged_from_any_machine(wandb_server, spe
             assert f'"{key}"' in text, key
         assert '"stddev"' in text  # bars of a group with intervals
     assert '"analysis"' in json.dumps(views["Sweep little"].spec)
+    logged = {key for run in wandb_server.runs() for row in (run.summary, *run.history) for key in row}
+    for view in views.values():
+        keys = set(asked_for(view))
+        assert len(keys) > 20
+        assert keys <= logged
+        assert {key for key in keys if "/tables/" in key}
     assert "me/moe" in saved["workspace"]
     assert not wandb_server.seen_text(wandb_server.key)
     # another machine, which has no run: the same views, changed
@@ -76,10 +121,43 @@ def test_one_dashboard_of_all_that_was_logged_from_any_machine(wandb_server, spe
     assert dashboard.save(there) == saved
     assert {view.id for view in saved_views(wandb_server).values()} == ids
     assert all(f"{start}/figures/clusters" in json.dumps(view.spec) for view in saved_views(wandb_server).values())
-    assert compare(there).notes == [
-        "2 runs were finished on another machine; `moe probe --sweep little` fetches the results",
-        "2 runs are not finished; `moe sweep resume little` goes on",
+    assert compare(there).said == [
+        "2 runs were finished on another machine: `moe probe --sweep little`",
+        "2 runs are not finished: `moe sweep resume little`",
     ]
+
+
+def test_runs_that_another_sweep_trained_first_are_shown(wandb_server, sweep):
+    """And one run of a cell, though a third sweep may have trained it under another id."""
+    summary = {"val/loss": 1.0, "epoch": 2}
+    mine, theirs, renamed, coming = [cell.run_id for cell in sweep.cells]
+    known = [
+        (mine, "little", mine, "train"),
+        (theirs, "other", theirs, "train"),
+        (renamed, "other", "ab12cd34", "train"),
+        (mine, "other", "ef56ab78", "train"),
+        ("0" * 12, "other", "0" * 12, "train"),
+        ("", "little", "analysis-1", "analysis"),
+    ]
+    runs = []
+    for identity, group, name, kind in known:
+        run = wandb_server.state.make_run("me", "moe", name)
+        run.raw_config = {"identity": {"value": identity}} if identity else {}
+        run.group, run.job_type, run.summary = group, kind, summary
+        runs.append(run)
+    dashboard.save(sweep)
+    for view in saved_views(wandb_server).values():
+        assert [run.name for run in runs if selects(view, run)] == [mine, theirs, "ab12cd34"]
+    runs[0].name, runs[0].group = coming, "other"  # another sweep was faster
+    assert selects(view, runs[0])
+
+
+def test_panels_ask_for_nothing_that_no_run_has_logged(wandb_server, sweep):
+    run = wandb_server.state.make_run("me", "moe", sweep.cells[0].run_id)
+    run.group, run.job_type, run.summary = "little", "train", {"val/loss": 1.0, "epoch": 2}
+    dashboard.save(sweep)
+    for view in saved_views(wandb_server).values():
+        assert set(asked_for(view)) == {"val/loss", "epoch"}
 
 
 def test_without_runs_on_the_server_the_message_says_what_to_do(wandb_server, sweep):
