@@ -31,6 +31,7 @@ from sweeps.tracking.connection import for_children
 GRACE = 60.0
 _IMPORTS = 60.0  # seconds that a worker may take to be ready; then there is no copy of it
 _COPY = b"copy\n"
+_OURS = ("moe", "callbacks", "sweeps")
 _MESSAGES = socket.SOCK_SEQPACKET if POSSIBLE else socket.SOCK_STREAM  # there an order is the only one
 
 
@@ -133,9 +134,7 @@ def wait_for_order() -> Path | None:
     """
     with importing():
         import sweeps.training.trial  # noqa: F401 - the heavy part, while nobody waits for it
-        from sweeps.training.provenance import git_state
 
-    git_state()  # of the code that was just imported, here and in every copy
     message = _next_order()
     if not message:
         return None
@@ -154,14 +153,14 @@ def wait_for_order() -> Path | None:
 
 def _next_order() -> bytes:
     """The order that comes, in the process whom it is for: this one or a copy of it; nothing if the agent ended."""
-    channel = socket.socket(fileno=0)
+    channel, loaded = socket.socket(fileno=0), _written()
     try:
         while True:
             message, sockets, _, _ = socket.recv_fds(channel, 1 << 16, 1)
             if message != _COPY:
                 return message
             with socket.socket(fileno=sockets[0]) as theirs:
-                pid = _copied()
+                pid = _copied(loaded)
                 if pid is None:
                     os.dup2(theirs.fileno(), 0)
                     continue
@@ -171,12 +170,12 @@ def _next_order() -> bytes:
         channel.detach()
 
 
-def _copied() -> int | None:
-    """The pid of a copy, 0 if there can be none; None in the copy."""
+def _copied(loaded: Mapping[str, float]) -> int | None:
+    """The pid of a copy, 0 if there can be none or a new process would load other code; None in the copy."""
     import numpy as np
 
     try:
-        pid = fork_orphan() if _untouched() else 0
+        pid = fork_orphan() if _untouched() and _written() == loaded else 0
     except OSError:
         return 0
     if pid is None:
@@ -188,3 +187,10 @@ def _untouched() -> bool:
     """Whether this process has neither threads of Python nor a GPU in use, which a copy would not have."""
     opened = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]  # noqa: PTH208
     return threading.active_count() == 1 and not any(path.startswith(("/dev/nvidia", "/dev/kfd")) for path in opened)
+
+
+def _written() -> dict[str, float]:
+    """When the files of our own modules, as far as they are loaded, were written: someone may change them meanwhile."""
+    names = [name for name in sys.modules if name.partition(".")[0] in _OURS]
+    files = [file for name in names if (file := getattr(sys.modules[name], "__file__", None))]
+    return {file: Path(file).stat().st_mtime if Path(file).exists() else 0.0 for file in files}

@@ -1,6 +1,5 @@
 """What produced a run: code, versions, device, data."""
 
-import functools
 import importlib.metadata
 import platform
 import subprocess
@@ -62,9 +61,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-@functools.cache
 def git_state() -> dict[str, Any] | None:
-    """Commit and dirty flag of the code that runs, asked for once; None when it is not in a git checkout."""
+    """Commit and dirty flag of the code that runs; None when it is not in a git checkout."""
     folder = Path(__file__).resolve().parent
     commands = {
         "sha": ["git", "rev-parse", "HEAD"],

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
 
-from sweeps.agents.worker import Worker, _untouched, environment
+from sweeps.agents.worker import Worker, _copied, _untouched, _written, environment
 from sweeps.runs.folders import home
 from sweeps.runs.store import RunStore
 from tests import forking
@@ -77,3 +78,18 @@ def test_a_process_with_threads_or_a_gpu_in_use_is_not_copied(monkeypatch):
     thread.join()
     monkeypatch.setattr(os.path, "realpath", lambda _path: "/dev/nvidiactl")
     assert not _untouched()
+
+
+def test_nor_is_one_whose_code_was_changed_since(tmp_path, monkeypatch):
+    file = tmp_path / "changed.py"
+    file.write_text("")
+    os.utime(file, (1, 1))
+    monkeypatch.setitem(sys.modules, "moe.changed", SimpleNamespace(__file__=str(file)))
+    loaded = _written()
+    assert len(loaded) > 50
+    assert _written() == loaded
+    file.write_text("1")
+    assert _written() != loaded
+    assert _copied(loaded) == 0
+    file.unlink()
+    assert _written() != loaded
