@@ -12,6 +12,7 @@ Axes: n images, C classes, E experts, R runs.
 import argparse
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from scipy.stats import norm
 
 from benchmarks import calibrate_claims as claims
 from benchmarks.geometry_calibration import covered, unrelated
+from benchmarks.planted import said_lines
 from probes.statistics import (
     animacy_test,
     correlations,
@@ -296,8 +298,22 @@ CASES = {
     "cloud_flat": Case(
         "the same, no axis of theirs larger", lambda rng: claims.cloud(rng, decay=0.0), *AT_MOST, 1000
     ),
+    "independent_40": Case("40 experts with nothing in common: two clusters", claims.structureless, 0.0, 0.05, 200),
+    "two_clusters": Case("margin of two clusters in its interval, 2 x 2 runs", claims.margin_interval, 0.93, 1.0, 500),
+    "two_clusters_2_runs": Case(
+        "the same, 2 runs that differ much",
+        lambda rng: claims.margin_interval(rng, cells=1, own=0.8), 0.93, 1.0, 500,
+    ),
+    "two_clusters_10_runs": Case(
+        "the same, 2 x 5 runs", lambda rng: claims.margin_interval(rng, each=5), 0.93, 1.0, 500
+    ),
+    "recurring": Case(
+        "share of 10 runs with both clusters in its interval", claims.recurring_interval, 0.93, 1.0, 2000
+    ),
+    "recurring_edge": Case("a share of just half: it holds | it does not", claims.recurring_edge, 0.0, 0.035, 2000),
     "traits": Case("clusters dealt at random: they differ in a trait, p <= .05", claims.traits, *AT_MOST, 2000),
     "useless_set": Case("a set that says no more: p <= .05 | interval above 0", claims.useless_set, *AT_MOST, 1000),
+    "repeated_set": Case("it repeats columns: p <= .05 | interval too", claims.repeated_set, *AT_MOST, 1000),
 }  # fmt: skip
 
 
@@ -320,5 +336,7 @@ def lines(repeats: int | None) -> Iterator[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, help="of every simulation, instead of its own number")
-    for line in lines(parser.parse_args().repeats):
+    parser.add_argument("--sweeps", type=int, default=40, help="whole sweeps whose claims are all true, and none")
+    options = parser.parse_args()
+    for line in chain(lines(options.repeats), said_lines(options.sweeps) if options.sweeps else ()):
         print(line, flush=True)

@@ -4,6 +4,7 @@ Axes: n images, C classes, E experts of a run, N experts of all runs, R runs.
 """
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,25 @@ from probes.statistics import (
     contrast_test,
     equivalence,
     held_out_r2,
+    independent,
     influence_spread,
     likeness,
+    margin,
     mean_over_cells,
     p_value,
     partition,
+    recurrence,
+    run_halves,
     seed_spread,
+    share_interval,
+    spread_of_halves,
     student_interval,
     trait_difference,
     unique_null,
     verdict,
 )
 from probes.statistics.nonlinearity import curve_r2
+from probes.statistics.resampling import Interval
 from probes.statistics.tuning import held_out_predictions
 
 ALPHA = 0.05
@@ -128,6 +136,68 @@ def cloud(rng: Random, *, experts: int = 24, decay: float = 1.0) -> list[bool]:
     return [p_value(cluster(similarity_NN).silhouette[2], null.silhouette_b) <= ALPHA]
 
 
+def _kinds(
+    rng: Random, kind_RE: NDArray[np.int64], *, apart: float, own: float, images: int = 100
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Experts (N, images) of two kinds, `apart` from each other, in runs with something of their `own`; their run."""
+    R, E = kind_RE.shape
+    kinds = apart * rng.normal(size=(2, images))
+    of_runs = own * rng.normal(size=(R, 1, images))
+    experts = rng.normal(size=images) + kinds[kind_RE] + of_runs + rng.normal(size=(R, E, images))
+    return experts.reshape(-1, images), np.repeat(np.arange(R), E)
+
+
+def _margin(similarity_NN: Floats) -> float:
+    return margin(cluster(similarity_NN).silhouette)
+
+
+@cache
+def _true_margin(runs: int, apart: float, own: float) -> float:
+    rng, kind_RE = np.random.default_rng(0), np.tile([0, 0, 1, 1], (runs, 1))
+    return float(np.mean([_margin(np.corrcoef(_kinds(rng, kind_RE, apart=apart, own=own)[0])) for _ in range(500)]))
+
+
+def margin_interval(
+    rng: Random, *, cells: int = 2, each: int = 2, apart: float = 0.8, own: float = 0.5, draws: int = 20
+) -> list[bool]:
+    """Whether the margin of two clusters is in its interval over images and runs of four experts."""
+    kind_RE = np.tile([0, 0, 1, 1], (cells * each, 1))
+    experts_Nn, run_N = _kinds(rng, kind_RE, apart=apart, own=own)
+    n, similarity_NN = experts_Nn.shape[1], np.corrcoef(experts_Nn)
+    parts = [np.corrcoef(experts_Nn[:, rng.choice(n, n // 2, replace=False)]) for _ in range(draws)]
+    some_runs = run_halves(similarity_NN, run_N, run_N // each, draws=draws, seed=int(rng.integers(2**31)))
+    images = spread_of_halves(np.array([_margin(part) for part in parts]), n - 1)
+    seeds = spread_of_halves(np.array([_margin(part) for part in some_runs]), cells * (each - 1))
+    low, high = student_interval(_margin(similarity_NN), images, seeds)
+    return [low <= _true_margin(cells * each, apart, own) <= high]
+
+
+def _share_of_runs(rng: Random, share: float, runs: int) -> Interval:
+    """Interval of the share of runs with experts in both clusters, clusters found anew."""
+    kind_RE = np.where(rng.random((runs, 1)) < share, [0, 0, 1, 1], rng.integers(0, 2, (runs, 1)))
+    experts_Nn, run_N = _kinds(rng, kind_RE, apart=1.0, own=0.3)
+    found = recurrence(cluster(np.corrcoef(experts_Nn), [2]).labels, run_N, draws=1, seed=0)
+    return share_interval(round(found.share * runs), runs)
+
+
+def recurring_interval(rng: Random, *, share: float = 0.7, runs: int = 10) -> list[bool]:
+    """Whether the share of runs that have experts of both kinds is in its interval."""
+    low, high = _share_of_runs(rng, share, runs)
+    return [low <= share <= high]
+
+
+def recurring_edge(rng: Random, *, share: float = 0.5, runs: int = 10) -> list[bool]:
+    """A share at the very edge of what is claimed: the claim seems to hold | not to hold."""
+    found = verdict(*_share_of_runs(rng, share, runs), (share, math.inf))
+    return [found is Verdict.HOLDS, found is Verdict.FAILS]
+
+
+def structureless(rng: Random, *, experts: int = 40) -> list[bool]:
+    """Whether experts that have nothing in common but a spectrum choose two clusters, of the many that they could."""
+    readouts = [rng.normal(size=(100, 64)) * np.arange(1, 65) ** -0.5 for _ in range(experts)]
+    return [bool(independent(readouts, draws=1, seed=int(rng.integers(2**31))).k_b[0] == 2)]
+
+
 def traits(rng: Random, *, runs: int = 6, experts: int = 4) -> list[bool]:
     """Whether two clusters seem to differ in a trait that they have nothing to do with; runs differ in it."""
     run_N = np.repeat(np.arange(runs), experts)
@@ -137,12 +207,34 @@ def traits(rng: Random, *, runs: int = 6, experts: int = 4) -> list[bool]:
     return [found.p <= ALPHA]
 
 
-def useless_set(rng: Random, *, n: int = 120) -> list[bool]:
-    """A set of predictors that repeats another and says no more: p <= .05 | its unique part's interval above 0."""
+def useless_set(rng: Random, *, n: int = 120, own: float = 1.0) -> list[bool]:
+    """A set of predictors that repeats another and says no more: p <= .05 | its unique part's interval above 0.
+
+    `own` is how much it has besides, which has nothing to do with the response.
+    """
     b_n3 = rng.normal(size=(n, 3))
-    sets = {"a": b_n3 @ rng.normal(size=(3, 4)) + rng.normal(size=(n, 4)), "b": b_n3, "c": rng.normal(size=(n, 2))}
+    sets = {
+        "a": b_n3 @ rng.normal(size=(3, 4)) + own * rng.normal(size=(n, 4)),
+        "b": b_n3,
+        "c": rng.normal(size=(n, 2)),
+    }
     Y_n1 = b_n3.sum(axis=1, keepdims=True) + 2 * rng.normal(size=(n, 1))
     unique = partition(sets, Y_n1, seed=0).unique["a"]
     null = unique_null(sets, "a", Y_n1, draws=39, seed=int(rng.integers(2**31)))
     low, _ = student_interval(float(unique.value_t[0]), influence_spread(unique.influence_nt[:, 0]))
     return [p_value(float(unique.value_t[0]), null[:, 0]) <= ALPHA, low > 0]
+
+
+def repeated_set(rng: Random, *, n: int = 200) -> list[bool]:
+    """As dimensions that repeat some of the categories, and have others besides: p <= .05 | interval above 0 too."""
+    class_nC = np.eye(10)[rng.permutation(np.arange(n) % 10)]
+    sets = {
+        "dimensions": np.hstack([class_nC[:, :3], rng.random((n, 5))]), "categories": class_nC,
+        "low_level": rng.normal(size=(n, 16)),
+    }  # fmt: skip
+    Y_n1 = class_nC[:, :3] @ [[1.0], [2.0], [3.0]] + rng.normal(size=(n, 1))
+    unique = partition(sets, Y_n1, seed=0).unique["dimensions"]
+    null = unique_null(sets, "dimensions", Y_n1, draws=39, seed=int(rng.integers(2**31)))
+    low, _ = student_interval(float(unique.value_t[0]), influence_spread(unique.influence_nt[:, 0]))
+    p = p_value(float(unique.value_t[0]), null[:, 0])
+    return [p <= ALPHA, p <= ALPHA and low > 0]

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+EXPERTS = 16  # of a run
 
 
-def made(experts: int, images: int) -> tuple[list[Array], dict[str, Array]]:
-    """Readouts of 64 units that share features, and references as the probe has them."""
+def made(experts: int, images: int) -> tuple[list[Array], dict[str, Array], list[Array]]:
+    """Readouts of 64 units that share features, references as the probe has them, and shared features of each run."""
     rng = np.random.default_rng(0)
     common = rng.normal(size=(images, 30))
     readouts = [
@@ -30,11 +31,11 @@ def made(experts: int, images: int) -> tuple[list[Array], dict[str, Array]]:
     ]
     references = {
         "dimensions": np.maximum(common @ rng.normal(size=(30, 66)), 0),
-        "categories": np.eye(27)[rng.integers(0, 27, images)],
         "pixels": rng.normal(size=(images, 192)) + common[:, :1],
-        "shared": common @ rng.normal(size=(30, 64)),
+        "categories": np.eye(27)[rng.integers(0, 27, images)],
     }
-    return readouts, references
+    shared = [common @ rng.normal(size=(30, 64)) for _ in range(0, experts, EXPERTS)]
+    return readouts, references, shared
 
 
 def used() -> float:
@@ -54,22 +55,34 @@ def timed(experts: int, images: int) -> None:
     from probes.suite.geometry_compare import Setting, compare_all
     from probes.suite.geometry_references import Reference
 
-    readouts, features = made(experts, images)
-    rows = np.arange(images)
-    references = [Reference(name, rows, slice(0, experts), each) for name, each in features.items()]
-    runs = np.repeat(np.arange(-(-experts // 16)), 16)[:experts].astype(str)
-    setting = Setting(DISTANCES, MEASURES, 99, 0, runs, np.full(experts, 16))
+    readouts, features, shared = made(experts, images)
+    rows, every = np.arange(images), slice(0, experts)
+    labelled = rows[rows % 2 == 0]  # 892 of THINGS' 1,854 concepts have one category
+    references = [Reference(name, rows, every, features[name]) for name in ("dimensions", "pixels")]
+    references += [
+        Reference("shared", rows, slice(start, min(start + EXPERTS, experts)), mine)
+        for start, mine in zip(range(0, experts, EXPERTS), shared, strict=True)
+    ]
+    categories = Reference("categories", labelled, every, features["categories"][labelled])
+    runs = np.repeat(np.arange(len(shared)), EXPERTS)[:experts].astype(str)
+    setting = Setting(DISTANCES, MEASURES, 99, 0, runs, np.full(experts, EXPERTS))
     started, before = time.perf_counter(), used()
-    with threadpool_limits(1):
-        found, similarities = compare_all(readouts, references, setting, lambda: print(".", end="", flush=True))
+
+    def step() -> None:
+        print(f"{used() - before:.0f} s", end=" ", flush=True)
+
+    with threadpool_limits(1, user_api="blas"):
+        found, similarities = compare_all(readouts, references, setting, step)
+        found += compare_all([readout[labelled] for readout in readouts], [categories], setting, step, others=False)[0]
         clusters_by_measure(similarities)
     wall, cpu = time.perf_counter() - started, used() - before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    one = next(each for each in found if each.reference == "pixels")
+    one = next(each for each in found if each.reference == "pixels")  # Spearman of Euclidean distances comes first
     slow = spearmanr(pdist(readouts[3].astype(float)), pdist(features["pixels"])).statistic
     print()
     print(
-        f"{experts} experts x {images:,} images, {len(references)} references, {len(similarities)} kinds of similarity"
+        f"{experts} experts of {len(shared)} runs x {images:,} images, 4 kinds of references ({len(references) + 1} in "
+        f"all), {len(similarities)} kinds of similarity"
     )
     print(f"{cpu:.0f} s of CPU, {wall:.0f} s on {os.cpu_count()} cores, peak memory {peak:.2f} GiB")
     print(f"off scipy's correlation by {abs(one.value_m[3] - slow):.1e}")

@@ -45,6 +45,7 @@ class Keys(ModelKeys):
     CV2: Final = "balance/cv2"  # 0 (even) to E - 1 (collapsed)
     ENTROPY: Final = "balance/entropy"  # 0 (collapsed) to 1 (even)
     DEAD: Final = "balance/dead"  # experts without any image
+    UNROUTED: Final = "balance/unrouted"  # fraction of images without any expert
     TRAIN_CV2: Final = "balance_train/cv2"
     TRAIN_ENTROPY: Final = "balance_train/entropy"
     TRAIN_DEAD: Final = "balance_train/dead"

@@ -1,7 +1,8 @@
 """Routing metrics as pure functions.
 
 Axes: B images, E experts, K = top-k slots, C classes. Arrays are NumPy; anything `numpy.asarray` takes will do.
-An image's chosen experts are K different ones, in any order.
+An image's chosen experts are K different ones, in any order. Where a gate gives an image fewer than K (expert choice),
+`moe.routing.NONE` stands in the slots that are empty.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from math import comb, log
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from moe.routing import NONE
 
 # up to here exchanging whole columns is quicker than sorting many short rows
 _FEW = 4
@@ -24,6 +27,8 @@ class LoadBalance:
         cv2: squared coefficient of variation of the importances (population sd), 0 (even) to E - 1 (collapsed).
         entropy: entropy of the importances' shares divided by log E, 0 (collapsed) to 1 (even); 1 if E = 1.
         dead: number of experts that no image was routed to.
+
+    `cv2` and `entropy` are NaN where no image has any expert.
     """
 
     importance: NDArray[np.float64]
@@ -53,27 +58,34 @@ def routed_balance(indices_BK: ArrayLike, weights_BK: ArrayLike, experts: int) -
 
     Args:
         indices_BK: chosen experts.
-        weights_BK: their gates, non-negative.
+        weights_BK: their gates, non-negative; 0 in empty slots.
         experts: E.
 
     Raises:
-        ValueError: shapes differ, an expert is not below E, or no gate is above zero.
+        ValueError: shapes differ, an expert is not below E, an empty slot has a gate, or no gate is above zero though
+            experts were chosen.
     """
     indices, weights = _chosen(indices_BK, experts), np.asarray(weights_BK, dtype=np.float64)
-    if indices.shape != weights.shape or not weights.sum() > 0:
+    filled = indices != NONE
+    if indices.shape != weights.shape or not (weights.sum() > 0 or not filled.any()):
         shapes = f"{indices.shape} and {weights.shape}"
         raise ValueError(f"experts and gates must be matrices (B, K) with some gate above zero, not {shapes}")
-    importance = np.bincount(indices.ravel(), weights.ravel(), minlength=experts).astype(np.float64)
+    if weights[~filled].any():
+        raise ValueError("a gate above zero stands in a slot without an expert")
     used = weights > 0
-    return _balance(importance, np.bincount(indices.ravel() if used.all() else indices[used], minlength=experts))
+    chosen, gates = (indices.ravel(), weights.ravel()) if used.all() else (indices[used], weights[used])
+    importance = np.bincount(chosen, gates, minlength=experts).astype(np.float64)
+    return _balance(importance, np.bincount(chosen, minlength=experts))
 
 
 def _balance(importance: NDArray[np.float64], load: NDArray[np.integer]) -> LoadBalance:
+    with np.errstate(invalid="ignore"):
+        cv2, share = importance.var() / importance.mean() ** 2, importance / importance.sum()
     return LoadBalance(
         importance=importance,
         load=load.astype(np.int64),
-        cv2=float(importance.var() / importance.mean() ** 2),
-        entropy=float(_entropy(importance / importance.sum())),
+        cv2=float(cv2),
+        entropy=float(_entropy(share)),
         dead=int((load == 0).sum()),
     )
 
@@ -120,13 +132,13 @@ def _chosen(indices_BK: ArrayLike, experts: int | None = None) -> NDArray[np.int
     if indices.ndim != 2:
         raise ValueError(f"chosen experts must be a matrix (B, K), not {indices.shape}")
     limit = np.inf if experts is None else experts
-    if indices.size and not (indices.min() >= 0 and indices.max() < limit):
+    if indices.size and not (indices.min() >= NONE and indices.max() < limit):
         raise ValueError(f"chosen experts must be in 0..{limit - 1}, not {indices.min()}..{indices.max()}")
     return indices.astype(np.int64, copy=False)
 
 
 def _sets(indices_BK: ArrayLike) -> NDArray[np.int64]:
-    """The rows sorted, (B, K): equal rows are equal sets."""
+    """The rows sorted, (B, K), empty slots first: equal rows are equal sets."""
     indices = _chosen(indices_BK)
     slots = indices.shape[1]
     if slots > _FEW:
@@ -141,11 +153,11 @@ def _sets(indices_BK: ArrayLike) -> NDArray[np.int64]:
 
 def _numbered(sets_BK: NDArray[np.int64]) -> NDArray[np.int64]:
     """(B,) one number for each sorted set, equal for equal sets, in the lexicographic order of the sets."""
-    base, slots = int(sets_BK.max(initial=0)) + 1, sets_BK.shape[1]
+    base, slots = int(sets_BK.max(initial=0)) + 1 - NONE, sets_BK.shape[1]
     if base**slots < 2**63:
         numbers = np.zeros(len(sets_BK), dtype=np.int64)
         for column in sets_BK.T:
-            numbers = numbers * base + column
+            numbers = numbers * base + column - NONE
         return numbers
     return np.unique(sets_BK, axis=0, return_inverse=True)[1].ravel()
 
@@ -171,6 +183,27 @@ def uniform_chance(experts: int, top_k: int) -> float:
     return 1 / comb(experts, top_k)
 
 
+def sized_chance(idx_a: ArrayLike, idx_b: ArrayLike, experts: int) -> float:
+    """Agreement of two views routed to independent sets of the observed sizes, uniform among the sets of a size.
+
+    Sum over k of p_a(k) p_b(k) / C(E, k), which is `uniform_chance` where all images have k experts.
+
+    Args:
+        idx_a: (B, K) chosen experts of the first view.
+        idx_b: the same for the second view.
+        experts: E.
+
+    Raises:
+        ValueError: an expert is not below E, or there is no image.
+    """
+    a, b = ((_chosen(chosen, experts) != NONE).sum(axis=1) for chosen in (idx_a, idx_b))
+    if not len(a) or not len(b):
+        raise ValueError("no images")
+    shares = (np.bincount(sizes, minlength=experts + 1) / len(sizes) for sizes in (a, b))
+    both = enumerate(zip(*shares, strict=True))
+    return float(sum(p * q * uniform_chance(experts, size) for size, (p, q) in both))
+
+
 def observed_chance(idx_a: ArrayLike, idx_b: ArrayLike) -> float:
     """Agreement if the two views were routed independently, each set as often as it was observed.
 
@@ -190,7 +223,8 @@ def observed_chance(idx_a: ArrayLike, idx_b: ArrayLike) -> float:
 def coactivation(indices_BK: ArrayLike, experts: int) -> NDArray[np.float64]:
     """(E, E) fraction of images routed to both experts of a pair, 0 to 1, symmetric.
 
-    The diagonal is the fraction routed to the one expert, its load; a row sums to K times that.
+    The diagonal is the fraction routed to the one expert, its load; a row sums to K times that, where all images have
+    K experts.
 
     Raises:
         ValueError: an expert is not below E, or there is no image.
@@ -198,8 +232,9 @@ def coactivation(indices_BK: ArrayLike, experts: int) -> NDArray[np.float64]:
     indices = _chosen(indices_BK, experts)
     if not len(indices):
         raise ValueError("no images")
-    member_BE = np.zeros((len(indices), experts))
-    np.put_along_axis(member_BE, indices, 1.0, axis=1)
+    member_BE = np.zeros((len(indices), experts + 1))
+    np.put_along_axis(member_BE, indices, 1.0, axis=1)  # NONE counts from the end: the column after the experts'
+    member_BE = member_BE[:, :experts]
     return np.asarray(member_BE.T @ member_BE / len(indices))
 
 
@@ -211,8 +246,9 @@ def _counts(
     if len(labels) != len(indices) or labels.max(initial=-1) >= classes:
         raise ValueError(f"{len(indices)} images need as many labels below {classes}, not {labels.shape}")
     known = labels >= 0
-    cells = (labels[known, None] * experts + indices[known]).ravel()
-    weights = None if weights_BK is None else np.asarray(weights_BK, dtype=np.float64)[known].ravel()
+    filled = indices[known] != NONE
+    cells = (labels[known, None] * experts + indices[known])[filled]
+    weights = None if weights_BK is None else np.asarray(weights_BK, dtype=np.float64)[known][filled]
     counts = np.bincount(cells, weights, minlength=classes * experts).reshape(classes, experts)
     return counts.astype(np.float64), np.bincount(labels[known], minlength=classes)
 
@@ -223,7 +259,7 @@ def _per_image(counts_CE: NDArray[np.float64], images_C: NDArray[np.int64]) -> N
 
 
 def routing_heatmap(indices_BK: ArrayLike, labels_B: ArrayLike, classes: int, experts: int) -> NDArray[np.float64]:
-    """(C, E) proportion of each class's images routed to each expert (Figure 2b); a row sums to K.
+    """(C, E) proportion of each class's images routed to each expert (Figure 2b); a row sums to an image's experts, K.
 
     Images with a negative label are left out; a class without images gives a row of NaN.
 
@@ -239,11 +275,12 @@ class ClassRouting:
 
     Attributes:
         images: (C,) number of images.
-        load: (C, E) fraction of the class's images routed to each expert, 0 to 1; a row sums to K.
-        weight: (C, E) mean gate of each expert over the class's images, 0 to 1; a row sums to 1.
-        entropy: (C,) entropy of `weight` divided by log E, 0 (all on one expert) to 1 (even); 1 if E = 1.
+        load: (C, E) fraction of the class's images routed to each expert, 0 to 1; a row sums to K, or to the class's
+            mean number of experts an image.
+        weight: (C, E) mean gate of each expert over the class's images, 0 to 1; a row sums to an image's gates, 1.
+        entropy: (C,) entropy of the shares of `weight` divided by log E, 0 (all on one expert) to 1 (even); 1 if E = 1.
         top_set: (C, K) the class's commonest set of experts, ascending, the first in lexicographic order of equally
-            common ones; -1 without images.
+            common ones; -1 without images, and in empty slots, which come first.
         top_share: (C,) fraction of the class's images routed to that set, above 0 to 1.
     """
 
@@ -262,7 +299,7 @@ def class_routing(
 
     Args:
         indices_BK: chosen experts.
-        weights_BK: their gates; a row sums to 1.
+        weights_BK: their gates; a row sums to 1, or less.
         labels_B: class of each image; those with a negative one are left out.
         classes: C.
         experts: E.
@@ -277,10 +314,16 @@ def class_routing(
         images=images,
         load=routing_heatmap(indices_BK, labels_B, classes, experts),
         weight=weight,
-        entropy=_entropy(weight),
+        entropy=_entropy(_shares(weight) if (np.asarray(indices_BK) == NONE).any() else weight),
         top_set=top_set,
         top_share=_per_image(top_count[:, None], images)[:, 0],
     )
+
+
+def _shares(weight_CE: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows divided by their sums; NaN where these are 0."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(weight_CE / weight_CE.sum(axis=1, keepdims=True))
 
 
 def _commonest(
@@ -304,8 +347,8 @@ def _commonest(
 def class_information(indices_BK: ArrayLike, labels_B: ArrayLike, classes: int, experts: int) -> float:
     """What an image's routing tells about its class: I(class; expert) / H(class), a fraction, 0 to 1.
 
-    The expert is that of one of the image's K slots, picked uniformly. 0: routing says nothing about the class;
-    1: the expert determines the class.
+    The expert is that of one of all images' slots that have one, picked uniformly. 0: routing says nothing about the
+    class; 1: the expert determines the class.
 
     The estimate is biased upwards: where routing is independent of class (and uniform over sets) it is not 0 but about
     (C - 1) (E - K) / (2 B K H(class)), H in nats; 0.003 for 5,000 images, 10 classes, 2 of 16 experts. So compare

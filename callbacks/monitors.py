@@ -30,7 +30,7 @@ from callbacks.keys import load as load_key
 from callbacks.tables import write_csv
 from moe.errors import UserError
 from moe.lightning_module import epochs_done
-from moe.routing import Routing, RoutingRecord
+from moe.routing import NONE, Routing, RoutingRecord
 
 _BALANCE = (Keys.CV2, Keys.ENTROPY, Keys.DEAD)
 _TRAIN_BALANCE = (Keys.TRAIN_CV2, Keys.TRAIN_ENTROPY, Keys.TRAIN_DEAD)
@@ -71,9 +71,10 @@ class LoadBalanceMonitor(RoutingMonitor):
 
     - ``balance/cv2``: squared coefficient of variation of the importances, 0 (even) to E - 1 (collapsed), no unit.
     - ``balance/entropy``: entropy of the importances' shares over log E, 0 (collapsed) to 1 (even), no unit.
-    - ``balance/dead``: experts without any image, a count, 0 to E - K.
+    - ``balance/dead``: experts without any image, a count, 0 to E - K (to E where images may have no expert).
+    - ``balance/unrouted``: images without any expert, a fraction; only of a gate that leaves slots empty.
     - ``balance/importance_<e>``: expert e's share of all gate weight, 0 to 1; they sum to 1.
-    - ``balance/load_<e>``: fraction of images routed to expert e, 0 to 1; they sum to K.
+    - ``balance/load_<e>``: fraction of images routed to expert e, 0 to 1; they sum to an image's experts, K.
     - ``gate/entropy``: mean entropy of an image's softmax(logits) over log E, 0 (decisive) to 1 (indifferent), no unit.
 
     Logged after training, over both views of all images of the epoch, with the gate's noise, while the weights change:
@@ -97,10 +98,13 @@ class LoadBalanceMonitor(RoutingMonitor):
         routing = _as_they_are(record)
         balance, images = _balance(routing), len(routing.logits)
         values = _scalars(_BALANCE, balance) | {Keys.GATE_ENTROPY: metrics.gate_entropy(_numpy(routing.logits))}
-        total = balance.importance.sum()
+        total = balance.importance.sum() or 1.0
         for expert, (importance, load) in enumerate(zip(balance.importance, balance.load, strict=True)):
             values[importance_key(expert)] = float(importance / total)
             values[load_key(expert)] = float(load / images)
+        empty_BK = routing.indices == NONE
+        if empty_BK.any():
+            values[Keys.UNROUTED] = float(empty_BK.all(dim=1).double().mean())
         log(values, trainer, module)
         if epochs_done(trainer) > 0:
             self._announce(balance, trainer)
@@ -173,7 +177,8 @@ class FewestViews(L.Callback):
 
 
 def _scalars(keys: tuple[str, str, str], balance: metrics.LoadBalance) -> dict[str, float]:
-    return dict(zip(keys, (balance.cv2, balance.entropy, float(balance.dead)), strict=True))
+    values = zip(keys, (balance.cv2, balance.entropy, float(balance.dead)), strict=True)
+    return {key: value for key, value in values if math.isfinite(value)}  # two are not, if no image has an expert
 
 
 class ViewAgreementMonitor(RoutingMonitor):
@@ -182,7 +187,8 @@ class ViewAgreementMonitor(RoutingMonitor):
     Logged after validation, in eval mode:
 
     - ``agreement/top_k``: images whose two views are routed to the same set of experts.
-    - ``agreement/chance_uniform``: the same if sets were uniform and independent, 1 / C(E, k).
+    - ``agreement/chance_uniform``: the same if sets were uniform and independent, 1 / C(E, k); of the observed sizes,
+      where these differ.
     - ``agreement/chance_observed``: the same if the views were independent with the observed frequencies of sets; the
       honest baseline.
 
@@ -200,7 +206,7 @@ class ViewAgreementMonitor(RoutingMonitor):
         agreement, chance = _AGREEMENT if stage == "val" else _TRAIN_AGREEMENT
         values = {agreement: metrics.view_agreement(idx_a, idx_b), chance: metrics.observed_chance(idx_a, idx_b)}
         if stage == "val":
-            values[Keys.CHANCE_UNIFORM] = metrics.uniform_chance(record.view_a.logits.shape[1], idx_a.shape[1])
+            values[Keys.CHANCE_UNIFORM] = metrics.sized_chance(idx_a, idx_b, record.view_a.logits.shape[1])
         log(values, trainer, module)
 
 
@@ -256,9 +262,9 @@ class RoutingHeatmap(RoutingMonitor):
     - ``heatmap_<epoch>.csv`` and ``.png``: proportion of the class's images routed to each expert, 0 to 1; rows sum
       to K.
     - ``classes_<epoch>.csv``: ``class``; ``images``, a count; ``entropy`` of the class's gate weight over log E, 0 (one
-      expert) to 1 (even); ``top_experts``, its commonest set, as 3+7; ``top_share``, the fraction of its images
-      routed to that set; ``load_<e>``, the fraction of its images routed to expert e (rows sum to K); ``weight_<e>``,
-      the mean gate of expert e (rows sum to 1).
+      expert) to 1 (even); ``top_experts``, its commonest set, as 3+7 (empty: no expert); ``top_share``, the fraction
+      of its images routed to that set; ``load_<e>``, the fraction of its images routed to expert e (rows sum to K);
+      ``weight_<e>``, the mean gate of expert e (rows sum to 1).
 
     Loggers that have `log_image` are given the picture under ``routing/heatmap``, those that have `log_table` the
     table of classes under ``routing/classes``. Logged:
@@ -314,7 +320,7 @@ class RoutingHeatmap(RoutingMonitor):
         experts = range(routing.load.shape[1])
         columns = ["class", "images", "entropy", "top_experts", "top_share"]
         columns += [f"load_{expert}" for expert in experts] + [f"weight_{expert}" for expert in experts]
-        sets = ["+".join(map(str, chosen)) if chosen[0] >= 0 else "" for chosen in routing.top_set.tolist()]
+        sets = ["+".join(str(expert) for expert in chosen if expert != NONE) for chosen in routing.top_set.tolist()]
         numbers = zip(routing.top_share.tolist(), routing.load.tolist(), routing.weight.tolist(), strict=True)
         rows = [
             [name, images, entropy, chosen, share, *load, *weight]

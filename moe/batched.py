@@ -4,8 +4,8 @@ Each expert gets the same number of rows; rows beyond its images hold zeros, bef
 their gradients. Sums over rows are then sums over the expert's images: batch norm sees exactly these. A 3x3 convolution
 is one batched matrix product over patches. Results equal those of `Expert`, computed one after another, up to rounding.
 
-Axes: B images of a batch, K = top-k slots, S = B * K slots in all, E experts, R rows of an expert, T = E * R rows in
-all, C channels in, O channels out, H height, W width, P = H * W pixels, D embedding.
+Axes: B images of a batch, K = top-k slots, S = B * K slots in all, F of them filled, E experts, R rows of an expert,
+T = E * R rows in all, C channels in, O channels out, H height, W width, P = H * W pixels, D embedding.
 """
 
 from typing import Any, NamedTuple, cast
@@ -20,7 +20,7 @@ from moe.bank import Bank, alike
 from moe.batchnorm import BatchNorm
 from moe.distributed import world
 from moe.precision import at_least_float32
-from moe.routing import Routing
+from moe.routing import NONE, Routing
 
 # rows grow by eighths of an even share, so that few shapes occur; beyond three times of it padding costs too much
 _STEP, _MOST = 8, 3.0
@@ -34,25 +34,34 @@ class Seats(NamedTuple):
         count_E: images of each expert.
         valid_T: bool, whether a row has an image.
         slot_T: the slot (image * K + k) of each row; 0 where it has none.
-        row_S: the row of each slot.
+        row_S: the row of each slot; 0 for empty ones.
+        filled_S: bool, whether a slot has an expert; None: all have.
     """
 
     count_E: Tensor
     valid_T: Tensor
     slot_T: Tensor
     row_S: Tensor
+    filled_S: Tensor | None = None
 
 
-def seats(routing: Routing, rows: int) -> Seats:
-    """Rows by expert, and there by slot; an expert's images beyond `rows` all fall on its last row."""
+def seats(routing: Routing, rows: int, filled: int) -> Seats:
+    """Rows by expert, and there by slot; an expert's images beyond `rows` all fall on its last row.
+
+    Args:
+        routing: the gate's decisions.
+        rows: of every expert.
+        filled: slots that have an expert, F.
+    """
     chosen_S, count_E = routing.indices.flatten(), routing.load()
-    order_S = chosen_S.argsort(stable=True)
-    expert_S = chosen_S.index_select(0, order_S)
-    rank_S = torch.arange(len(order_S), device=order_S.device) - (count_E.cumsum(0) - count_E).index_select(0, expert_S)
-    sorted_row_S = expert_S * rows + rank_S.clamp_max(rows - 1)
-    slot_T = order_S.new_zeros(len(count_E) * rows).scatter_(0, sorted_row_S, order_S)
-    valid_ER = torch.arange(rows, device=order_S.device) < count_E.unsqueeze(1)
-    return Seats(count_E, valid_ER.flatten(), slot_T, torch.empty_like(order_S).scatter_(0, order_S, sorted_row_S))
+    order_F = chosen_S.argsort(stable=True)[len(chosen_S) - filled :]  # empty slots come first
+    expert_F = chosen_S.index_select(0, order_F)
+    rank_F = torch.arange(filled, device=order_F.device) - (count_E.cumsum(0) - count_E).index_select(0, expert_F)
+    sorted_row_F = expert_F * rows + rank_F.clamp_max(rows - 1)
+    slot_T = order_F.new_zeros(len(count_E) * rows).scatter_(0, sorted_row_F, order_F)
+    valid_ER = torch.arange(rows, device=order_F.device) < count_E.unsqueeze(1)
+    row_S = torch.zeros_like(chosen_S).scatter_(0, order_F, sorted_row_F)
+    return Seats(count_E, valid_ER.flatten(), slot_T, row_S, None if filled == len(chosen_S) else chosen_S != NONE)
 
 
 def rows_needed(sizes: list[int]) -> int | None:
@@ -102,12 +111,12 @@ class BatchedExperts:
                 self._bank = Bank(self.experts)
         return self._bank
 
-    def weighted_sum(self, h_BCHW: Tensor, routing: Routing, rows: int, bank: Bank) -> Tensor:
-        """See `moe.experts.weighted_sum`; no expert may have more than `rows` images."""
+    def weighted_sum(self, h_BCHW: Tensor, routing: Routing, rows: int, bank: Bank, *, filled: int) -> Tensor:
+        """See `moe.experts.weighted_sum` and `seats`; no expert may have more than `rows` images."""
         device = h_BCHW.device.type
         half = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if half else h_BCHW.dtype
-        place = seats(routing, rows)
+        place = seats(routing, rows, filled)
         with torch.autocast(device, enabled=False):
             network = _Network(bank, self.experts, place, dtype)
             z_TD = at_least_float32(network(h_BCHW.to(dtype), routing.indices.shape[1]))
@@ -203,7 +212,7 @@ class _Network:
 
 
 def _taken(x: Tensor, index: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Rows of x; zeros where not valid."""
+    """Rows of x; zeros where not valid, of which None says that there are none."""
     rows = x.index_select(0, index)
     return rows if valid is None else rows.masked_fill_(~valid.view(-1, *[1] * (x.dim() - 1)), 0)
 
@@ -216,13 +225,13 @@ class _Enter(Function):
 
     @staticmethod
     def forward(context: Any, x: Tensor, place: Seats, top_k: int) -> Tensor:
-        context.row_S, context.top_k = place.row_S, top_k
+        context.place, context.top_k = place, top_k
         return _taken(x, place.slot_T // top_k, place.valid_T)
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        parts = _taken(gradient, context.row_S)
+        parts = _taken(gradient, context.place.row_S, context.place.filled_S)
         return parts.view(-1, context.top_k, *parts.shape[1:]).sum(dim=1), None, None
 
 
@@ -232,7 +241,7 @@ class _Leave(Function):
     @staticmethod
     def forward(context: Any, x: Tensor, place: Seats) -> Tensor:
         context.place = place
-        return _taken(x, place.row_S)
+        return _taken(x, place.row_S, place.filled_S)
 
     @staticmethod
     @once_differentiable

@@ -1,7 +1,7 @@
 """Experts: their blocks and readout, and the sparse sum over those that were chosen.
 
-Axes: B images of a batch, K = top-k slots, S = B * K slots in all, R images routed to one expert, C channels, H height,
-W width, D embedding, E experts.
+Axes: B images of a batch, K = top-k slots, S = B * K slots in all, F of them filled, R images routed to one expert,
+C channels, H height, W width, D embedding, E experts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -128,7 +128,7 @@ def weighted_sum(
     batched: BatchedExperts | None = None,
     counted: Loads | None = None,
 ) -> Tensor:
-    """Z = sum of g_i z_i over the chosen experts (Equation 1), (B, D) float32.
+    """Z = sum of g_i z_i over the chosen experts (Equation 1), (B, D) float32; zeros for an image without any.
 
     Each expert computes the images routed to it and no others. With joint batch norm every process takes part in an
     expert that has images anywhere, be it without images of its own: the exchange of statistics needs all of them.
@@ -146,17 +146,21 @@ def weighted_sum(
     rows = rows_needed(sizes)
     bank = batched.bank() if batched and rows else None
     if batched and rows and bank:
-        return batched.weighted_sum(h_BCHW, routing, rows, bank)
-    order_S = routing.indices.flatten().argsort(stable=True)
-    images_SCHW = _rows(h_BCHW, order_S // routing.indices.shape[1])
+        return batched.weighted_sum(h_BCHW, routing, rows, bank, filled=sum(sizes))
+    chosen_S, filled = routing.indices.flatten(), sum(sizes)
+    order_S = chosen_S.argsort(stable=True).roll(filled - len(chosen_S))  # empty slots come last
+    images_FCHW = _rows(h_BCHW, order_S[:filled] // routing.indices.shape[1])
     readouts, nothing = [], h_BCHW.new_zeros((), dtype=torch.float32)
     for expert, part_RCHW, count in zip(
-        cast("Iterable[Expert]", experts), torch.split(images_SCHW, sizes), together, strict=True
+        cast("Iterable[Expert]", experts), torch.split(images_FCHW, sizes), together, strict=True
     ):
         if len(part_RCHW) or (expert.joint and count > 1):
             readouts.append(at_least_float32(expert(part_RCHW, count)))
         elif expert.training and torch.is_grad_enabled() and world()[1] > 1:
             nothing = nothing + expert.idle()
+    if filled < len(order_S):
+        size = cast("nn.Linear", first.readout[-1]).out_features
+        readouts.append(h_BCHW.new_zeros(len(order_S) - filled, size, dtype=torch.float32))
     place_S = torch.empty_like(order_S).scatter_(0, order_S, torch.arange(len(order_S), device=order_S.device))
     z_BKD = torch.cat(readouts).index_select(0, place_S).view(*routing.indices.shape, -1)
     z_BD: Tensor = (z_BKD * routing.weights.unsqueeze(2)).sum(dim=1)

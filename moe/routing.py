@@ -10,14 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+NONE = -1  # in place of an expert, in a slot that an image leaves empty
+
 
 class Routing(NamedTuple):
     """The gate's decisions for a batch.
 
     Attributes:
         logits: (B, E) float32, the deterministic logits l_g of Equation 3, without noise.
-        indices: (B, K) int64, the chosen experts, largest gate first.
-        weights: (B, K) float32, how much the chosen ones count; each row sums to 1.
+        indices: (B, K) int64, the chosen experts, largest gate first; NONE in slots that are empty, behind the others.
+        weights: (B, K) float32, how much the chosen ones count, 0 in empty slots; each row sums to 1, or to less
+            where the gate leaves slots empty (`Gate.exact`).
         noisy: (B, E) float32, the scores H of Equation 3, with noise, whose k largest were chosen; None without noise.
         scale: (B, E) float32, standard deviation of that noise; None without noise.
     """
@@ -30,7 +33,8 @@ class Routing(NamedTuple):
 
     def gates(self) -> Tensor:
         """G(h) of Equation 3: (B, E) float32, zero for experts that were not chosen."""
-        return torch.zeros_like(self.logits).scatter(1, self.indices, self.weights)
+        # an empty slot adds 0 to the first expert
+        return torch.zeros_like(self.logits).scatter_add(1, self.indices.clamp_min(0), self.weights)
 
     def importance(self) -> Tensor:
         """Sum of each expert's gates over the images, (E,) (Section 3, Losses)."""
@@ -39,7 +43,7 @@ class Routing(NamedTuple):
     def load(self) -> Tensor:
         """Number of images given to each expert, (E,) int64."""
         flat = self.indices.flatten()
-        return flat.new_zeros(self.logits.shape[1]).scatter_add_(0, flat, torch.ones_like(flat))
+        return flat.new_zeros(self.logits.shape[1]).scatter_add_(0, flat.clamp_min(0), (flat != NONE).to(flat.dtype))
 
     def detached(self) -> "Routing":
         """The decisions without gradients, to be kept beyond the step; without what is known of the noise."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from sweeps.runs.run import Run
 # Images of a chunk, and of a batch: at the paper's width the stem alone holds 0.3 GB for them at 96 px.
 _CHUNK = 128
 _FORMAT = 2  # raised when the same model and images would give other arrays
+_T = TypeVar("_T", np.float32, np.bool_)
 _PATIENCE = 3600.0  # seconds to wait for another process that computes the same
 
 
@@ -43,8 +44,8 @@ class Activations:
 
     Attributes:
         logits_nE: float32, deterministic gate logits (Equation 3).
-        indices_nK: int64, chosen experts, largest gate first.
-        weights_nK: float32, gates of the chosen experts; a row sums to 1.
+        indices_nK: int64, chosen experts, largest gate first; `moe.routing.NONE` in empty slots.
+        weights_nK: float32, gates of the chosen experts; a row sums to 1, or to less where slots are empty.
         readouts_EnD: float32, readout of each image forced through each expert, the router bypassed (Section 4).
             Usually a memory map.
     """
@@ -62,16 +63,19 @@ class Activations:
     @property
     def gates_nE(self) -> NDArray[np.float32]:
         """G(h) of Equation 3, zero for experts that were not chosen."""
-        gates_nE = np.zeros_like(self.logits_nE)
-        np.put_along_axis(gates_nE, self.indices_nK, self.weights_nK, axis=1)
-        return gates_nE
+        return self._by_expert(self.weights_nK)
 
     @property
     def chosen_nE(self) -> NDArray[np.bool_]:
         """Whether each image is routed to each expert."""
-        chosen_nE = np.zeros(self.logits_nE.shape, np.bool_)
-        np.put_along_axis(chosen_nE, self.indices_nK, True, axis=1)
-        return chosen_nE
+        return self._by_expert(np.ones(self.indices_nK.shape, np.bool_))
+
+    def _by_expert(self, of_slots_nK: NDArray[_T]) -> NDArray[_T]:
+        """(n, E) what the slots of each image hold, at the experts that fill them; zeros elsewhere."""
+        images, experts = self.logits_nE.shape
+        by_expert = np.zeros((images, experts + 1), of_slots_nK.dtype)
+        np.put_along_axis(by_expert, self.indices_nK, of_slots_nK, axis=1)  # NONE is the column after the experts'
+        return np.ascontiguousarray(by_expert[:, :experts])
 
     def rows(self, rows: NDArray[np.intp]) -> "Activations":
         """The activations of some of the images."""

@@ -71,7 +71,8 @@ def _tracker() -> list[Check]:
     pieces = len(waiting(RunStore()))
     found = f"{here.mode}: {here.why}" + (f"; waiting: {counted(pieces, 'offline run')}" if pieces else "")
     if not here.online:
-        return [Check("W&B", found, ok=False, mend="`wandb login`; then `moe runs sync` uploads offline runs")]
+        mend = f"{'`wandb login`' if here.keyless else 'unset WANDB_MODE'}; then `moe runs sync` uploads offline runs"
+        return [Check("W&B", found, ok=False, mend=mend)]
     if problem := here.problem():
         return [Check("W&B", found, ok=False, mend=f"{problem}; sweeps run on the local queue meanwhile")]
     return [Check("W&B", found, ok=not pieces, mend="`moe runs sync` uploads what waits" if pieces else "")]

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from moe.wording import counted
 from sweeps.console import Json, err, out, print_json, print_table
 from sweeps.runs.endings import FAILURE
 
@@ -69,8 +70,7 @@ def runs_sync(
         print_json({"runs": len(runs), "left": [vars(each) for each in left]})
     else:
         out.print(f"{len(runs) - len(left)} of {len(runs)} runs are on the server" if runs else "no run waits")
-        for each in left:
-            pieces = f"{each.segments} offline piece{'s' if each.segments != 1 else ''}"
-            out.print(f"  {each.run}: {pieces}; {each.reason}".rstrip("; "))
+        for each in left:  # why was said
+            out.print(f"  {each.run}: {counted(each.segments, 'offline piece')}")
     if left and not dry_run:
         raise typer.Exit(FAILURE)

@@ -21,7 +21,8 @@ class Gate(nn.Module, ABC):
 
     Guarantees
     ----------
-    Shapes. K experts an image, all different, the largest weight first; the weights of an image sum to 1.
+    Shapes. K experts an image, all different, the largest weight first; the weights of an image sum to 1. A gate that
+    is not `exact` may leave slots empty (`moe.routing.NONE`, weight 0), which come last, and weights sum to at most 1.
 
     Precision. Logits and weights are float32 (float64 for float64 latents) whatever the autocast.
 
@@ -33,7 +34,8 @@ class Gate(nn.Module, ABC):
 
     Attributes:
         told: what it is told of an image beside its latent, as `noise_BE`.
-        top_k: experts chosen for each image, K.
+        exact: whether every image has K experts.
+        top_k: slots of an image, K: the experts chosen for each, or the most that one can have.
 
     Args:
         channels: channels C of the latent.
@@ -44,6 +46,7 @@ class Gate(nn.Module, ABC):
     """
 
     told: ClassVar[Told] = Told.NOISE
+    exact: ClassVar[bool] = True
 
     def __init__(self, channels: int, hidden: int, experts: int, top_k: int, config: GateConfig) -> None:
         super().__init__()

@@ -86,6 +86,17 @@ class SoftConfig(GateConfig):
     ignored: ClassVar[frozenset[str]] = frozenset({"model.top_k"})
 
 
+class ExpertChoiceConfig(GateConfig):
+    """Experts choose images, k an image on average (Zhou et al. 2022); in evaluation by thresholds that were learnt."""
+
+    kind: Literal["expert_choice"] = "expert_choice"
+    implementation: ClassVar[str] = "moe.gates.expert_choice:ExpertChoiceGate"
+
+    threshold_rate: float = Field(
+        0.1, gt=0, le=1, description="weight of the newest step in an expert's threshold, a running average"
+    )
+
+
 class RandomConfig(GateConfig):
     """Control: experts drawn for each image, the same for both views, in every epoch and at probing."""
 
@@ -124,6 +135,7 @@ GATES = Registry(
         "cosine": "moe.gates.options:CosineConfig",
         "sigmoid_bias": "moe.gates.options:SigmoidBiasConfig",
         "soft": "moe.gates.options:SoftConfig",
+        "expert_choice": "moe.gates.options:ExpertChoiceConfig",
         "random": "moe.gates.options:RandomConfig",
         "random_view": "moe.gates.options:RandomViewConfig",
         "fixed": "moe.gates.options:FixedConfig",

@@ -15,7 +15,7 @@ from probes.paper.sources import MissingError, Row, Sources
 from probes.statistics.animacy import animate_classes
 from probes.statistics.coupling import couplings, min_max
 from sweeps.runs.run import Run
-from sweeps.views.report.words import Gap
+from sweeps.views.compare import Gap
 
 Asked = ParamSpec("Asked")
 Found = TypeVar("Found")

@@ -18,9 +18,9 @@ from probes.paper.tables import SECTION, tuning_table
 from probes.tables import write_table
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.runs.files import DamagedFileError, name_damage
+from sweeps.views.compare import Gap
 from sweeps.views.report.experts import webp
 from sweeps.views.report.plates import Plate, Rows
-from sweeps.views.report.words import Gap
 
 Make = Callable[[Sources], Piece]
 

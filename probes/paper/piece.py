@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sweeps.views.report.words import Gap
+from sweeps.views.compare import Gap
 
 
 @dataclass(frozen=True)

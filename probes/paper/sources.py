@@ -15,7 +15,7 @@ from sweeps.queue.status import filled_cells
 from sweeps.runs.files import MISFITS, read_table, reading, unless_damaged
 from sweeps.runs.folders import PROBE_AGAIN, ProbedFolder
 from sweeps.runs.run import Run
-from sweeps.views.report.words import Gap
+from sweeps.views.compare import Gap
 
 Row = dict[str, str]
 

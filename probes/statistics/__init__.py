@@ -3,7 +3,7 @@
 from probes.statistics.agreement import Agreement, clusters_by_measure
 from probes.statistics.animacy import SplitTest, animacy_index, animacy_test, animate_classes, bootstrap_animacy
 from probes.statistics.class_pairs import Difference, PairMean, expert_differences, mean_over_experts, pair_mean
-from probes.statistics.cluster_null import Structureless, continuum, halves, independent, margin
+from probes.statistics.cluster_null import Structureless, continuum, independent, margin, run_halves, spread_of_halves
 from probes.statistics.cluster_traits import TraitDifference, trait_difference
 from probes.statistics.constancy import constant_columns, is_constant
 from probes.statistics.coupling import Coupling, bootstrap_coupling, couplings
@@ -15,7 +15,7 @@ from probes.statistics.mean_similarity import image_spread, run_spread, similari
 from probes.statistics.nonlinearity import curve_r2
 from probes.statistics.pair_vectors import pair_vector, pair_vectors, placed
 from probes.statistics.procrustes import procrustes, procrustes_matrix, shape_of
-from probes.statistics.recurrence import Recurrence, recurrence
+from probes.statistics.recurrence import Recurrence, recurrence, share_interval
 from probes.statistics.references import Ceiling, Compared, compare, noise_ceiling
 from probes.statistics.resampling import Interval, holm, interval, p_value
 from probes.statistics.separability import Separability, pair_folds, pairwise_separability
@@ -74,7 +74,6 @@ __all__ = [
     "euclidean_rdm",
     "expert_differences",
     "fit_tuning",
-    "halves",
     "held_out_r2",
     "holm",
     "image_spread",
@@ -104,11 +103,14 @@ __all__ = [
     "procrustes_matrix",
     "ranked_rdms",
     "recurrence",
+    "run_halves",
     "run_spread",
     "second_order",
     "seed_spread",
     "shape_of",
+    "share_interval",
     "similarity_interval",
+    "spread_of_halves",
     "student_interval",
     "trait_difference",
     "tuning_null",

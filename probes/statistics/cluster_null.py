@@ -1,8 +1,9 @@
 """Are there two clusters of experts, or does the silhouette name two where there are none?
 
 The silhouette always has a best number. That it is two says something if it is two for other images and other seeds as
-well (`halves`), if experts that have nothing in common would not choose two (`independent`; they choose many), and if
-two groups are more than the two ends of a continuum (`continuum`), which chooses two as well, at a lower silhouette.
+well (`spread_of_halves`), if experts that have nothing in common would not choose two (`independent`; they choose
+many), and if two groups are more than the two ends of a continuum (`continuum`), which chooses two as well, at a lower
+silhouette.
 
 Axes: N experts, b draws.
 """
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
 from probes.statistics.similarity import cluster, second_order
+from probes.statistics.spreads import UNKNOWN, Spread
 
 _PAIR = 2
 _LEAST = 4  # experts: with three, two clusters are the only choice
@@ -86,31 +88,50 @@ def _clustered(similarities: Iterable[Floats]) -> Structureless:
     )
 
 
-def halves(
-    parts: Iterable[Floats], runs_N: NDArray[Any], cells_N: NDArray[Any], *, seed: int
-) -> Iterator[tuple[NDArray[np.intp], Floats]]:
-    """Of each similarity on half of the images, the experts of half of the runs.
-
-    The variance of a number over random halves, drawn without replacement, is that over samples of the whole size (the
-    delete-half jackknife: Shao and Wu 1989). A bootstrap would make clusters out of runs that it draws twice.
+def run_halves(
+    similarity_NN: Floats, runs_N: NDArray[Any], cells_N: NDArray[Any], *, draws: int, seed: int
+) -> Iterator[Floats]:
+    """Similarities of the experts of half of the runs.
 
     Args:
-        parts: similarities (N, N), e.g. of `stability.subsampled`.
+        similarity_NN: of living experts.
         runs_N: run of each expert.
         cells_N: cell of each expert. Half of each cell's runs are drawn, one more at random of an odd number; the run
             of a cell that has no other stays.
+        draws: number of halves; those with fewer than four experts are left out.
         seed: of the draws.
-
-    Yields:
-        Places of the experts drawn, and their similarities, whose experts are all defined and four at least.
     """
     rng = np.random.default_rng(seed)
     of_cell = [np.unique(runs_N[cells_N == cell]) for cell in np.unique(cells_N)]
+    for _ in range(draws):
+        kept = np.flatnonzero(np.isin(runs_N, np.concatenate([_half(runs, rng) for runs in of_cell])))
+        if len(kept) >= _LEAST:
+            yield similarity_NN[np.ix_(kept, kept)]
+
+
+def defined(parts: Iterable[Floats]) -> Iterator[Floats]:
+    """Of each similarity the experts that are not dead, where they are four or more."""
     for similarity_NN in parts:
-        drawn = np.concatenate([_half(runs, rng) for runs in of_cell])
-        places = np.flatnonzero(np.isin(runs_N, drawn) & np.isfinite(similarity_NN.diagonal()))
-        if len(places) >= _LEAST:
-            yield places, similarity_NN[np.ix_(places, places)]
+        alive = np.flatnonzero(np.isfinite(similarity_NN.diagonal()))
+        if len(alive) >= _LEAST:
+            yield similarity_NN[np.ix_(alive, alive)]
+
+
+def spread_of_halves(values_b: Floats, freedom: int) -> Spread:
+    """Variance of a number over images, or runs, that one might have had, from its values on random halves of them.
+
+    Halves that are drawn without replacement vary as wholes do (delete-half jackknife: Shao and Wu 1989). A bootstrap
+    would make clusters of runs that it draws twice. Only how halves vary counts, not where they lie: with fewer
+    experts any number of clusters stands out less. They vary more, too, so that the variance is too large rather than
+    too small.
+
+    Args:
+        values_b: on each half.
+        freedom: of what was halved: images less one, or runs less cells. With few draws no more is known than they say.
+    """
+    if freedom < 1 or len(values_b) < _PAIR:
+        return UNKNOWN
+    return Spread(float(values_b.var(ddof=1)), min(freedom, len(values_b) - 1))
 
 
 def _half(runs: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:

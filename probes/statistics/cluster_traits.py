@@ -14,16 +14,24 @@ Floats = NDArray[np.float64]
 
 
 class TraitDifference(NamedTuple):
-    """Mean trait of the experts of one cluster less that of the other's.
+    """Mean trait of the experts of one cluster beside that of the other's.
 
     Attributes:
-        runs_R: of each run, NaN if it has no experts in both. The first cluster is the one with the larger mean over
-            runs, so that the mean of these is never negative.
-        p: of as large a mean if the trait is dealt to the experts of each run at random, the clusters named anew.
+        larger_R: of each run's experts in the cluster that has the larger mean over runs; NaN if the run has no experts
+            in both.
+        smaller_R: of those in the other cluster.
+        p: of as large a mean difference if the trait is dealt to the experts of each run at random, the clusters named
+            anew.
     """
 
-    runs_R: Floats
+    larger_R: Floats
+    smaller_R: Floats
     p: float
+
+    @property
+    def difference_R(self) -> Floats:
+        """Of each run; the mean is never negative, since clusters are named by it."""
+        return np.asarray(self.larger_R - self.smaller_R)
 
 
 def trait_difference(
@@ -48,16 +56,23 @@ def trait_difference(
             dealt_N[mine] = trait_N[rng.permutation(mine)]
         return dealt_N
 
-    runs_R = _differences(trait_N, second_N, run_N, runs)
-    if np.isnan(runs_R).all():
-        return TraitDifference(runs_R, float("nan"))
-    null = np.array([np.nanmean(_differences(dealt(), second_N, run_N, runs)) for _ in range(draws)])
-    return TraitDifference(runs_R, p_value(float(np.nanmean(runs_R)), null))
+    larger_R, smaller_R = _means(trait_N, second_N, run_N, runs)
+    if np.isnan(larger_R).all():
+        return TraitDifference(larger_R, smaller_R, float("nan"))
+    null = []
+    for _ in range(draws):
+        means = _means(dealt(), second_N, run_N, runs)
+        null.append(np.nanmean(means[0] - means[1]))
+    return TraitDifference(larger_R, smaller_R, p_value(float(np.nanmean(larger_R - smaller_R)), np.array(null)))
 
 
-def _differences(trait_N: Floats, second_N: NDArray[np.bool_], run_N: NDArray[np.integer[Any]], runs: int) -> Floats:
+def _means(
+    trait_N: Floats, second_N: NDArray[np.bool_], run_N: NDArray[np.integer[Any]], runs: int
+) -> tuple[Floats, Floats]:
+    """Mean trait of each run's experts in either cluster, the larger one first."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = [np.bincount(run_N[side], trait_N[side], runs) / np.bincount(run_N[side], minlength=runs)
-                 for side in (second_N, ~second_N)]  # fmt: skip
-        runs_R = np.asarray(means[0] - means[1])
-    return runs_R if np.isnan(runs_R).all() or np.nanmean(runs_R) >= 0 else -runs_R
+        a_R, b_R = (np.bincount(run_N[side], trait_N[side], runs) / np.bincount(run_N[side], minlength=runs)
+                    for side in (second_N, ~second_N))  # fmt: skip
+    both_R = np.isfinite(a_R - b_R)
+    a_R, b_R = np.where(both_R, a_R, np.nan), np.where(both_R, b_R, np.nan)
+    return (a_R, b_R) if not both_R.any() or np.nanmean(a_R - b_R) >= 0 else (b_R, a_R)

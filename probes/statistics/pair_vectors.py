@@ -13,6 +13,7 @@ Axes: n images, d units (may differ between experts), N experts, P = n (n - 1) /
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -79,15 +80,17 @@ def gram_vector(X_nd: NDArray[np.float64]) -> NDArray[np.float32]:
     K_nn = X_nd @ X_nd.T
     np.fill_diagonal(K_nn, 0.0)
     sums_n = K_nn.sum(axis=0)
-    K_nn -= (sums_n[:, None] + sums_n) / (n - 2)
-    K_nn += sums_n.sum() / ((n - 1) * (n - 2))
+    shift_n = sums_n / (n - 2) - sums_n.sum() / (2 * (n - 1) * (n - 2))
+    K_nn -= shift_n
+    K_nn -= shift_n[:, None]
     u_P = K_nn[above_diagonal(n)]
     length = np.linalg.norm(u_P)
     return np.zeros(len(u_P), np.float32) if length == 0 else (u_P / length).astype(np.float32)
 
 
+@lru_cache(maxsize=2)
 def above_diagonal(n: int) -> NDArray[np.bool_]:
-    """(n, n), true above the diagonal: takes a matrix to its vector."""
+    """(n, n), true above the diagonal: takes a matrix to its vector. Not to be written to."""
     return np.triu(np.ones((n, n), np.bool_), k=1)
 
 

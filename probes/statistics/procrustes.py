@@ -70,11 +70,12 @@ def procrustes_null(shapes: Sequence[Floats], Y_nk: Floats, draws: int, seed: in
     """`procrustes` (draws, N) of every shape with Y whose images are permuted, the same permutation for all shapes."""
     filled_nNd = _filled(shapes)
     n, N, d = filled_nNd.shape
-    flat_dn = filled_nNd.reshape(n, -1).T
+    # single precision: a product is known to 1e-7, a sum of singular values in which errors cancel hardly less well
+    flat_dn, single_nk = filled_nNd.reshape(n, -1).T.astype(np.float32), Y_nk.astype(np.float32)
     dead_N = np.array([not shape.any() for shape in shapes]) | (not Y_nk.any())
 
     def values(order: NDArray[np.int32]) -> Floats:
-        products = (flat_dn @ Y_nk[order]).reshape(N, d, -1)
+        products = (flat_dn @ single_nk[order]).reshape(N, d, -1).astype(np.float64)
         if d > products.shape[2]:
             products = products.transpose(0, 2, 1)
         # singular values by the smaller Gram matrix: quicker, and the sum is known to 1e-7

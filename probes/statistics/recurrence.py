@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import beta
 
-from probes.statistics.resampling import mean_of_defined, p_value
+from probes.statistics.resampling import LEVEL, Interval, mean_of_defined, p_value
 
 
 class Recurrence(NamedTuple):
@@ -47,6 +48,14 @@ def recurrence(labels_N: NDArray[np.integer[Any]], runs_N: NDArray[Any], *, draw
     return Recurrence(
         counts_RK, share, float(mean_of_defined(null)), p_value(share, null), p_value(-share, -null)
     )  # fmt: skip
+
+
+def share_interval(hits: int, count: int) -> Interval:
+    """Interval of a share of which `count` cases are known (Clopper and Pearson 1934)."""
+    tail = (1 - LEVEL) / 2
+    low = float(beta.ppf(tail, hits, count - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, count - hits)) if hits < count else 1.0
+    return Interval(low, high)
 
 
 def _counts(labels_N: NDArray[np.integer[Any]], run_N: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ Vectors = NDArray[np.float32]
 
 _BLOCK = 8192  # pairs multiplied at a time in double precision
 _BINS = 512  # of ranks, for influences alone
-_BATCH = 48_000_000  # permuted numbers held at once by a thread, 192 MB
+_BATCH = 30_000_000  # permuted numbers held at once by a thread, 120 MB
 _ROUNDING = 2e-6  # of products in single precision, in units of a cosine
 
 
@@ -65,9 +65,16 @@ def cosines(vectors_NP: Vectors, others_SP: Vectors) -> Floats:
 
 
 def compare(
-    vectors_NP: Vectors, references_RP: Sequence[Vectors], n: int, *, ranked: bool, draws: int, seed: int
+    vectors_NP: Vectors,
+    references_RP: Sequence[Vectors],
+    n: int,
+    *,
+    ranked: bool,
+    draws: int,
+    seed: int,
+    places: Sequence[slice] | None = None,
 ) -> list[Compared]:
-    """Set all experts beside each reference.
+    """Set experts beside each reference.
 
     Args:
         vectors_NP: `pair_vectors` of the experts.
@@ -76,75 +83,88 @@ def compare(
         ranked: the vectors are ranks (Spearman), which move with the distances of all other images.
         draws: permutations of the images.
         seed: of the permutations.
+        places: the experts that each reference is compared with; None: all of them.
     """
     stacked_RP = np.stack(references_RP).astype(np.float32)
-    value_NR = cosines(vectors_NP, stacked_RP)
-    influence_NRn = _influences(vectors_NP, stacked_RP, value_NR, n, ranked=ranked)
-    null_DNR = _permuted(vectors_NP, stacked_RP, n, draws, seed)
-    return [Compared(value_NR[:, r], influence_NRn[:, r], null_DNR[:, :, r]) for r in range(len(stacked_RP))]
+    beside = [range(len(vectors_NP))[part] for part in places or [slice(None)] * len(stacked_RP)]
+    values = [cosines(vectors_NP[mine.start : mine.stop], stacked_RP[[r]])[:, 0] for r, mine in enumerate(beside)]
+    influences = _influences(vectors_NP, stacked_RP, values, beside, n, ranked=ranked)
+    nulls = _permuted(vectors_NP, stacked_RP, beside, n, draws, seed)
+    return [Compared(*each) for each in zip(values, influences, nulls, strict=True)]
 
 
 class _Pulls:
     """One vector, ready for the influence of images on what it is multiplied with.
 
     Attributes:
-        z_P: the vector, its mean square 1.
-        z_nn: the same as a matrix.
+        vector_P: it.
+        scale: its root mean square.
+        z_nn: the vector at mean square 1, as a matrix.
         own_n: its product with itself, summed over the pairs of each image, moves of ranks included.
     """
 
     def __init__(self, vector_P: Vectors, n: int, *, ranked: bool) -> None:
-        self._n, self._ranked, P = n, ranked, len(vector_P)
-        scale = float(np.sqrt(np.mean(np.square(vector_P, dtype=np.float64)))) or 1.0
-        self.z_P = (vector_P / scale).astype(np.float32)
-        self.z_nn = square(self.z_P, n)
+        self.vector_P, self._ranked, P = vector_P, ranked, len(vector_P)
+        self.scale = float(np.sqrt(np.mean(np.square(vector_P, dtype=np.float64)))) or 1.0
+        self.z_nn = square(vector_P, n)
         if ranked:
-            # tied ranks share a place that no other one has: the middle of theirs
-            self._bin_P = ((vector_P + (P - 1) / 2) * (_BINS / P)).astype(np.intp)
-            ends = [_BINS * image_P + self._bin_P for image_P in np.triu_indices(n, k=1)]
-            count = sum(np.bincount(end_P, minlength=n * _BINS) for end_P in ends)
-            self._count_nB = np.asarray(count, np.float32).reshape(n, _BINS)
-            self._step = P / scale  # by which a rank moves, were all images below it
+            self._bin_P = _bins(vector_P, P).astype(np.uint16)
+            bin_nn = _bins(self.z_nn, P)
+            middle = bin_nn[0, 0]
+            bin_nn += _BINS * np.arange(n)[:, None]
+            self._count_nB = np.bincount(bin_nn.ravel(), minlength=n * _BINS).reshape(n, _BINS).astype(np.float32)
+            self._count_nB[:, middle] -= 1  # of an image with itself
+            self._step = P / self.scale  # by which a rank moves, were all images below it
+        self.z_nn /= np.float32(self.scale)
         self.own_n = self.product(self)
 
     def product(self, other: "_Pulls") -> Floats:
         """Sums (n,) over the pairs of each image: of the products, and of what the pair moves through the ranks."""
         sums_n: Floats = np.einsum("ij,ij->i", self.z_nn, other.z_nn).astype(np.float64)
         if self._ranked:
-            sums_n += self.moved(other.z_P) + other.moved(self.z_P)
+            moved_n = self.moved(other)
+            sums_n += moved_n + (moved_n if other is self else other.moved(self))
         return sums_n
 
-    def moved(self, values_P: Vectors) -> Floats:
-        """Each image's sum over its pairs of the values where ranks are higher, equal ones half.
+    def moved(self, other: "_Pulls") -> Floats:
+        """Each image's sum over its pairs of the other's values where ranks are higher, equal ones half.
 
         One more distance lifts all larger ones by a rank. Ranks are taken in 512 bins, which moves an influence by
         less than a hundredth.
         """
-        at_B = np.bincount(self._bin_P, values_P, _BINS) / len(values_P)
+        at_B = np.bincount(self._bin_P, other.vector_P, _BINS) / (len(self._bin_P) * other.scale)
         above_B = at_B.sum() - np.cumsum(at_B) + at_B / 2
         return np.asarray(self._step * (self._count_nB @ above_B))
 
 
-def _influences(vectors_NP: Vectors, references_RP: Vectors, value_NR: Floats, n: int, *, ranked: bool) -> Floats:
+def _bins(ranks: Vectors, P: int) -> NDArray[np.intp]:
+    """Of centred ranks: tied ones share a place that no other one has, the middle of theirs."""
+    return np.asarray(((ranks + np.float32((P - 1) / 2)) * np.float32(_BINS / P)).astype(np.intp))
+
+
+def _influences(
+    vectors_NP: Vectors, references_RP: Vectors, values: Sequence[Floats], beside: Sequence[range], n: int, *,
+    ranked: bool,
+) -> list[Floats]:  # fmt: skip
     lengths = np.linalg.norm(references_RP, axis=1)  # 1, or less for a mean over subjects
     # a mean over subjects moves like the ranks of its own values
     own = [centred_ranks(vector_P.astype(np.float64)) if ranked else vector_P for vector_P in references_RP]
     pulls = [_Pulls(vector_P, n, ranked=ranked) for vector_P in own]
-    influence_NRn = np.full((*value_NR.shape, n), np.nan)
+    influences = [np.full((len(value_m), n), np.nan) for value_m in values]
 
     def fill(place: int) -> None:
-        if not np.isfinite(value_NR[place]).any():
+        wanted = [r for r, mine in enumerate(beside) if place in mine and np.isfinite(values[r][place - mine.start])]
+        if not wanted:
             return
-        mine = _Pulls(vectors_NP[place], n, ranked=ranked)
-        for r, (other, length) in enumerate(zip(pulls, lengths, strict=True)):
-            if length == 0:
-                continue
-            cosine = value_NR[place, r] / length
-            mean_n = (mine.product(other) - cosine / 2 * (mine.own_n + other.own_n)) / (n - 1)
-            influence_NRn[place, r] = length * 2 * (n - 1) / (n - 2) * (mean_n - mean_n.mean())
+        expert = _Pulls(vectors_NP[place], n, ranked=ranked)
+        for r in wanted:
+            row, other = place - beside[r].start, pulls[r]
+            cosine = values[r][row] / lengths[r]
+            mean_n = (expert.product(other) - cosine / 2 * (expert.own_n + other.own_n)) / (n - 1)
+            influences[r][row] = lengths[r] * 2 * (n - 1) / (n - 2) * (mean_n - mean_n.mean())
 
     side_by_side(fill, range(len(vectors_NP)))
-    return influence_NRn
+    return influences
 
 
 def permutations_of(n: int, draws: int, seed: int) -> list[NDArray[np.int32]]:
@@ -153,28 +173,35 @@ def permutations_of(n: int, draws: int, seed: int) -> list[NDArray[np.int32]]:
     return [rng.permutation(n).astype(np.int32) for _ in range(draws)]
 
 
-def _permuted(vectors_NP: Vectors, references_RP: Vectors, n: int, draws: int, seed: int) -> Floats:
-    """Products (draws, N, R) with the references' images permuted."""
-    (N, P), R = vectors_NP.shape, len(references_RP)
+def _permuted(
+    vectors_NP: Vectors, references_RP: Vectors, beside: Sequence[range], n: int, draws: int, seed: int
+) -> list[Floats]:
+    """Products (draws, m) with each reference's images permuted, of the experts beside it."""
+    P, R = vectors_NP.shape[1], len(references_RP)
     orders = permutations_of(n, draws, seed)
     squares = [square(vector_P, n).ravel() for vector_P in references_RP]
     i_P, j_P = (images_P.astype(np.int32) for images_P in np.triu_indices(n, k=1))
     lengths_N = np.sqrt(np.einsum("np,np->n", vectors_NP, vectors_NP, dtype=np.float64))
     lengths_N[lengths_N == 0] = np.nan
-    step = max(1, _BATCH // (R * P))
+    together = {mine: [r for r in range(R) if beside[r] == mine] for mine in beside}
+    step = max(1, _BATCH // (max(map(len, together.values())) * P))
 
-    def products(start: int) -> Floats:
-        batch = orders[start : start + step]
-        permuted = np.empty((len(batch) * R, P), np.float32)
-        for draw, order in enumerate(batch):
-            taken_P = order[i_P] * np.int32(n) + order[j_P]
-            for r, flat in enumerate(squares):
-                np.take(flat, taken_P, out=permuted[draw * R + r])
-        found = (vectors_NP @ permuted.T).astype(np.float64) / lengths_N[:, None]
-        return np.asarray(found.T.reshape(len(batch), R, N).transpose(0, 2, 1))
+    def products(start: int) -> list[Floats]:
+        taken = [order[i_P] * np.int32(n) + order[j_P] for order in orders[start : start + step]]
+        found = [np.empty(0)] * R
+        for mine, which in together.items():
+            permuted = np.empty((len(which), len(taken), P), np.float32)
+            for r, of_draws in zip(which, permuted, strict=True):
+                for taken_P, out_P in zip(taken, of_draws, strict=True):
+                    np.take(squares[r], taken_P, out=out_P, mode="clip")
+            experts = slice(mine.start, mine.stop)
+            product = (vectors_NP[experts] @ permuted.reshape(-1, P).T).astype(np.float64) / lengths_N[experts, None]
+            for r, of_draws in zip(which, product.reshape(len(mine), len(which), -1).transpose(1, 2, 0), strict=True):
+                found[r] = of_draws
+        return found
 
     parts = side_by_side(products, range(0, draws, step))
-    return np.concatenate(parts) if parts else np.empty((0, N, R))
+    return [np.concatenate([part[r] for part in parts] or [np.empty((0, len(beside[r])))]) for r in range(R)]
 
 
 def reaches(value: float, null_D: Floats) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
+_ROUNDING = 1e-12
 _BATCH = 4_000_000  # counts held at once, 32 MB
 
 
@@ -32,13 +33,14 @@ def interval(draws: NDArray[np.float64], level: float = LEVEL) -> Interval:
 def p_value(observed: float, null: NDArray[np.float64]) -> float:
     """One-sided permutation p: (1 + draws that reach the observed value) / (1 + draws).
 
-    The observed order counts as one of the draws, so p is never 0. Draws that are NaN say nothing and are left out;
-    NaN if the observed value is, or no draw is left.
+    The observed order counts as one of the draws, so p is never 0. A draw that falls short by rounding alone reaches
+    the value. Draws that are NaN say nothing and are left out; NaN if the observed value is, or no draw is left.
     """
     finite = null[np.isfinite(null)]
     if not np.isfinite(observed) or not len(finite):
         return float("nan")
-    return float((1 + (finite >= observed).sum()) / (1 + len(finite)))
+    tie = _ROUNDING * max(abs(observed), 1.0)
+    return float((1 + (finite >= observed - tie).sum()) / (1 + len(finite)))
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,13 +7,16 @@ Axes: n images, d readout units (may differ between experts), N experts, P = n (
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist, squareform
 from sklearn.manifold import smacof
+from threadpoolctl import ThreadpoolController
 
 from probes.statistics.constancy import is_constant
 
@@ -21,7 +24,7 @@ _BLOCK = 8192  # pairs of images multiplied at a time in double precision
 _MIN_EXPERTS = 3  # the silhouette needs 2 clusters and one fewer than there are experts
 _MIN_CLUSTERS = 2
 _MIN_IMAGES = 2
-_KEYS = 2**16 - 1
+_KEYS = 2**31 - 1
 
 
 def euclidean_rdm(Z_nd: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -113,33 +116,35 @@ def _flat(rdm_P: NDArray[np.float64], Z_nd: NDArray[np.floating[Any]]) -> bool:
 
 
 def centred_ranks(values_P: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Ranks (P,) less their mean, multiples of one half; tied values share the mean of their ranks."""
-    order_P, sorted_P = _ascending(values_P)
-    P = len(values_P)
-    ranks_P = np.empty(P, dtype=np.float32)
-    starts_P = np.concatenate([[True], sorted_P[1:] != sorted_P[:-1]])
-    if starts_P.all():
-        ranks_P[order_P] = ((2 * np.arange(P) + 1 - P) / 2).astype(np.float32)
-        return ranks_P
-    first = np.flatnonzero(starts_P)
-    after = np.append(first[1:], P)
-    # the mean of the places from `first` up to `after`, counted from the middle
-    ranks_P[order_P] = np.repeat(((first + after - P) / 2).astype(np.float32), after - first)
-    return ranks_P
+    """Ranks (P,) less their mean, multiples of one half; tied values share the mean of their ranks.
 
-
-def _ascending(values_P: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """An order that sorts finite values, and the sorted values; exact, in half of `argsort`'s time.
-
-    Sixteen bits sort them by radix to within 1/65,536 of their range; timsort, which is quick with what is nearly in
-    order, does the rest.
+    Exact, in a third of the time of `argsort`: torch sorts whole numbers by radix, here the values to within 2^-31 of
+    their range, and what is equal then is sorted once more.
     """
     low, range_of = values_P.min(), np.ptp(values_P)
     scale = _KEYS / range_of if 1e-290 < range_of < np.inf else 0.0
-    order_P = np.argsort(((values_P - low) * scale).astype(np.uint16), kind="stable")
-    nearly_P = values_P[order_P]
-    rest_P = np.argsort(nearly_P, kind="stable")
-    return order_P[rest_P], nearly_P[rest_P]
+    with _libraries().limit(limits=1, user_api="openmp"):  # threads that share a sort wait more than they gain
+        keys, order = torch.sort(torch.from_numpy(((values_P - low) * scale).astype(np.int32)))
+    keys_P, order_P, P = keys.numpy(), order.numpy(), len(values_P)
+    sorted_P = np.arange(P, dtype=np.float64) - (P - 1) / 2
+    same = keys_P[1:] == keys_P[:-1]
+    if same.any():
+        places = np.flatnonzero(np.append(same, False) | np.append(False, same))
+        close = order_P[places]
+        within = np.lexsort((values_P[close], keys_P[places]))
+        order_P[places] = close[within]
+        values = values_P[close[within]]
+        first = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+        count = np.diff(np.append(first, len(places)))
+        sorted_P[places] = np.repeat(sorted_P[places[first]] + (count - 1) / 2, count)
+    ranks_P = np.empty(P, dtype=np.float32)
+    ranks_P[order_P] = sorted_P
+    return ranks_P
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def correlations(centred_NP: NDArray[np.float32]) -> NDArray[np.float64]:

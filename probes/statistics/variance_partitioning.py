@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.statistics.held_out import Floats, HeldOutR2, held_out_r2
-from probes.statistics.ridge import cross_ridge
+from probes.statistics.ridge import cross_ridge, fit_ridge
 
+_TARGETS = 2000  # fitted at once
 Sets = Mapping[str, NDArray[np.floating[Any]]]
 
 
@@ -56,16 +57,28 @@ def partition(sets: Sets, Y_nt: NDArray[np.floating[Any]], *, seed: int) -> Part
 
 
 def unique_null(sets: Sets, name: str, Y_nt: NDArray[np.floating[Any]], *, draws: int, seed: int) -> Floats:
-    """What a set explains uniquely (b, t) when its rows are exchanged at random, everything repeated.
+    """What a set explains uniquely (b, t) of responses that the other sets alone explain.
 
-    The other sets keep their relation to the responses. Arguments are those of `partition`.
+    What a ridge regression on the other sets leaves of the responses is exchanged between images at random, for all
+    targets alike, and everything is repeated (Freedman and Lane 1983). The predictors stay as they are: to exchange
+    the rows of a set that repeats another one would make of it a set of noise, which costs more than repetition, so
+    that a useless set would do better than its null.
+
+    Arguments are those of `partition`.
     """
-    rest = [sets[other] for other in _without(tuple(sets), name)]
-    without_t = _r2(rest, Y_nt, seed).value_t if rest else 0.0
-    rng = np.random.default_rng(seed)
-    null = np.empty((draws, Y_nt.shape[1]))
-    for draw in range(draws):
-        null[draw] = _r2([*rest, sets[name][rng.permutation(len(Y_nt))]], Y_nt, seed).value_t - without_t
+    (n, t), others = Y_nt.shape, [sets[other] for other in _without(tuple(sets), name)]
+    Y_nt, rng = Y_nt.astype(np.float64), np.random.default_rng(seed)
+    X_np = np.column_stack([np.zeros((n, 1)), *others])
+    fitted_nt = fit_ridge(X_np, Y_nt).predict(X_np)
+    null = np.empty((draws, t))
+    step = max(1, _TARGETS // t)
+    for start in range(0, draws, step):
+        orders = [rng.permutation(n) for _ in range(min(step, draws - start))]
+        exchanged = np.hstack([fitted_nt + (Y_nt - fitted_nt)[order] for order in orders])
+        lost = _r2([*others, sets[name]], exchanged, seed).value_t
+        if others:
+            lost = lost - _r2(others, exchanged, seed).value_t
+        null[start : start + step] = lost.reshape(-1, t)
     return null
 
 

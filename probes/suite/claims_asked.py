@@ -41,6 +41,7 @@ class Options:
     loose: float
     alike: float
     correlated: float
+    recurring: float
     animate: tuple[str, ...] | None
     seed: int
 

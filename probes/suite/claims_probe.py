@@ -78,6 +78,7 @@ class ClaimsProbe(Probe):
     loose: float = Field(0.5, ge=0, le=1, description="a line has to explain less than this (r2)")
     alike: float = Field(0.05, gt=0, le=0.5, description="differences of accuracy below it count as none")
     correlated: float = Field(0.1, gt=0, le=1, description="differences of correlation below it count as none")
+    recurring: float = Field(0.5, gt=0, lt=1, description="a larger share of runs has to have experts in both clusters")
     animate: tuple[str, ...] | None = Field(None, description="animate classes; default: known for STL-10 and THINGS")
     seed: int = Field(0, ge=0, description="of folds, halves and permutations")
 

@@ -15,7 +15,7 @@ from probes.tables import number
 NOT_ASKED = "not asked"
 COLUMNS = (
     "claim", "verdict", "effect", "low", "high", "over", "images_low", "images_high", "region_low", "region_high", "p",
-    "p_over", "published", "place", "says", "measured_by", "missing", "sentence",
+    "p_over", "published", "place", "figure", "says", "measured_by", "missing", "sentence",
 )  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def claim_row(claim: PublishedClaim, found: Measured | None, said: str, missing:
     """A claim as plain JSON types; what is infinite or undefined is None."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {"claim": claim.name, "verdict": said, "missing": missing, "published": claim.value, "place": claim.place}
-    row |= {"says": claim.says, "measured_by": claim.effect, "more": {}}
+    row |= {"figure": claim.figure, "says": claim.says, "measured_by": claim.effect, "more": {}}
     if found is not None:
         row |= {"effect": number(found.effect), "low": number(found.bounds.low), "high": number(found.bounds.high)}
         row |= {"region_low": number(found.region[0]), "region_high": number(found.region[1]), "over": found.over}

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.statistics.pair_vectors import Distance, Measure, pair_vectors, placed
-from probes.statistics.procrustes import procrustes_influence, procrustes_matrix, procrustes_null, shape_of
+from probes.statistics.procrustes import (
+    procrustes,
+    procrustes_influence,
+    procrustes_matrix,
+    procrustes_null,
+    shape_of,
+)
 from probes.statistics.references import Ceiling, Compared, compare, cosines, noise_ceiling, reaches
 from probes.statistics.resampling import Interval
 from probes.statistics.similarity import correlations
@@ -119,6 +125,8 @@ def compare_all(
     references: Sequence[Reference],
     setting: Setting,
     step: Callable[[], None],
+    *,
+    others: bool = True,
 ) -> tuple[list[Finding], Similarities]:
     """Experts beside references that are about the same images, and experts beside each other.
 
@@ -127,6 +135,7 @@ def compare_all(
         references: of the same images.
         setting: what is computed.
         step: called after each distance and measure.
+        others: whether experts are set beside each other; else only where noise ceilings need it.
     """
     found: list[Finding] = []
     similarities: Similarities = {}
@@ -134,11 +143,13 @@ def compare_all(
         for measure in setting.measures:
             mine = [reference for reference in references if reference.measurable(measure)]
             if measure == "procrustes":
-                parts, similarity_NN = _shapes(readouts, mine, distance, setting)
+                shapes = [shape_of(placed(readout, distance)) for readout in readouts]
+                found += _shapes(shapes, mine, distance, setting)
+                if others:
+                    similarities[distance, measure] = procrustes_matrix(shapes)
             else:
-                parts, similarity_NN = _vectors(readouts, mine, distance, measure, setting)
-            similarities[distance, measure] = similarity_NN
-            found += parts
+                parts, similarities[distance, measure] = _vectors(readouts, mine, distance, measure, setting)
+                found += parts
             step()
     return found, similarities
 
@@ -155,52 +166,49 @@ def _vectors(
     vectors_NP = pair_vectors(readouts, distance, measure)
     similarity_NN = correlations(vectors_NP)
     ceiling_N = ceilings(similarity_NN, setting.sizes_N, setting.runs_N)
+    subjects = [one.vectors(distance, measure) for one in references]
+    means = [subjects_SP.mean(axis=0) for subjects_SP in subjects]
+    if distance == setting.distances[0] and references:
+        compared = compare(
+            vectors_NP, means, n, ranked=measure == "spearman", draws=setting.draws, seed=setting.seed,
+            places=[one.places for one in references],
+        )  # fmt: skip
+    else:
+        none = np.empty((0, 0))
+        compared = [Compared(cosines(vectors_NP[one.places], mean_P[None])[:, 0], none, none)
+                    for one, mean_P in zip(references, means, strict=True)]  # fmt: skip
     found = []
-    for places in dict.fromkeys((one.places.start, one.places.stop) for one in references):
-        mine = [one for one in references if (one.places.start, one.places.stop) == places]
-        part_mP = vectors_NP[slice(*places)]
-        subjects = [one.vectors(distance, measure) for one in mine]
-        means = [subjects_SP.mean(axis=0) for subjects_SP in subjects]
-        if distance == setting.distances[0]:
-            compared = compare(part_mP, means, n, ranked=measure == "spearman", draws=setting.draws, seed=setting.seed)
-        else:
-            none = np.empty((0, 0))
-            compared = [Compared(value_m, none, none) for value_m in cosines(part_mP, np.stack(means)).T]
-        for one, subjects_SP, (value_m, influence_mn, null_Dm) in zip(mine, subjects, compared, strict=True):
-            several = len(subjects_SP) >= _LEAST_SUBJECTS
-            own = noise_ceiling(correlations(subjects_SP)) if several else None
-            found.append(Finding(
-                one.name, distance, measure, np.arange(*places), value_m,
-                Ceiling(*(part[slice(*places)] for part in ceiling_N)) if own is None
-                else Ceiling(*(np.full(len(part_mP), end_S.mean()) for end_S in own)),
-                influence_mn, null_Dm,
-                cosines(part_mP, subjects_SP) if several and len(influence_mn) else np.empty((0, 0)),
-            ))  # fmt: skip
+    for one, subjects_SP, (value_m, influence_mn, null_Dm) in zip(references, subjects, compared, strict=True):
+        several = len(subjects_SP) >= _LEAST_SUBJECTS
+        own = noise_ceiling(correlations(subjects_SP)) if several else None
+        found.append(Finding(
+            one.name, distance, measure, np.arange(len(vectors_NP))[one.places], value_m,
+            Ceiling(*(part[one.places] for part in ceiling_N)) if own is None
+            else Ceiling(*(np.full(len(value_m), end_S.mean()) for end_S in own)),
+            influence_mn, null_Dm,
+            cosines(vectors_NP[one.places], subjects_SP) if several and len(influence_mn) else np.empty((0, 0)),
+        ))  # fmt: skip
     return found, similarity_NN
 
 
 def _shapes(
-    readouts: Sequence[NDArray[np.floating[Any]]],
-    references: Sequence[Reference],
-    distance: Distance,
-    setting: Setting,
-) -> tuple[list[Finding], Floats]:
+    shapes: Sequence[Floats], references: Sequence[Reference], distance: Distance, setting: Setting
+) -> list[Finding]:
     """Procrustes. A mean over shapes would have to be found by alignment, so that it has no noise ceiling here."""
-    shapes = [shape_of(placed(readout, distance)) for readout in readouts]
     found = []
     for one in references:
         assert one.features_nk is not None  # others are not measurable
         target_nk, mine = shape_of(placed(one.features_nk, distance)), shapes[one.places]
-        both = [procrustes_influence(shape, target_nk) for shape in mine]
-        first = distance == setting.distances[0]
+        value_m, influence_mn, null_Dm = [procrustes(shape, target_nk) for shape in mine], *([np.empty((0, 0))] * 2)
+        if distance == setting.distances[0]:
+            influence_mn = np.array([procrustes_influence(shape, target_nk)[1] for shape in mine])
+            null_Dm = procrustes_null(mine, target_nk, setting.draws, setting.seed)
         none = np.full(len(mine), np.nan)
         found.append(Finding(
-            one.name, distance, "procrustes", np.arange(len(shapes))[one.places],
-            np.array([value for value, _ in both]), Ceiling(none, none),
-            np.array([influence_n for _, influence_n in both]) if first else np.empty((0, 0)),
-            procrustes_null(mine, target_nk, setting.draws, setting.seed) if first else np.empty((0, 0)),
+            one.name, distance, "procrustes", np.arange(len(shapes))[one.places], np.array(value_m),
+            Ceiling(none, none), influence_mn, null_Dm,
         ))  # fmt: skip
-    return found, procrustes_matrix(shapes)
+    return found
 
 
 def ceilings(similarity_NN: Floats, sizes_N: NDArray[np.int64], runs_N: NDArray[Any]) -> Ceiling:

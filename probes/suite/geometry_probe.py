@@ -141,9 +141,10 @@ class GeometryProbe(Probe):
             readouts = [
                 np.asarray(member.subject.activations.readouts_EnD[member.expert][of_scene]) for member in living
             ]
-            parts, of_experts = compare_all(readouts, mine, setting, step)
+            first = not similarities  # the first scene is `rows`
+            parts, of_experts = compare_all(readouts, mine, setting, step, others=first)
             found += parts
-            similarities = similarities or of_experts  # the first scene is `rows`
+            similarities = of_experts if first else similarities
         order = [reference.name for reference in references]
         found = sorted(merged(found), key=lambda one: order.index(one.reference))
         return [*found, *other_seeds(similarities, setting)], similarities

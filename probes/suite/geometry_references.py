@@ -85,10 +85,12 @@ def found_references(
     if any(snapshot is None for snapshot in snapshots):
         notes.append("pixels and shared features are left out: the model is not at hand")
         snapshots = []
-    for snapshot, places in zip(snapshots, of_run, strict=False):
-        if snapshot is not None and places.start < places.stop:
-            found.append(Reference("pixels", rows, places, small_pictures(snapshot, store, rows)))
-            found.append(Reference("shared", rows, places, pooled_shared(snapshot, store, rows)))
+    seen = [(snapshot, places) for snapshot, places in zip(snapshots, of_run, strict=False)
+            if snapshot is not None and places.start < places.stop]  # fmt: skip
+    alike = len({(one.card.data.image_size, *one.card.mean, *one.card.sd) for one, _ in seen}) == 1
+    pictured = [(seen[0][0], every)] if alike else seen  # all models may get the same pixels
+    found += [Reference("pixels", rows, places, small_pictures(one, store, rows)) for one, places in pictured]
+    found += [Reference("shared", rows, places, pooled_shared(one, store, rows)) for one, places in seen]
     for one in [one for one in found if one.features_nk is not None and is_constant(one.features_nk)]:
         notes.append(f"{one.name} is the same for all images and left out")
         found.remove(one)

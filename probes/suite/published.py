@@ -95,6 +95,7 @@ class PublishedClaim(NamedTuple):
         name: by which results call it.
         says: in a sentence without an end.
         place: where it stands in the paper.
+        figure: id of the figure or table that shows what it is about, see `probes.paper`.
         effect: what is measured, ours and the paper's alike.
         value: the paper's; None where it gives no number.
     """
@@ -102,6 +103,7 @@ class PublishedClaim(NamedTuple):
     name: str
     says: str
     place: str
+    figure: str
     effect: str
     value: float | None = None
 

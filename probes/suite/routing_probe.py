@@ -13,6 +13,7 @@ from sklearn.manifold import TSNE
 
 from callbacks.metrics import class_information, load_balance, routing_heatmap
 from moe.data.readers import Progress
+from moe.routing import NONE
 from probes.drawing.base import save
 from probes.drawing.matrices import heatmap
 from probes.drawing.points import gate_maps
@@ -67,12 +68,12 @@ class RoutingProbe(Probe):
             ["class", "images", *names],
             ([name, int(count), *row] for name, count, row in zip(classes, counts_C, heatmap_CE.tolist(), strict=True)),
         )
-        slots = indices_nK.shape[1]
+        slots = (indices_nK != NONE).sum(axis=1).mean()
         figure = heatmap(
             heatmap_CE,
             [f"{name} ({count})" for name, count in zip(classes, counts_C, strict=True)],
             names,
-            title=f"Routing of {store.name} ({subject.title}); a row sums to k = {slots}",
+            title=f"Routing of {store.name} ({subject.title}); a row sums to k = {slots:.3g}",
             label="proportion of the class's images",
             limits=(0.0, 1.0),
         )
@@ -112,7 +113,7 @@ class RoutingProbe(Probe):
             folder / "map.csv",
             ["image", "class", "tsne_1", "tsne_2", "experts"],
             (
-                [subject.store.ids[row], int(label), *point, " ".join(map(str, indices))]
+                [subject.store.ids[row], int(label), *point, " ".join(str(one) for one in indices if one != NONE)]
                 for row, label, point, indices in zip(
                     rows, labels_n, points_n2.tolist(), subject.activations.indices_nK[rows].tolist(), strict=True
                 )

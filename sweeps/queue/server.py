@@ -98,6 +98,8 @@ def definition(remote: Remote) -> dict[str, Any]:
 
 
 def _sweep(remote: Remote) -> Any:
+    if connection().keyless:
+        raise UserError(f"sweep {remote} is in W&B: {connection().why}")
     try:
         with _quiet(), asking():
             return api().sweep(str(remote))
@@ -121,8 +123,7 @@ def runs(remote: Remote) -> list[RemoteRun]:
 
 
 def _as_remote(run: Any) -> RemoteRun:
-    ending = str(run.summary_metrics.get("ending", ""))
-    ending = "" if run.state == "running" else ending
+    ending = "" if run.state == "running" else str(run.summary_metrics.get("ending", ""))
     return RemoteRun(run.id, run_id_of(run.config), run.state, ending, run.config, str(run.heartbeat_at))
 
 
@@ -253,8 +254,8 @@ class ServerQueue(DatabaseQueue):
             sys.stderr.write(f"{error}; what it left over is found by `moe sweep resume {quote(self.sweep.name)}`\n")
             return []
         states, done = self._there(), store.finished_ids()
-        lacking = [one.cell for one in states.values() if one.state in ("waiting", "failed")]
-        lacking = [cell for cell in lacking if blank_number(cell) is None]  # the server has drawn no more
+        waiting = (one.cell for one in states.values() if one.state in ("waiting", "failed"))
+        lacking = [cell for cell in waiting if blank_number(cell) is None]  # the server has drawn no more
         for cell in lacking:
             prepare(self.remote, cell, store, found)
             if cell.run_id in done:  # trained here, but its end did not reach the server
@@ -313,12 +314,11 @@ class ServerQueue(DatabaseQueue):
 
     def _was_stopped(self, run: RemoteRun) -> Ending | None:
         """Who stopped a run that left no word: W&B's agent kills one that takes long to write its checkpoint."""
-        there = Record(id=run.id, **self.remote.place)
         went_on = Record.of(self.sweep.store.run(run.cell)).stopped  # all the same
         if run.id not in self._stopped and not went_on:
             with contextlib.suppress(TrackerError):
-                if stop_asked(there.entity, there.project, run.id):
-                    self._stopped[run.id] = stopped_by(there)
+                if stop_asked(self.remote.entity, self.remote.project, run.id):
+                    self._stopped[run.id] = stopped_by(Record(id=run.id, **self.remote.place))
         return self._stopped.get(run.id)
 
     def _there(self) -> dict[str, CellState]:

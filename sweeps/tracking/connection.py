@@ -4,6 +4,7 @@ All who need to know ask here; nothing that goes wrong with W&B may end a launch
 """
 
 import contextlib
+import errno
 import netrc
 import os
 import re
@@ -14,7 +15,10 @@ from urllib.parse import urlparse
 
 Mode = Literal["online", "offline", "disabled"]
 _TIMEOUT = 20  # seconds for the server's answer to one question
-_AWAY = ("giving up after", "did not respond in time", "timed out", "onnection refused", "EOF")
+_AWAY = ("giving up after", "did not respond in time", "timed out", "deadline exceeded", "onnection refused", "EOF")
+_KEY = ("returned error 401", "returned error 403", "API key")  # what is said of a key that is refused
+_NO_KEY = "no W&B key is configured (`wandb login` stores one)"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _LIBRARIES = ("wandb", "requests", "urllib3")  # W&B's client and what it talks through
 
 
@@ -25,10 +29,12 @@ class Connection:
     Attributes:
         mode: online: sent to a server; offline: kept in files for `moe runs sync`; disabled: dropped.
         why: what decided it.
+        keyless: whether that was that there is no key.
     """
 
     mode: Mode
     why: str
+    keyless: bool = False
 
     @property
     def online(self) -> bool:
@@ -42,6 +48,8 @@ class Connection:
         try:
             with asking():
                 api().viewer  # noqa: B018 - asks the server
+        except RefusedKeyError as error:
+            return str(error)
         except TrackerError as error:
             return f"the W&B server does not answer: {error}"
         return None
@@ -58,16 +66,15 @@ def connection() -> Connection:
         return Connection("online", "WANDB_API_KEY is set")
     if _key_in_netrc():
         return Connection("online", "a key is stored in netrc")
-    return Connection("offline", "no W&B key is configured (`wandb login` stores one)")
+    return Connection("offline", _NO_KEY, keyless=True)
 
 
 def _key_in_netrc() -> bool:
     import wandb
 
     server = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url  # the latter reads W&B's files
-    host = urlparse(server).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    try:  # by host and port, as W&B's client looks it up
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlparse(server).netloc) is not None
     except (OSError, netrc.NetrcParseError):
         return False
 
@@ -109,11 +116,16 @@ class TrackerError(Exception):
     """W&B or the way to it failed: one sentence. The run's own files have everything that it was to be told."""
 
 
+class RefusedKeyError(TrackerError):
+    """The server refuses the key that is configured, or it cannot be one: one sentence that says where the key is."""
+
+
 @contextlib.contextmanager
 def asking() -> Iterator[None]:
     """Around everything that W&B is asked or told: whatever its client raises comes out as TrackerError.
 
     Raises:
+        RefusedKeyError: it is the key.
         TrackerError: the server refused or did not answer, or the client or its service process failed.
     """
     try:
@@ -121,7 +133,8 @@ def asking() -> Iterator[None]:
     except Exception as error:
         if not _is_wandbs(error):
             raise
-        raise TrackerError(sentence(error)) from error
+        kind = RefusedKeyError if about_key(error) else TrackerError
+        raise kind(sentence(error)) from error
 
 
 def _is_wandbs(error: Exception) -> bool:
@@ -129,11 +142,57 @@ def _is_wandbs(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in _LIBRARIES or isinstance(error, OSError | ValueError)
 
 
+def about_key(error: Exception) -> bool:
+    """Whether the key is the trouble. A server that is away is also called a failure to verify it."""
+    text = _first_line(error)
+    if any(words in text for words in _AWAY):
+        return False
+    return type(error).__name__ == "AuthenticationError" or any(words in text for words in _KEY)
+
+
+def no_room(error: TrackerError) -> bool:
+    """Whether W&B could not write to the disk."""
+    return getattr(error.__cause__, "errno", None) in _NO_ROOM or "no space left" in str(error).lower()
+
+
 def sentence(error: Exception) -> str:
     """The error in one line, and what to do if it is the key: W&B's errors go on about what was tried."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if any(words in text for words in _AWAY):  # which W&B's client also calls a failure to verify the key
-        server = re.search(r"https?://[^/\s]+?(?=[/:]?\s|/|$)", text)
+    text = _first_line(error)
+    server = re.search(r"https?://[^/\s]+?(?=[/:]?\s|/|$)", text)
+    if any(words in text for words in _AWAY):
         return f"{server[0] if server else 'the server'} gave no answer"
-    refused = type(error).__name__ == "AuthenticationError" or any(words in text for words in ("401", "API key"))
-    return f"{text}; `wandb login --relogin` stores another key" if refused else text
+    if not about_key(error):
+        return text
+    if "No API key configured" in text:  # and WANDB_MODE says online all the same
+        return _NO_KEY
+    said = re.search(r'"message": ?"([^"]*)"', text)  # by the server, within what its client says
+    reason = said[1] if said else re.split(r" invalid: |https?://\S+: ", text)[-1]
+    if (key := os.environ.get("WANDB_API_KEY", "")) != key.strip():  # of which its client speaks in several ways
+        reason = "there is white space around it"
+    who = server[0] if server else os.environ.get("WANDB_BASE_URL") or "W&B"
+    place, mend = _key_place()
+    return f"{who} refuses the key in {place} ({reason.rstrip('. ')}); {mend}"
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return f"{error.strerror}: {error.filename2 or error.filename}"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _key_place() -> tuple[str, str]:
+    """Where the key is, and how another gets there."""
+    if os.environ.get("WANDB_API_KEY"):
+        return "WANDB_API_KEY", "put another one there, or unset it and store one by `wandb login --relogin`"
+    return os.environ.get("NETRC") or "~/.netrc", "`wandb login --relogin` stores another one"
+
+
+@contextlib.contextmanager
+def without_key() -> Iterator[None]:
+    """For what needs none: W&B's client does not even begin an offline run with a key that cannot be one."""
+    key = os.environ.pop("WANDB_API_KEY", None)
+    try:
+        yield
+    finally:
+        if key is not None:
+            os.environ["WANDB_API_KEY"] = key

@@ -19,7 +19,7 @@ from sweeps.runs.files import DamagedFileError, write_json
 from sweeps.runs.run import Run, read_config
 from sweeps.runs.store import RunStore
 from sweeps.tracking.artifacts import LAST, MODEL, model_name
-from sweeps.tracking.connection import TrackerError, api, asking, connection, project
+from sweeps.tracking.connection import RefusedKeyError, TrackerError, api, asking, connection, project
 from sweeps.tracking.record import Record
 
 _BIGGEST, _BIG = 20e9, 1e9  # bytes of the weights, and of any other file
@@ -75,11 +75,13 @@ def pull(path: str, store: RunStore, report: Callable[[str], None]) -> Run:
     """
     here = connection()
     if not here.online:
-        raise UserError(f"run {path} is in W&B, which is {here.mode} here ({here.why}); `wandb login` first")
+        raise UserError(f"run {path} is in W&B, which is {here.mode} here: {here.why}")
     try:
         with asking():
             found = api().run(path if "/" in path else f"{project()}/{path}")
             identity = found.config.get("identity")
+    except RefusedKeyError as error:
+        raise UserError(f"run {path} is in W&B: {error}") from None
     except TrackerError as error:
         raise UserError(f"W&B has no run {path} with a model: {error}") from None
     if not re.fullmatch(r"[0-9a-f]{12}", str(identity)):

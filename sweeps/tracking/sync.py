@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from moe.errors import UserError
+from moe.wording import counted
 from sweeps.runs.files import unless_damaged
 from sweeps.runs.folders import AnalysisFolder
 from sweeps.runs.run import Run
@@ -77,16 +78,17 @@ def sync(runs: Sequence[Place], report: Callable[[str], None], *, clean: bool = 
     """
     here = connection()
     if not here.online:
-        raise UserError(f"W&B is {here.mode} ({here.why}): log in with `wandb login`, or set WANDB_API_KEY")
+        mend = "" if here.keyless else "; set WANDB_MODE=online for this command"
+        raise UserError(f"nothing is uploaded, as W&B is {here.mode}: {here.why}{mend}")
     left: list[Left] = []
     for number, run in enumerate(runs, 1):
         record = Record.of(run)
         count = len(record.waiting)
         if count or record.unconfirmed or ask:
             if problem := here.problem():  # each run would find that out by itself, slowly
-                report(f"{problem}; nothing is lost, try again later")
+                report(f"{problem}; nothing is lost")
                 return left + [Left(_name(one), len(Record.of(one).waiting), problem) for one in runs[number - 1 :]]
-            report(f"[{number}/{len(runs)}] {_name(run)}: {count} offline piece{'s' if count > 1 else ''}")
+            report(f"[{number}/{len(runs)}] {_name(run)}: {counted(count, 'offline piece')}")
             if reason := _upload(run, report):
                 left.append(Left(_name(run), len(Record.of(run).waiting), reason))
                 report(f"  not uploaded: {reason}")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.markup import escape
 from rich.table import Table
@@ -91,6 +91,18 @@ class Group:
         return str(done) if done == self.planned else f"{done} of {self.planned} (incomplete)"
 
 
+class Gap(NamedTuple):
+    """Something that is not there to be shown.
+
+    Attributes:
+        text: what is missing.
+        command: what to run for it.
+    """
+
+    text: str
+    command: str
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The whole table.
@@ -101,6 +113,7 @@ class Comparison:
         columns: names of the numbers.
         groups: a row each.
         notes: what a reader has to know.
+        gaps: runs without results, and what brings these.
         name: of the sweep, or of all.
         claims: what the probe `claims` says of all runs together, a row each; of several sweeps with the sweep's name.
     """
@@ -110,8 +123,14 @@ class Comparison:
     columns: list[str]
     groups: list[Group]
     notes: list[str]
+    gaps: list[Gap]
     name: str
     claims: list[dict[str, Any]]
+
+    @property
+    def said(self) -> list[str]:
+        """What stands below the table: notes, and each gap with its command."""
+        return [*self.notes, *(f"{gap.text}: `{gap.command}`" for gap in self.gaps)]
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -129,7 +148,7 @@ class Comparison:
                 for group in self.groups
             ],
             "claims": self.claims,
-            "notes": self.notes,
+            "notes": self.said,
         }  # fmt: skip
 
 
@@ -152,8 +171,9 @@ def compare(sweep: LaunchedSweep) -> Comparison:
         Group(values, runs, planned, {c: _cell([found[run.id].get(c) for run in runs]) for c in columns})
         for values, runs, planned in members
     ]
-    notes = _notes(sweep, groups)
-    return Comparison(sweep, parameters, columns, groups, notes, sweep.name, claim_rows(sweep.folder))
+    notes, gaps = _unfinished(sweep, groups)
+    notes += _versions(groups)
+    return Comparison(sweep, parameters, columns, groups, notes, gaps, sweep.name, claim_rows(sweep.folder))
 
 
 def run_numbers(run: Run) -> dict[str, float]:
@@ -183,10 +203,12 @@ def _cell(values: Sequence[float | None]) -> Cell | None:
     return Cell(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
 
 
-def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
-    notes, cells = list[str](), list[CellStatus]()
+def _unfinished(sweep: LaunchedSweep, groups: Sequence[Group]) -> tuple[list[str], list[Gap]]:
+    """What to know of cells without results, and the others of them with the command that fills them."""
+    notes, gaps, cells = list[str](), list[Gap](), list[CellStatus]()
     with contextlib.suppress(UserError):  # its queue's service does not answer: what lies here counts
         cells += status(sweep).cells
+    name = quote(sweep.name)
     early = sum(cell.ending is Ending.STOPPED_EARLY for cell in cells)
     if early:
         notes.append(f"{counted(early, 'run', 'was')} stopped early, as the sweep's file asks; not averaged")
@@ -196,20 +218,27 @@ def _notes(sweep: LaunchedSweep, groups: Sequence[Group]) -> list[str]:
     filled = sum(blank_number(cell.cell) is None for cell in needless)  # a search's others are in no group
     stopped = sum(cell.ending is Ending.STOPPED for cell in cells)
     if stopped:
-        retry = f"`moe sweep retry {quote(sweep.name)} --stopped` goes on"
-        notes.append(f"{counted(stopped, 'run', 'was')} stopped by you; {retry}")
+        gaps.append(Gap(f"{counted(stopped, 'run', 'was')} stopped by you", f"moe sweep retry {name} --stopped"))
+    failed = [cell for cell in cells if cell.state == "failed"]
+    if failed:
+        first = f"{failed[0].run.id} by: {failed[0].error}"
+        gaps.append(Gap(f"{counted(len(failed), 'run')} failed, {first}", f"moe sweep retry {name} --failed"))
     trained = (cell for cell in cells if cell.state == "finished" and cell.ending is Ending.FINISHED)
     elsewhere = sum(not cell.run.finished for cell in trained)
     if elsewhere:
-        fetch = f"`moe probe --sweep {quote(sweep.name)}` fetches the results"
-        notes.append(f"{counted(elsewhere, 'run', 'was')} finished on another machine; {fetch}")
-    missing = sum(group.planned - len(group.runs) for group in groups) - early - filled - stopped - elsewhere
+        gaps.append(Gap(f"{counted(elsewhere, 'run', 'was')} finished on another machine", f"moe probe --sweep {name}"))
+    missing = sum(group.planned - len(group.runs) for group in groups)
+    missing -= early + filled + stopped + len(failed) + elsewhere
     if missing > 0:
-        notes.append(f"{counted(missing, 'run', 'is')} not finished; `moe sweep resume {quote(sweep.name)}` goes on")
+        gaps.append(Gap(f"{counted(missing, 'run', 'is')} not finished", f"moe sweep resume {name}"))
+    return notes, gaps
+
+
+def _versions(groups: Sequence[Group]) -> list[str]:
     versions = {_code_version(run) for group in groups for run in group.runs}
-    if len(versions) > 1:
-        notes.append(f"these runs were made by {len(versions)} versions of the code: {', '.join(sorted(versions))}")
-    return notes
+    if len(versions) < 2:
+        return []
+    return [f"these runs were made by {len(versions)} versions of the code: {', '.join(sorted(versions))}"]
 
 
 def _code_version(run: Run) -> str:
@@ -237,7 +266,7 @@ def terminal_table(comparison: Comparison) -> Table:
     """A row a group of runs."""
     table = Table(
         title=f"sweep {escape(comparison.name)}: last epoch, mean ± sd over seeds",
-        caption=escape("\n".join([*comparison.notes, *claim_lines(comparison.claims)])),
+        caption=escape("\n".join([*comparison.said, *claim_lines(comparison.claims)])),
         title_justify="left", caption_justify="left",
     )  # fmt: skip
     numbers_from = len(comparison.parameters)

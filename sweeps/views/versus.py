@@ -58,12 +58,12 @@ def side_by_side(comparisons: Sequence[Comparison]) -> tuple[Comparison, list[Ef
             cells = {column: group.cells.get(column) for column in columns}
             groups.append(replace(group, values={path: known.get(path) for path in parameters}, cells=cells))
     several = len({comparison.name for comparison in comparisons}) > 1
-    notes = [f"{c.name}: {note}" if several else note for c in comparisons for note in c.notes]
+    notes = [f"{c.name}: {note}" if several else note for c in comparisons for note in c.said]
     if not differing:
         notes.append("no fixed setting differs between these sweeps")
     name = ", ".join(comparison.name for comparison in comparisons)
     claims = [{"sweep": one.name, **claim} for one in comparisons for claim in one.claims]
-    merged = Comparison(comparisons[0].sweep, parameters, columns, groups, notes, name, claims)
+    merged = Comparison(comparisons[0].sweep, parameters, columns, groups, notes, [], name, claims)
     return merged, [effect for other in comparisons[1:] for effect in _effects(comparisons[0], other)]
 
 

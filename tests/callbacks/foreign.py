@@ -7,15 +7,15 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from moe.embedded import EmbeddingRecord
-from moe.routing import Routing, RoutingRecord
+from moe.routing import NONE, Routing, RoutingRecord
 
 EXPERTS, COUNT, BATCH, CLASSES = 4, 40, 10, 3
 
 
 def routing(indices, weights=(0.7, 0.3), logits=None):
-    """Experts by a table, all images with the same gates."""
+    """Experts by a table, all images with the same gates; none in empty slots."""
     indices = torch.as_tensor(indices)
-    weights = torch.tensor(weights).expand(len(indices), len(weights))
+    weights = torch.tensor(weights).expand(len(indices), len(weights)).masked_fill(indices == NONE, 0.0)
     return Routing(torch.zeros(len(indices), EXPERTS) if logits is None else logits, indices, weights)
 
 

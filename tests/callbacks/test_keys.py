@@ -26,7 +26,7 @@ def spelled(source: str) -> list[str]:
 
 def test_every_key_is_known_once():
     known = keys.metrics()
-    assert len(set(known)) == len(known) == 38
+    assert len(set(known)) == len(known) == 39
     assert {"val/loss", "train/accuracy", "balance/cv2", "agreement/top_k", "balance/load_<e>"} <= set(known)
     assert (keys.load(3), keys.importance(0)) == ("balance/load_3", "balance/importance_0")
 

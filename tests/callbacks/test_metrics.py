@@ -100,10 +100,17 @@ def test_balance_of_chosen_experts_is_that_of_all_gates(zeros):
 
 @pytest.mark.parametrize(
     ("indices", "weights"),
-    [([[0]], [[0.0]]), ([[0, 1]], [[1.0]]), ([[2]], [[1.0]]), ([[-1]], [[1.0]]), ([0], [1.0])],
+    [
+        ([[0]], [[0.0]]),
+        ([[0, 1]], [[1.0]]),
+        ([[2]], [[1.0]]),
+        ([[-2]], [[1.0]]),
+        ([[-1, 0]], [[1.0, 0.0]]),
+        ([0], [1.0]),
+    ],
 )
 def test_balance_of_impossible_choices_is_refused(indices, weights):
-    with pytest.raises(ValueError, match="experts"):
+    with pytest.raises(ValueError, match="expert"):
         routed_balance(indices, weights, 2)
 
 
@@ -246,7 +253,7 @@ def test_a_class_without_images_has_no_heatmap_row():
 
 
 @pytest.mark.parametrize(
-    ("indices", "labels"), [([[0], [1]], [0, 2]), ([[0], [2]], [0, 1]), ([[0], [-1]], [0, 1]), ([[0], [1]], [0])]
+    ("indices", "labels"), [([[0], [1]], [0, 2]), ([[0], [2]], [0, 1]), ([[0], [-2]], [0, 1]), ([[0], [1]], [0])]
 )
 def test_what_belongs_to_no_class_or_expert_is_refused(indices, labels):
     for function in (routing_heatmap, class_information):

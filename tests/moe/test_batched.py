@@ -167,7 +167,7 @@ class TestRows:
 
     def test_every_slot_has_a_row_of_its_expert(self):
         routing = routed(ROUTINGS["one image"], 4, torch.float32)
-        place = seats(routing, 16)
+        place = seats(routing, 16, 2 * IMAGES)
         flat = routing.indices.flatten()
         assert place.row_S.unique().numel() == len(flat)
         assert torch.equal(place.row_S // 16, flat)

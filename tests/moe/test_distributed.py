@@ -137,6 +137,19 @@ def test_the_bias_follows_the_loads_of_all_processes(one, two):
         assert (own.mean() - own).sign().tolist() != expected["biases"][0].sign().tolist()
 
 
+def test_thresholds_of_expert_choice_are_the_same_in_all_processes(two):
+    """Each process chooses among its own images; the thresholds follow the mean of what all took."""
+    expected = torch.full((5,), 1 / 5, dtype=torch.float64)
+    means = (two[0]["thresholds"]["smallest"] + two[1]["thresholds"]["smallest"]) / 2
+    for step, mean in enumerate(means):
+        rate = max(0.5, 1 / (step + 1))
+        expected = (1 - rate) * expected + rate * mean
+        for process in two:
+            torch.testing.assert_close(process["thresholds"]["thresholds"][step], expected)
+    assert torch.equal(two[0]["thresholds"]["thresholds"], two[1]["thresholds"]["thresholds"])
+    assert not torch.equal(two[0]["thresholds"]["smallest"], two[1]["thresholds"]["smallest"])
+
+
 def test_one_process_is_a_world_of_its_own():
     assert world() == (0, 1)
     x = torch.randn(3, 2)

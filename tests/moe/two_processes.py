@@ -16,7 +16,8 @@ from moe.data.loading import Batch, Share
 from moe.distributed import gather
 from moe.experts import weighted_sum
 from moe.gates.base import keep_top_k
-from moe.gates.options import SigmoidBiasConfig
+from moe.gates.expert_choice import ExpertChoiceGate
+from moe.gates.options import ExpertChoiceConfig, SigmoidBiasConfig
 from moe.gates.sigmoid_bias import SigmoidBiasGate
 from moe.gates.told import Told
 from moe.lightning_module import MoEModule
@@ -210,6 +211,20 @@ def nudged(share):
     return {"biases": torch.stack(biases), "loads": torch.stack(loads)}
 
 
+def thresholds(share):
+    """Each expert's threshold after each of five steps of expert choice, and the smallest score that it took here."""
+    torch.manual_seed(0)
+    gate = ExpertChoiceGate(5, 3, 5, 2, ExpertChoiceConfig(threshold_rate=0.5)).double().train()
+    gate.logits = nn.Flatten()
+    found, smallest = [], []
+    for step in range(5):
+        h = torch.randn(COUNT, 5, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(step))
+        routing = gate(share.cut(h))
+        found.append(gate.threshold_E.clone())
+        smallest.append(routing.gates().masked_fill(routing.gates() == 0, 1.0).amin(dim=0))
+    return {"thresholds": torch.stack(found), "smallest": torch.stack(smallest)}
+
+
 def everything(share):
     """All scenarios."""
     return {
@@ -224,6 +239,7 @@ def everything(share):
         "losses": losses(share),
         "balancing": balancing(share),
         "nudged": nudged(share),
+        "thresholds": thresholds(share),
     }
 
 

@@ -9,6 +9,7 @@ import torch
 
 from moe.data.readers import no_progress
 from moe.lightning_module import MoEModule
+from moe.routing import NONE
 from probes import probing
 from probes.activations import activations, final_snapshot
 from probes.baselines import (
@@ -30,14 +31,17 @@ from sweeps.runs.store import RunStore
 from sweeps.training.trial import train
 from tests.conftest import tiny_config
 from tests.probes.conftest import table
+from tests.probes.suite.made import without_some_experts
 from tests.probes.test_probing import open_store, silent
 
 
 def test_the_embedding_is_the_weighted_sum_of_the_chosen_readouts(tmp_path):
-    found = example_subject(tmp_path, images=12).activations
-    for n, z_D in enumerate(embedding(found)):
-        slow = sum(w * found.readouts_EnD[e, n] for e, w in zip(found.indices_nK[n], found.weights_nK[n], strict=True))
-        np.testing.assert_allclose(z_D, slow, rtol=1e-5)
+    subject = example_subject(tmp_path, images=12)
+    for found in (subject.activations, without_some_experts(subject).activations):
+        for n, z_D in enumerate(embedding(found)):
+            chosen = zip(found.indices_nK[n], found.weights_nK[n], strict=True)
+            slow = sum((w * found.readouts_EnD[e, n] for e, w in chosen if e != NONE), np.zeros_like(z_D))
+            np.testing.assert_allclose(z_D, slow, rtol=1e-5)
 
 
 def test_a_random_router_has_the_same_gates_for_other_images(tmp_path):

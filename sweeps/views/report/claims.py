@@ -5,26 +5,10 @@ from shlex import quote
 from typing import NamedTuple
 
 from sweeps.runs.folders import ProbedFolder
-from sweeps.views.compare import Comparison
+from sweeps.views.compare import Comparison, Gap
 from sweeps.views.report.reading import rounded, table
-from sweeps.views.report.words import Gap
 
 PROBE = "claims"
-# which figure of the paper shows what a claim is about
-_FIGURES = {
-    "gate_above_readout": ("table_1", "Table 1"),
-    "gate_readout_bent": ("figure_4", "Figure 4"),
-    "gate_readout_loose": ("figure_4", "Figure 4"),
-    "separability_alike": ("figure_5", "Figure 5"),
-    "separability_of_images": ("figure_5", "Figure 5"),
-    "animacy_in_separability": ("figure_5", "Figure 5"),
-    "animacy_in_geometry": ("figure_6", "Figure 6"),
-    "two_clusters": ("figure_s3", "Figure S3"),
-    "clusters_by_animacy": ("figure_6", "Figure 6"),
-    "clusters_in_every_run": ("figure_6", "Figure 6"),
-    "dimensions_beyond_categories_gate": ("table_1", "Table 1"),
-    "dimensions_beyond_categories_readout": ("table_1", "Table 1"),
-}
 
 
 class Claim(NamedTuple):
@@ -37,7 +21,7 @@ class Claim(NamedTuple):
         found: effect, interval, what is claimed, p, and the paper's number, in words.
         missing: what hinders a verdict; "" for nothing.
         images: on which it was asked.
-        figure: id and title of the figure that shows it; None where no figure does.
+        figure: id of the paper's figure that shows what it is about; "" where none does.
     """
 
     says: str
@@ -46,7 +30,7 @@ class Claim(NamedTuple):
     found: str
     missing: str
     images: str
-    figure: tuple[str, str] | None
+    figure: str
 
 
 def claims(comparison: Comparison) -> list[Claim]:
@@ -71,8 +55,8 @@ def _of_folder(folder: ProbedFolder) -> Iterator[Claim]:
             for row in table(folder.probe(images, probe) / f"{PROBE}.csv", "claim", "verdict", "says"):
                 verdict = row["verdict"]
                 kind = "holds" if verdict == "holds" else "fails" if verdict == "does not hold" else "open"
-                figure = _FIGURES.get(row["claim"])
-                yield Claim(row["says"], verdict, kind, _found(row), row.get("missing", ""), images, figure)
+                missing, figure = row.get("missing", ""), row.get("figure", "")
+                yield Claim(row["says"], verdict, kind, _found(row), missing, images, figure)
 
 
 def _found(row: Mapping[str, str]) -> str:

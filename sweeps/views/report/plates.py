@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeps.views.report.words import Gap
+from sweeps.views.compare import Gap
 
 
 @dataclass(frozen=True)

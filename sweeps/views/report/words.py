@@ -6,8 +6,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from callbacks.keys import Keys
-from moe.wording import counted
-from sweeps.views.compare import Comparison, Group
+from sweeps.views.compare import Comparison, Gap, Group
 
 _SIGNIFICANT = 0.05
 TOGETHER = "--"  # between the names of sets of images that a probe was asked of together
@@ -23,18 +22,6 @@ class Sentence(NamedTuple):
 
     text: str
     section: str
-
-
-class Gap(NamedTuple):
-    """Something that the page would show and cannot.
-
-    Attributes:
-        text: what is missing.
-        command: what to run for it.
-    """
-
-    text: str
-    command: str
 
 
 class Findings(NamedTuple):
@@ -59,12 +46,9 @@ def found(comparison: Comparison) -> list[Findings]:
 
 
 def missing(comparison: Comparison) -> list[Gap]:
-    """Cells without runs and runs without the probes that others of the sweep have."""
+    """Runs without results and runs without the probes that others of the sweep have."""
     name = comparison.sweep.name
-    unfinished = sum(group.planned - len(group.runs) for group in comparison.groups)
-    gaps = []
-    if unfinished:
-        gaps.append(Gap(f"{counted(unfinished, 'run', 'is')} not finished", f"moe sweep resume {quote(name)}"))
+    gaps = list(comparison.gaps)
     runs = [run for group in comparison.groups for run in group.runs]
     done = {run.id: {(images, probe) for images, probe, _ in run.probe_results()} for run in runs}
     if runs and not any(done.values()):

@@ -14,6 +14,7 @@ from probes import probing
 from probes.activations import cached
 from probes.paper.making import paper_pieces, plates, write_pieces
 from probes.paper.sources import Sources
+from probes.suite.published import published_claims
 from sweeps.launching import plan, register_planned
 from sweeps.training.trial import train
 from tests.conftest import TINY, tiny_store
@@ -75,6 +76,10 @@ def test_everything_is_drawn(pieces):
     drawn = {name for name, piece in pieces.items() if piece.figure is not None}
     assert drawn == {f"figure_{which}" for which in ("2", "3", "4", "5", "6", "s1", "s2", "s3", "s4")}
     assert {name for name, piece in pieces.items() if piece.latex} >= {"table_1", "table_s1"}
+
+
+def test_what_a_claim_names_as_its_figure_is_drawn(pieces):
+    assert {claim.figure for claim in published_claims().values()} <= set(pieces)
 
 
 def test_files_are_fit_for_a_paper(probed):

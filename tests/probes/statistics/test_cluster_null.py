@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from probes.statistics.cluster_null import continuum, halves, independent, margin
+from probes.statistics.cluster_null import continuum, defined, independent, margin, run_halves, spread_of_halves
 from probes.statistics.resampling import p_value
 from probes.statistics.similarity import cluster
 
@@ -78,21 +78,34 @@ def test_independent_experts_seldom_choose_two():
 
 def test_halves_take_half_of_each_cell():
     runs, cells = np.repeat(np.arange(7), 3), np.repeat([0, 0, 0, 0, 1, 1, 2], 3)
+    named = np.add.outer(100.0 * runs, runs)
     sizes = set()
-    for places, similarity in halves([np.eye(21)] * 20, runs, cells, seed=0):
-        drawn = np.unique(runs[places])
-        assert similarity.shape == (len(places), len(places))
-        assert len(places) == 3 * len(drawn)
-        sizes.add(tuple(int(np.isin(drawn, part).sum()) for part in ([0, 1, 2, 3], [4, 5], [6])))
+    for part in run_halves(named, runs, cells, draws=20, seed=0):
+        drawn = np.unique(part.diagonal() / 101)
+        np.testing.assert_array_equal(part, np.add.outer(100 * np.repeat(drawn, 3), np.repeat(drawn, 3)))
+        sizes.add(tuple(int(np.isin(drawn, of).sum()) for of in ([0, 1, 2, 3], [4, 5], [6])))
     assert sizes == {(2, 1, 1)}
-    odd = halves([np.eye(12)] * 40, np.repeat(np.arange(3), 4), np.zeros(12), seed=0)
-    assert {len(places) for places, _ in odd} == {4, 8}
+    odd = run_halves(np.eye(12), np.repeat(np.arange(3), 4), np.zeros(12), draws=40, seed=0)
+    assert {len(part) for part in odd} == {4, 8}
+    assert not list(run_halves(np.eye(3), np.zeros(3), np.zeros(3), draws=2, seed=0))
 
 
 def test_experts_dead_on_a_half_are_left_out():
-    similarity = np.eye(8)
+    similarity = np.arange(64.0).reshape(8, 8)
     similarity[2] = similarity[:, 2] = np.nan
-    ((places, part),) = halves([similarity], np.zeros(8), np.zeros(8), seed=0)
-    assert places.tolist() == [0, 1, 3, 4, 5, 6, 7]
-    assert np.isfinite(part).all()
-    assert not list(halves([np.eye(3)], np.zeros(3), np.zeros(3), seed=0))
+    (part,) = defined([similarity, np.full((8, 8), np.nan)])
+    kept = [0, 1, 3, 4, 5, 6, 7]
+    np.testing.assert_array_equal(part, similarity[np.ix_(kept, kept)])
+
+
+def test_halves_vary_as_wholes_do():
+    """Of a mean the variance over halves without replacement is that of the mean of the whole."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=40)
+    means = np.array([rng.choice(values, 20, replace=False).mean() for _ in range(4000)])
+    found = spread_of_halves(means, 39)
+    assert found.variance == pytest.approx(values.var(ddof=1) / 40, rel=0.06)
+    assert found.freedom == 39
+    assert spread_of_halves(means[:10], 39).freedom == 9
+    assert np.isnan(spread_of_halves(means, 0).variance)
+    assert np.isnan(spread_of_halves(means[:1], 39).variance)

@@ -16,7 +16,8 @@ def test_against_loops():
     trait, second, run = made(-2.0)
     found = trait_difference(trait, second, run, draws=99, seed=0)
     slow = [trait[(run == r) & ~second].mean() - trait[(run == r) & second].mean() for r in range(5)]
-    assert found.runs_R.tolist() == pytest.approx(slow)  # the first cluster is the larger one
+    assert found.difference_R.tolist() == pytest.approx(slow)  # the first cluster is the larger one
+    assert found.larger_R.tolist() == pytest.approx([trait[(run == r) & ~second].mean() for r in range(5)])
     assert found.p == 0.01
 
 
@@ -28,7 +29,7 @@ def test_runs_without_both_clusters_say_nothing():
     trait, second, run = made(3.0)
     second = second & (run != 1)
     found = trait_difference(trait, second, run, draws=19, seed=0)
-    assert np.isnan(found.runs_R).tolist() == [False, True, False, False, False]
+    assert np.isnan(found.larger_R).tolist() == [False, True, False, False, False]
     none = trait_difference(trait, second & False, run, draws=19, seed=0)
-    assert np.isnan(none.runs_R).all()
+    assert np.isnan(none.difference_R).all()
     assert np.isnan(none.p)

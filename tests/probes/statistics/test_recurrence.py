@@ -4,8 +4,9 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
-from probes.statistics.recurrence import recurrence
+from probes.statistics.recurrence import recurrence, share_interval
 
 
 def test_worked_by_hand():
@@ -32,3 +33,8 @@ def test_ten_runs_in_two_clusters_of_five_whole_runs():
     found = recurrence(np.tile([0, 0, 1, 1], 10), runs, draws=199, seed=0)
     assert (found.share, found.p_fewer) == (1.0, 1.0)
     assert found.p_more < 0.5
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 4), (4, 4), (7, 10)])
+def test_the_interval_of_a_share_is_clopper_and_pearsons(hits, count):
+    assert share_interval(hits, count) == pytest.approx(tuple(binomtest(hits, count).proportion_ci(0.95, "exact")))

@@ -76,6 +76,22 @@ def test_the_null_permutes_the_images_of_the_reference_for_all_experts(measure):
     np.testing.assert_allclose(found.null_DN, slow, atol=1e-6)
 
 
+@pytest.mark.parametrize("measure", ["spearman", "cka"])
+def test_references_of_some_experts_alone(measure):
+    """As each run has shared features of its own: the same numbers as from those experts by themselves."""
+    experts, common = related(n=15, experts=4)
+    vectors = pair_vectors(experts, "euclidean", measure)
+    references = [unit(pair_vector(common[:, :k], "euclidean", measure)) for k in (4, 2, 1)]
+    options = {"ranked": measure == "spearman", "draws": 5, "seed": 1}
+    places = [slice(0, 3), slice(3, 4), slice(0, 4)]
+    for place, reference, found in zip(
+        places, references, compare(vectors, references, 15, places=places, **options), strict=True
+    ):
+        (alone,) = compare(vectors[place], [reference], 15, **options)
+        for one, other in zip(found, alone, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def test_without_a_geometry_there_is_no_value():
     experts, common = related()
     found, dead = beside([experts[0], np.ones((40, 2))], [common, np.ones((40, 1))], "spearman", draws=2)

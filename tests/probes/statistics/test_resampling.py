@@ -36,6 +36,10 @@ def test_draws_that_are_nan_are_no_misses():
     assert np.isnan(p_value(1.0, null[1:]))
 
 
+def test_a_draw_that_falls_short_by_rounding_reaches_the_value():
+    assert p_value(0.1 + 0.2, np.array([0.3, 0.3 - 1e-9])) == 2 / 3
+
+
 def test_holm_by_hand():
     assert holm(np.array([0.01, 0.04, np.nan, 0.03])).tolist() == pytest.approx([0.03, 0.06, np.nan, 0.06], nan_ok=True)
     assert holm(np.array([0.6, 0.9])).tolist() == [1.0, 1.0]

@@ -101,6 +101,9 @@ def test_duplicate_images_tie_exactly() -> None:
 def test_ranks_are_held_exactly() -> None:
     values_P = np.random.default_rng(14).integers(0, 400_000, size=1_000_000).astype(float)
     np.testing.assert_array_equal(similarity.centred_ranks(values_P), rankdata(values_P) - (1_000_000 + 1) / 2)
+    close_P = 1 + 1e-12 * np.random.default_rng(15).integers(0, 60_000, size=100_000)  # alike to 31 bits of the range
+    close_P[:2] = 0.0, 1e3
+    np.testing.assert_array_equal(similarity.centred_ranks(close_P), rankdata(close_P) - (100_000 + 1) / 2)
 
 
 def test_a_single_expert_is_like_itself() -> None:

@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 
+from probes.statistics.resampling import p_value
 from probes.statistics.ridge import fit_ridge
 from probes.statistics.variance_partitioning import partition, unique_null
 
@@ -54,6 +55,18 @@ def test_the_null_leaves_the_other_sets_alone():
     assert (null[:, 0] < found.unique["c"].value_t[0] / 3).all()
     again = unique_null(sets, "c", Y, draws=2, seed=0)
     np.testing.assert_array_equal(again, null[:2])
+
+
+def test_a_set_that_another_one_has_too_is_no_better_than_its_null():
+    """Dealt to the images as it is, it would become noise, which costs, and the real set would stand out."""
+    rng = np.random.default_rng(0)
+    b = rng.normal(size=(150, 3))
+    Y = b.sum(axis=1, keepdims=True) + rng.normal(size=(150, 1))
+    sets = {"a": b @ rng.normal(size=(3, 3)), "b": b}
+    unique, null = partition(sets, Y, seed=0).unique["a"].value_t[0], unique_null(sets, "a", Y, draws=39, seed=0)
+    assert abs(unique) < 0.002
+    assert abs(np.median(null)) < 0.002
+    assert p_value(unique, null[:, 0]) > 0.05
 
 
 def test_a_constant_target_has_no_parts():

@@ -6,6 +6,7 @@ import numpy as np
 
 from moe.data.readers import no_progress
 from moe.data.store import Images, write_store
+from moe.routing import NONE
 from probes.activations import Activations
 
 
@@ -30,3 +31,12 @@ def with_activations(subject, logits_nE, readouts_EnD):
     weights = np.full(indices.shape, 1 / slots, np.float32)
     found = Activations(logits_nE.astype(np.float32), indices, weights, readouts_EnD.astype(np.float32))
     return replace(subject, activations=found)
+
+
+def without_some_experts(subject):
+    """As expert choice routes: a third of the images have the first of their experts alone, a third have none."""
+    found, images = subject.activations, np.arange(len(subject.activations.logits_nE))
+    empty_nK = (images % 3)[:, None] > np.array([1, 0])
+    indices = np.where(empty_nK, NONE, found.indices_nK)
+    weights = np.where(empty_nK, 0, found.weights_nK).astype(np.float32)
+    return replace(subject, activations=replace(found, indices_nK=indices, weights_nK=weights))

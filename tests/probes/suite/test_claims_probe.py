@@ -5,64 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moe.config import from_flat
+from benchmarks.planted import store, sweep
 from moe.data.readers import no_progress
-from moe.data.store import Images, write_store
-from probes.activations import Activations
 from probes.statistics.verdicts import Verdict
-from probes.subject import Subject
 from probes.suite.claims_probe import MEASURES, ClaimsProbe
 from probes.suite.claims_words import COLUMNS, NOT_ASKED, published_claim
 from probes.suite.published import published_claims
-from sweeps.runs.store import RunStore
 from tests.probes.conftest import table
 
-CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
-ANIMATE = np.array([name not in {"airplane", "car", "ship", "truck"} for name in CLASSES])
 QUICK = {"permutations": 19, "halves": 8}
-
-
-def store(folder, rng, n=200, *, rated=True, labelled=True):
-    labels = np.arange(n) % len(CLASSES)
-    # dimensions know of classes, and more
-    factors = np.hstack([np.eye(10)[labels][:, :3], rng.random((n, 5))]).astype(np.float32)
-    content = Images(
-        rng.integers(0, 256, (n, 12, 12, 3)).astype(np.uint8), [f"i{k:03d}" for k in range(n)], "made",
-        labels if labelled else None, CLASSES if labelled else (),
-        factors if rated else None, tuple(f"d{k}" for k in range(8)) if rated else (),
-    )  # fmt: skip
-    return write_store("made", content, folder / "data", replace=True)
-
-
-def sweep(folder, experts=(4, 4, 4, 6, 6, 6), n=200, **more):
-    """Runs in which every claim is true.
-
-    Gates follow the dimensions; norms bend with the gate, loosely. Experts of two kinds, which read other features and
-    prefer animate things or inanimate ones; animacy is the largest feature of both.
-    """
-    rng = np.random.default_rng(0)
-    images = store(folder, rng, n, **more)
-    labels = np.arange(n) % len(CLASSES)
-    factors = rng.random((n, 8)) if images.factors_NF is None else images.factors_NF
-    features = rng.normal(size=(2, n, 6)) + rng.normal(size=(10, 6))[labels]  # of either kind
-    subjects = []
-    for place, size in enumerate(experts):
-        config = from_flat({"model.experts": size, "model.top_k": min(2, size), "seed": place, "data.name": "made"})
-        run = RunStore(folder / "runs").create(config)
-        logits, readouts = np.empty((n, size)), np.empty((size, n, 8))
-        for e in range(size):
-            logits[:, e] = 3 * factors[:, 3 + e % 5] + 0.2 * rng.normal(size=n)
-            side = np.where(ANIMATE[labels], 1.0, -1.0)
-            seen = features[e % 2] @ np.linalg.qr(rng.normal(size=(6, 6)))[0] + 0.3 * rng.normal(size=(n, 6))
-            directions = np.column_stack([2.5 * side, 0.1 * rng.normal(size=n), seen])
-            steps = 0.15 * (logits[:, e] > np.quantile(logits[:, e], 0.8))
-            gain = np.abs(1 + steps + 0.03 * (-1) ** e * side + 0.04 * rng.normal(size=n))
-            readouts[e] = directions * (gain / np.linalg.norm(directions, axis=1))[:, None]
-        indices = np.argsort(-logits, axis=1)[:, : min(2, size)]
-        weights = np.full(indices.shape, 1 / indices.shape[1], np.float32)
-        found = Activations(logits.astype(np.float32), indices, weights, readouts.astype(np.float32))
-        subjects.append(Subject(run, images, found))
-    return subjects
 
 
 def asked(folder, subjects, **options):
@@ -85,7 +36,7 @@ class TestManyRuns:
         [
             "gate_above_readout", "gate_readout_bent", "gate_readout_loose", "separability_of_images",
             "animacy_in_separability", "animacy_in_geometry", "two_clusters", "clusters_by_animacy",
-            "dimensions_beyond_categories_gate",
+            "clusters_in_every_run", "dimensions_beyond_categories_gate",
         ],
     )  # fmt: skip
     def test_what_is_planted_holds(self, planted, claim):
@@ -124,6 +75,12 @@ class TestManyRuns:
         for row in table(planted[1] / "partition.csv"):
             assert float(row["together"]) >= float(row["only_dimensions"]) - 0.1
         assert len(table(planted[1] / "partition.csv")) == 60
+
+    def test_nothing_holds_where_nothing_is_true(self, tmp_path):
+        _, rows = asked(tmp_path / "found", sweep(tmp_path, true=False))
+        said = {claim: row["verdict"] for claim, row in rows.items()}
+        assert Verdict.HOLDS not in said.values(), said
+        assert list(said.values()).count(Verdict.FAILS) >= 5
 
     def test_nothing_holds_of_noise(self, tmp_path):
         rng = np.random.default_rng(1)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from callbacks.metrics import class_information, load_balance
+from moe.routing import NONE
 from probes.statistics.resampling import bootstrap_counts
 from probes.suite.routing_probe import RoutingProbe, cv2_bootstrap, information_null, tsne
 from probes.testing import example_subject
 from tests.probes.conftest import table
-from tests.probes.suite.made import ask, with_activations
+from tests.probes.suite.made import ask, with_activations, without_some_experts
 
 
 class TestRouting:
@@ -51,6 +52,23 @@ class TestRouting:
         within = np.ptp(points[:40], axis=0).max()
         assert np.linalg.norm(points[:40].mean(axis=0) - points[40:].mean(axis=0)) > within
         assert not tsne(np.ones((20, 4), np.float32), 5, seed=0).any()
+
+    def test_images_may_have_fewer_experts_than_slots_or_none(self, tmp_path):
+        subject = without_some_experts(example_subject(tmp_path))
+        chosen_nE = subject.activations.chosen_nE
+        sets = [sorted(set(row) - {NONE}) for row in subject.activations.indices_nK.tolist()]
+        assert [np.flatnonzero(row).tolist() for row in chosen_nE] == sets
+        assert [] in sets
+        assert max(map(len, sets)) == 2
+        result = ask(RoutingProbe(map_images=30, permutations=5, bootstrap=5), subject, tmp_path / "r")
+        assert result.numbers["load_cv2"] == pytest.approx(load_balance(chosen_nE).cv2)
+        labels, rows = subject.store.labels_N, table(tmp_path / "r" / "routing.csv")
+        for label, row in enumerate(rows):
+            expected = chosen_nE[labels == label].mean(axis=0)
+            assert [float(row[str(expert)]) for expert in range(subject.experts)] == pytest.approx(expected, abs=1e-6)
+        numbers = {name: n for n, name in enumerate(subject.store.ids)}
+        for row in table(tmp_path / "r" / "map.csv"):
+            assert sorted(map(int, row["experts"].split())) == sets[numbers[row["image"]]]
 
     def test_the_share_of_images_in_the_map_is_stated(self, tmp_path):
         result = ask(

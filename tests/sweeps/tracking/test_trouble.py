@@ -36,20 +36,6 @@ def sentences(capsys) -> list[str]:
     return [line for line in capsys.readouterr().err.splitlines() if line]
 
 
-def test_a_wrong_key_keeps_the_training_offline_and_says_what_to_do(wandb_server, monkeypatch, capsys):
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    run = train(tiny_config(), report=silent)
-    (said,) = sentences(capsys)
-    assert "kept offline" in said
-    assert "`wandb login --relogin`" in said
-    assert run.finished
-    (left,) = sync([run], silent)
-    assert "`wandb login --relogin`" in left.reason
-    monkeypatch.setenv("WANDB_API_KEY", wandb_server.key)
-    assert sync([run], silent) == []
-    assert wandb_server.run(run.id).series("epoch") == [0, 1, 2]
-
-
 def test_a_client_whose_service_dies_ends_no_training(wandb_server, monkeypatch, capsys):
     """What it raises then is none of W&B's published errors."""
     real = trial.MoEModule.on_train_start

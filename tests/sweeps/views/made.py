@@ -96,11 +96,12 @@ def similarity(sweep, runs: list) -> None:
     write_table(folder / "members.csv", members)
     write_table(folder / "similarity.csv", rows)
     write_json(sweep.folder.probe_result("tiny", "similarity"), {"clusters": 2})
-    columns = ("claim", "verdict", "says", "effect", "low", "high", "over", "region_low", "region_high", "p", "missing")
+    columns = ("claim", "verdict", "says", "effect", "low", "high", "over", "region_low", "region_high", "p", "missing",
+               "figure")  # fmt: skip
     claims = [
         dict.fromkeys((*columns, "measured_by"), "") | {"claim": "another", "verdict": "not asked", "says": "x"},
         dict(zip(columns, ("gate_readout_loose", "holds", f"a line is loose {HOSTILE}", 0.2, 0.1, 0.3, "seeds", "", 0.5,
-                           "", ""), strict=True)) | {"measured_by": "r2 of a line"},
+                           "", "", "figure_4"), strict=True)) | {"measured_by": "r2 of a line"},
     ]  # fmt: skip
     claims[0]["missing"] = "no ratings"
     write_table(sweep.folder.probe("tiny", "claims") / "claims.csv", claims)

@@ -68,7 +68,7 @@ def test_the_terminal_shows_which_images_a_probe_used(sweep, capsys):
 def test_an_incomplete_group_says_so(sweep):
     comparison = compare.compare(sweep)
     assert [group.count for group in comparison.groups] == ["3", "3", "3", "1 of 3 (incomplete)"]
-    assert comparison.notes == ["2 runs are not finished; `moe sweep resume known` goes on"]
+    assert comparison.said == ["2 runs are not finished: `moe sweep resume known`"]
 
 
 def test_runs_of_different_code_are_named(sweep):

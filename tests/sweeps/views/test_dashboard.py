@@ -121,9 +121,9 @@ def test_one_dashboard_of_all_that_was_logged_from_any_machine(wandb_server, spe
     assert dashboard.save(there) == saved
     assert {view.id for view in saved_views(wandb_server).values()} == ids
     assert all(f"{start}/figures/clusters" in json.dumps(view.spec) for view in saved_views(wandb_server).values())
-    assert compare(there).notes == [
-        "2 runs were finished on another machine; `moe probe --sweep little` fetches the results",
-        "2 runs are not finished; `moe sweep resume little` goes on",
+    assert compare(there).said == [
+        "2 runs were finished on another machine: `moe probe --sweep little`",
+        "2 runs are not finished: `moe sweep resume little`",
     ]
 
 

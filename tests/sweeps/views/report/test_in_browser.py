@@ -4,10 +4,9 @@ import shutil
 
 import pytest
 
-from sweeps.views.compare import compare
+from sweeps.views.compare import Gap, compare
 from sweeps.views.report.page import to_html
 from sweeps.views.report.plates import Plate, Rows
-from sweeps.views.report.words import Gap
 from tests.sweeps.views.made import EPOCHS, made_sweep
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright (pip install playwright)")

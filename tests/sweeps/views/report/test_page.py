@@ -3,20 +3,22 @@
 import json
 import re
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
+from sweeps.queue.opening import open_queue
+from sweeps.runs.endings import Ending
 from sweeps.runs.files import write_json
-from sweeps.views.compare import compare
+from sweeps.views.compare import Gap, compare
 from sweeps.views.report.experts import plane
 from sweeps.views.report.headlines import beside_baselines
 from sweeps.views.report.importance import chance_shares, variance_shares
 from sweeps.views.report.page import MOST, figures, to_html
 from sweeps.views.report.plates import Plate, Rows
 from sweeps.views.report.reading import rounded
-from sweeps.views.report.words import Gap
 from tests.sweeps.views.made import EPOCHS, HOSTILE, NAMES, made_sweep
 
 
@@ -98,6 +100,22 @@ def test_gaps_are_named_with_their_command(tmp_path):
     assert "1 run is not finished: <code>moe sweep resume made</code>" in shown
     assert "nothing is known of what experts encode: <code>moe probe --sweep made</code>" in shown
     assert "1 of 2 (incomplete)" in shown
+
+
+def test_a_failed_cell_is_named_with_its_reason(tmp_path):
+    sweep = made_sweep(tmp_path, finished=3, probed=False)
+    with closing(open_queue(sweep)) as queue:
+        queue.update(sweep.store.finished_ids(), failed=False)
+        claim = queue.claim()
+        assert claim is not None
+        queue.fail(claim, Ending.FAILED, f"boom {HOSTILE}", retry=False)
+    html, _ = page(sweep)
+    shown = without_scripts(html)
+    failed = f"1 run failed, {sweep.cells[3].run_id} by: boom &lt;img"
+    assert failed in shown
+    assert "<code>moe sweep retry made --failed</code>" in shown
+    assert "not finished" not in shown
+    assert compare(sweep).said[0].endswith(f"by: boom {HOSTILE}: `moe sweep retry made --failed`")
 
 
 def test_a_probe_that_some_runs_lack_is_named(tmp_path):
