@@ -24,7 +24,7 @@ from tests.conftest import TINY, tiny_store
 
 MOE = [sys.executable, "-P", "-m", "cli"]
 SITE = Path(__file__).parents[1] / "faults" / "site"
-DEADLINE = 240
+DEADLINE = 600
 
 
 def write_spec(tmp_path, seeds, epochs=2, data="tiny"):
