@@ -13,6 +13,7 @@ import cli
 from moe.config import RunConfig, from_flat
 from moe.data.store import Images, write_store
 from moe.importing import importing
+from tests import forking
 
 pytest_plugins = ["tests.wandb_server.fixtures"]
 
@@ -21,6 +22,12 @@ def pytest_configure() -> None:
     """In the background a shell leaves Ctrl-C ignored, for us and all that tests start; they mean to be interrupted."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    forking.install()
+
+
+def pytest_unconfigure() -> None:
+    """What forks for the tests ends with them."""
+    forking.uninstall()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -252,11 +252,12 @@ class Agent:
 
     def _work(self, claim: Claim, run: Run) -> tuple[int, Ended | None]:
         """Train in a worker process; returns its exit code, and why we ended it if we did."""
-        worker, self._spare = self._spare or Worker(self._environment), None
+        worker, self._spare = self._spare or Worker.start(self._environment), None
         try:
+            self._spare = worker.another()
             worker.train(run)
-            if patiently(self.queue.waiting):
-                self._spare = Worker(self._environment)
+            if self._spare is None and patiently(self.queue.waiting):
+                self._spare = Worker.start(self._environment)
             ended = self._watch(claim, run, worker)
         except BaseException:
             worker.kill()

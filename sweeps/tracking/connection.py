@@ -4,6 +4,7 @@ All who need to know ask here; nothing that goes wrong with W&B may end a launch
 """
 
 import contextlib
+import errno
 import netrc
 import os
 import re
@@ -17,6 +18,7 @@ _TIMEOUT = 20  # seconds for the server's answer to one question
 _AWAY = ("giving up after", "did not respond in time", "timed out", "deadline exceeded", "onnection refused", "EOF")
 _KEY = ("returned error 401", "returned error 403", "API key")  # what is said of a key that is refused
 _NO_KEY = "no W&B key is configured (`wandb login` stores one)"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _LIBRARIES = ("wandb", "requests", "urllib3")  # W&B's client and what it talks through
 
 
@@ -148,6 +150,11 @@ def about_key(error: Exception) -> bool:
     return type(error).__name__ == "AuthenticationError" or any(words in text for words in _KEY)
 
 
+def no_room(error: TrackerError) -> bool:
+    """Whether W&B could not write to the disk."""
+    return getattr(error.__cause__, "errno", None) in _NO_ROOM or "no space left" in str(error).lower()
+
+
 def sentence(error: Exception) -> str:
     """The error in one line, and what to do if it is the key: W&B's errors go on about what was tried."""
     text = _first_line(error)
@@ -168,6 +175,8 @@ def sentence(error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return f"{error.strerror}: {error.filename2 or error.filename}"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

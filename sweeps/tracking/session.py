@@ -19,7 +19,17 @@ from callbacks.keys import PER_EXPERT
 from sweeps.runs.endings import FAILURE, INTERRUPTED, Ending, InterruptedRunError, StoppedRunError, exit_code_of
 from sweeps.runs.folders import AnalysisFolder, SweepFolder, TrackedFolder
 from sweeps.runs.run import Run
-from sweeps.tracking.connection import Mode, TrackerError, api, asking, connection, project, stop_asked, without_key
+from sweeps.tracking.connection import (
+    Mode,
+    TrackerError,
+    api,
+    asking,
+    connection,
+    no_room,
+    project,
+    stop_asked,
+    without_key,
+)
 from sweeps.tracking.media import Parcel, Value, wandb_values
 from sweeps.tracking.record import (
     Record,
@@ -324,13 +334,14 @@ def _begun(
     or_offline: bool = True,
     stop: Callable[[], None] = lambda: None,
 ) -> TrackedRun:
-    """A session of the tracker; an offline one, unless that is of no use, where the server does not answer."""
+    """A session of the tracker; an offline one, unless that is of no use, where the server does not answer.
+
+    Where not even that can be begun, as a disk is full, say, it is one that drops everything.
+    """
     import wandb
 
     logging.getLogger("wandb").setLevel(logging.CRITICAL)  # what matters is raised
-    place.path.mkdir(
-        parents=True, exist_ok=True
-    )  # W&B looks for a git repository there, and warns where there is no folder
+    place.path.mkdir(parents=True, exist_ok=True)  # W&B looks for a git repository there, and warns if it is missing
     # under W&B's own agent the environment says it, and W&B takes the run's id from there alone
     sweep = {"sweep_id": record.sweep} if record.sweep and "WANDB_SWEEP_ID" not in os.environ else {}
     try:
@@ -355,11 +366,12 @@ def _begun(
                 **about,
             )
     except TrackerError as error:
-        if how != "online":
-            raise
         wandb.teardown()  # its service holds on to the run's id
-        if not or_offline:
+        if how == "disabled" or not or_offline:
             raise
+        if how == "offline" or no_room(error):  # what it would write here, it cannot
+            give_up(place, f"{error}; nothing of this attempt is kept for it")
+            return _begun(place, record, "disabled", about, stats=stats, stop=stop)
         sys.stderr.write(f"W&B: {error}; this attempt is kept offline for `moe runs sync`\n")
         return _begun(place, record, "offline", about, stats=stats, stop=stop)
     session = TrackedRun(place, run)

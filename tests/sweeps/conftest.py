@@ -1,5 +1,6 @@
-"""Databases for the tests of sweeps."""
+"""Databases and disks for the tests of sweeps."""
 
+import subprocess
 import uuid
 from pathlib import Path
 
@@ -35,3 +36,17 @@ def postgres_database(postgres_url):
 def storage(request):
     """A database: the default one in a temporary MOE_HOME, or a fresh PostgreSQL database."""
     return None if request.param == "sqlite" else request.getfixturevalue("postgres_database")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own of 300 kB, where this process may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mount.returncode:
+        pytest.skip(f"no disk can be mounted here: {mount.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)  # a service may still have its log open

@@ -60,20 +60,20 @@ def test_the_lines_in_the_guide_launch_resume_and_stop_a_sweep():
 def test_a_reporter_hears_how_it_goes_and_stop_ends_a_launch(tmp_path):
     tiny_store()
     begun = Listener(lambda: any(len(one.history()) > 2 for one in RunStore().all()) and stop("little"))
-    there = launch(str(write_spec(tmp_path, epochs=60)), reporter=begun)
+    there = launch(str(write_spec(tmp_path, epochs=40)), reporter=begun)
     assert {cell.state for cell in there.unfinished} == {"waiting"}
     assert begun.agents == {(1, 2)}
     assert begun.lines[0] == "backend local: WANDB_MODE=disabled"
     assert begun.lines[1] == "sweep little: 0 of 2 already finished"
     assert begun.lines[2].startswith("queue SQLite, 1 agent on cpu; W&B disabled")
     assert resume("little", agents=2).unfinished == []
-    assert [one.history()[-1]["epoch"] for one in RunStore().all()] == [60, 60]
+    assert [one.history()[-1]["epoch"] for one in RunStore().all()] == [40, 40]
 
 
 @pytest.mark.slow
 def test_ctrl_c_hands_back_and_is_an_interrupt_with_the_status(tmp_path):
     tiny_store()
-    sweep = register(str(write_spec(tmp_path, epochs=60)))
+    sweep = register(str(write_spec(tmp_path, epochs=40)))
 
     def interrupt():
         if any(len(one.history()) > 2 for one in RunStore().all()):

@@ -6,7 +6,6 @@ Quickly while a worker is at work, so that the real limits of minutes pass in mi
 import contextlib
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -88,15 +87,15 @@ def workers(folder, clock, monkeypatch):
     started = []
 
     class Planned(agent.Worker):
-        def __init__(self, environment):
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", SCRIPT],
-                env=dict(environment),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            started.append(self)
+        command = (sys.executable, "-I", "-S", str(SCRIPT))
+
+        @classmethod
+        def start(cls, environment):
+            started.append(super().start(environment))
+            return started[-1]
+
+        def another(self):
+            """They start quickly as they are."""
 
         def train(self, run):
             (folder / "at work").unlink(missing_ok=True)
@@ -111,7 +110,6 @@ def workers(folder, clock, monkeypatch):
     assert started
     for worker in started:
         assert worker.process.poll() is not None
-        worker.process.stdin.close()
 
 
 class Situation:

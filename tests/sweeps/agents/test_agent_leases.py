@@ -177,16 +177,17 @@ def test_a_queue_of_another_kind_may_be_away_for_a_while_too(situation, clock, m
 
 
 AGENT = """
-import subprocess, sys
+import sys
 from pathlib import Path
 from sweeps.agents import agent
 from sweeps.queue import storage
 from sweeps.queue.opening import open_sweep
 
 class Planned(agent.Worker):
-    def __init__(self, environment):
-        command = [sys.executable, "-I", "-S", sys.argv[2]]
-        self.process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.PIPE, start_new_session=True)
+    command = (sys.executable, "-I", "-S", sys.argv[2])
+
+    def another(self):
+        pass
 
 agent.Worker, agent.LEASE = Planned, 0.05
 agent._STOP_POLL = storage._SECONDS = 0.01

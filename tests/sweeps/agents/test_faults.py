@@ -69,20 +69,6 @@ def test_killed_at_nine_places_while_clocks_jump_a_sweep_ends_as_if_undisturbed(
         assert len([line for line in run.history_file.read_text().splitlines() if "val/loss" in line]) == 3
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of its own of 300 kB, where this process may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if mount.returncode:
-        pytest.skip(f"no disk can be mounted here: {mount.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_a_full_disk_fails_its_cell_alone_and_room_mends_it(tmp_path, small_disk):
     tiny_store()
     crowded = from_flat(TINY).identity()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from tests.conftest import TINY, tiny_store
 
 MOE = [sys.executable, "-P", "-m", "cli"]
 SITE = Path(__file__).parents[1] / "faults" / "site"
-DEADLINE = 240
+DEADLINE = 600
 
 
 def write_spec(tmp_path, seeds, epochs=2, data="tiny"):
@@ -107,6 +108,30 @@ def test_two_agents_ours_and_a_plain_one_finish_a_grid(wandb_server, machine):
     assert any(
         f"W&B me/moe/{sweep}" in row["queue"] for row in json.loads(moe("sweep", "ls", "--json").stdout)["sweeps"]
     )
+
+
+@pytest.mark.slow
+def test_an_outage_ends_neither_a_launch_nor_its_agents(wandb_server, machine, moe, monkeypatch):
+    """As 503 for a minute: three questions of the launch in a row get no answer while it shows how cells stand."""
+    monkeypatch.setattr("sweeps.queue.server._FRESH", 0.2)
+    monkeypatch.setattr("sweeps.tracking.connection._TIMEOUT", 1)  # of 20 s
+    outages = []
+
+    def outage():
+        wait_until(lambda: any(run.series("epoch") for run in wandb_server.runs()))
+        outages.append(wandb_server.faults.lasting(4.0, "status", status=503))
+
+    watcher = threading.Thread(target=outage)
+    watcher.start()
+    code, out, said = moe("sweep", "launch", write_spec(machine, 1), "--backend", "wandb", "--agents", "1")
+    watcher.join()
+    assert code == 0, said
+    assert outages[0].hits > 3
+    assert [line for line in said.splitlines() if "until it answers, cells are shown as it last said" in line]
+    assert "Traceback" not in out + said
+    (sweep,) = wandb_server.state.sweeps
+    assert len(wandb_server.sweep(sweep).agents) == 1  # none was replaced
+    complete(wandb_server, sweep, seeds=1, epochs=2)
 
 
 @pytest.mark.slow

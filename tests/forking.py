@@ -1,0 +1,216 @@
+"""Processes of the `moe` command that need not import it again: forked from one that has.
+
+Tests start `moe` hundreds of times, and each sweep its agents and workers, which would import torch and its like for
+some seconds each. After `install` such commands of this process are forked by a server that has imported everything and
+done nothing else. What comes out is a process as it would have been started: a child of who started it, with the
+environment, folder, standard streams and session that it was given, and an end of its own. A command that starts others
+keeps a copy of itself from before its first step, which forks for it in turn.
+
+Whatever is not plainly such a command is executed as ever: other programs, another environment of Python or of the
+libraries, signals that are ignored. MOE_TEST_EXEC=1 executes everything.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from moe.importing import importing
+from sweeps.agents.copies import adopting, fork_orphan
+
+ROOT = Path(__file__).parents[1]
+_MODULES = ("moe_command", "cli", "sweeps.launching", "sweeps.agents.agent", "sweeps.training.trial", "probes.probing",
+            "sweeps.views.compare", "sweeps.queue.database")  # fmt: skip
+_SOURCE = "import cli; cli.main()"
+_COMMANDS = (["-m", "cli"], ["-m", "moe_command"], ["-c", _SOURCE])
+_STARTS_OTHERS = ("launch", "resume", "retry", "agent")
+# what a process reads when it needs it, or is given below; the rest of the environment has to be the server's
+_GIVEN = ("MOE_", "WANDB_", "SLURM_", "PYTEST_", "NETRC", "NO_PROXY", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+_COMM = Path("/proc/self/comm")
+NAME = "moe-forker"  # what /proc/PID/comm calls a server
+
+_execute: Any = getattr(subprocess, "_fork_exec", None)
+_lock = threading.Lock()
+_server: subprocess.Popen[bytes] | None = None
+_channel: socket.socket | None = None  # to what forks for this process
+_forked = False  # whether this process is
+_imports_set: set[str] = set()  # variables that imports have set in the environment
+
+
+# --- in the process that starts another -----------------------------------------------------------------------------
+
+
+def install() -> None:
+    """From now on what this process starts is forked where it can be."""
+    if sys.platform == "linux" and not os.environ.get("MOE_TEST_EXEC"):
+        subprocess._fork_exec = _start
+
+
+def uninstall() -> None:
+    """End the server; from now on everything is executed."""
+    global _server, _channel  # noqa: PLW0603
+    subprocess._fork_exec = _execute
+    if _server is not None:
+        _channel.close()
+        _server.wait()
+        _server = _channel = None
+
+
+def _start(args: Any, executables: Any, close_fds: Any, keep: Any, cwd: Any, env: Any, *rest: Any) -> int:
+    """In place of `_posixsubprocess.fork_exec`: the pid of a new process."""
+    stdin, _, _, stdout, _, stderr, _, _, _, session, group, gid, gids, uid, umask, before, *_ = rest
+    program, *words = map(os.fsdecode, args)
+    safe = words[:1] == ["-P"]
+    kind, words = words[safe : safe + 2], words[safe + 2 :]
+    others = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_IGN]
+    others += signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    usual = close_fds and len(keep) == 1 and (group, gid, gids, uid, umask, before) == (-1, None, None, None, -1, None)
+    if program == sys.executable and kind in _COMMANDS and usual and not others:
+        environment = dict(os.environ) if env is None else dict(os.fsdecode(pair).split("=", 1) for pair in env)
+        order = {
+            "kind": kind, "words": words, "environment": environment, "session": bool(session),
+            "folder": str(Path(os.fsdecode(cwd or "")).absolute()), "safe": safe,
+        }  # fmt: skip
+        streams = [number if given == -1 else given for number, given in enumerate((stdin, stdout, stderr))]
+        with _lock:
+            if pid := _ask(order, streams):
+                return pid
+    return int(_execute(args, executables, close_fds, keep, cwd, env, *rest))
+
+
+def _ask(order: dict[str, Any], streams: list[int]) -> int:
+    """The pid of what was forked; 0: the server can not, so execute it."""
+    if _channel is None and not _forked:
+        _start_server(order["environment"])
+    if _channel is None:
+        return 0
+    with adopting(), contextlib.suppress(OSError):  # it was killed
+        socket.send_fds(_channel, [json.dumps(order).encode()], streams)
+        return int(_channel.recv(64) or b"0")
+    return 0
+
+
+def _start_server(environment: dict[str, str]) -> None:
+    global _server, _channel  # noqa: PLW0603
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    neutral = {name: value for name, value in environment.items() if not name.startswith(_GIVEN) or name == "PATH"}
+    subprocess._fork_exec = _execute
+    try:
+        command = [sys.executable, "-P", __file__, str(theirs.fileno())]
+        _server = subprocess.Popen(command, env=neutral, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+    finally:
+        subprocess._fork_exec = _start
+    theirs.close()
+    _channel = ours
+
+
+# --- in the server --------------------------------------------------------------------------------------------------
+
+
+def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Fork for the process at the other end until that ends; returns in each new process, with what that is to do."""
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _COMM.write_text(NAME)
+    while True:
+        message, streams, _, _ = socket.recv_fds(channel, 1 << 20, 3)
+        if not message:
+            os._exit(0)
+        order = json.loads(message)
+        pid = fork_orphan(session=order["session"]) if _fits(order) else 0
+        if pid is None:
+            channel.close()
+            signal.signal(signal.SIGINT, usual)
+            _COMM.write_text("python")
+            return order, list(streams)
+        for stream in streams:
+            os.close(stream)
+        with contextlib.suppress(BrokenPipeError):
+            channel.send(str(pid).encode())
+
+
+def _fits(order: dict[str, Any]) -> bool:
+    """Whether a process would begin as this one did, and find the same modules."""
+    wanted, begun = ({pair for pair in each.items() if not pair[0].startswith((*_GIVEN, *_imports_set))}
+                     for each in (order["environment"], os.environ))  # fmt: skip
+    return wanted == begun and all(_hides_nothing(Path(order["folder"], folder)) for folder in _first(order))
+
+
+def _first(order: dict[str, Any]) -> list[str]:
+    """What comes before the usual folders of modules."""
+    here = [] if order["safe"] else [order["folder"] if order["kind"][0] == "-m" else ""]
+    return here + [folder for folder in order["environment"].get("PYTHONPATH", "").split(os.pathsep) if folder]
+
+
+def _hides_nothing(folder: Path) -> bool:
+    names = {file.stem for file in folder.iterdir()} if folder.is_dir() and folder != ROOT else set()
+    return not names & {"sitecustomize", "usercustomize", *sys.modules}
+
+
+def _become(order: dict[str, Any], streams: list[int]) -> None:
+    """Be the process that was asked for, as far as it differs from this one."""
+    import numpy as np
+
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(order["folder"])
+    by_imports = {name: os.environ[name] for name in _imports_set}
+    os.environ.clear()
+    os.environ.update(by_imports | order["environment"])
+    unbuffered = bool(order["environment"].get("PYTHONUNBUFFERED"))
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        binary = open(number, "wb", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+        errors = "strict" if number == 1 else "backslashreplace"
+        text = io.TextIOWrapper(binary, "utf-8", errors, line_buffering=number == 2, write_through=unbuffered)
+        setattr(sys, name, text)
+    sys.path[:0] = _first(order)
+    importlib.invalidate_caches()
+    sys.argv = [order["kind"][0], *order["words"]]
+    sys.orig_argv = [sys.executable, *["-P"] * order["safe"], *order["kind"], *order["words"]]
+    np.random.seed()  # noqa: NPY002 - each process has draws of its own
+
+
+def main() -> None:
+    """The server, and what each process that it forks does."""
+    global _channel, _forked  # noqa: PLW0603
+    before = set(os.environ)
+    with importing():
+        for name in _MODULES:
+            importlib.import_module(name)
+    _imports_set.update(set(os.environ) - before)
+    order, streams = _serve(socket.socket(fileno=int(sys.argv[1])))
+    # a command that starts others has a copy of itself for that, which may be one of the others in turn
+    while order["words"][:1] == ["sweep"] and order["words"][1] in _STARTS_OTHERS:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.fork():
+            theirs.close()
+            _channel = ours
+            break
+        ours.close()
+        for stream in streams:
+            os.close(stream)
+        order, streams = _serve(theirs)
+    _forked = True
+    _become(order, streams)
+    install()
+    kind, what = order["kind"]
+    if kind == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(what, {"__name__": "__main__"})  # noqa: S102
+
+
+if __name__ == "__main__":
+    main()
