@@ -150,6 +150,7 @@ def test_activations(copied: Callable[..., Path], whole: Home, data: st.DataObje
         assert all(np.array_equal(found, good[name], equal_nan=True) for name, found in arrays.open().items())
 
 
+@settings(max_examples=examples(60, 10_000))
 @given(data=st.data())
 def test_artifacts(copied: Callable[..., Path], whole: Home, data: st.DataObject) -> None:
     """A model as it comes from the tracker, by somebody who keeps its checksums right."""
@@ -188,6 +189,7 @@ def trained(whole: Home) -> Trained:
     return Trained(MoEModule(config, NONE, NONE, 3), load(file)["global_step"])
 
 
+@settings(max_examples=examples(60, 10_000))
 @given(data=st.data())
 def test_checkpoints(copied: Callable[..., Path], whole: Home, trained: Trained, data: st.DataObject) -> None:
     """Whatever is gone on from is whole, and has its history."""
