@@ -1,13 +1,15 @@
 """The `moe` command in this process, asked with any words."""
 
 from collections.abc import Sequence
+from functools import cache
 
-from typer.testing import CliRunner
+import typer.testing
 
 from cli import app
 from tests.fuzz.bounds import is_one_sentence, taken_or_refused
 
-_RUNNER = CliRunner()
+_RUNNER = typer.testing.CliRunner()
+typer.testing._get_command = cache(typer.main.get_command)  # from all our options, for each command anew otherwise
 
 
 def ask(words: Sequence[str]) -> tuple[int, str, str]:

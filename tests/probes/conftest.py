@@ -5,8 +5,17 @@ import shutil
 
 import pytest
 
+from probes.drawing import base
 from sweeps.training.trial import train
 from tests.conftest import tiny_config, tiny_store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse():
+    """Probes' figures are drawn with fewer dots, in half of the time: none of these tests counts them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "DPI", 50)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,10 @@ def wandb_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wa
     """
     import wandb
 
+    from sweeps.tracking import holdings, sync
+
+    for module in (holdings, sync):
+        monkeypatch.setattr(module, "_MOMENT", 0.1)  # a real server may need longer until it knows what it was sent
     wandb.teardown()  # a service that an earlier test started has that test's settings
     folder = tmp_path / "wandb_server"
     with WandbServer(folder) as server:

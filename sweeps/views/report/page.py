@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
+from jinja2 import Environment, Template
 from PIL import Image
 
 from sweeps.runs.files import reading, unless_damaged
@@ -65,8 +65,7 @@ def to_html(comparison: Comparison, plates: Sequence[Plate] = ()) -> str:
     """
     script, text = _plotly(), _as_script(data := collect(comparison))
     room = MOST - len(script) - len(text) - sum(len(plate.source) for plate in plates)
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("page.html"))
-    return page.render(
+    return _page().render(
         data=data,
         header=header(comparison),
         rows=rows_of(comparison),
@@ -82,6 +81,11 @@ def to_html(comparison: Comparison, plates: Sequence[Plate] = ()) -> str:
         plotly=script,
         json=text,
     )
+
+
+@cache
+def _page() -> Template:
+    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("page.html"))
 
 
 def _asset(name: str) -> str:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import wandb
 
 from moe.config import flat
 from moe.errors import UserError
@@ -285,9 +286,9 @@ def test_the_key_is_in_no_file_of_a_run_and_in_no_upload(wandb_server, trained):
 # --- offline, then uploaded -----------------------------------------------------------------------------------------
 
 
-def offline_in_pieces(monkeypatch, config, stops):
-    """A run that was told to stop in these steps, each time leaving an offline piece."""
-    real, left = trial.MoEModule.training_step, list(stops)
+def offline_in_pieces(patch, stops):
+    """A run that was told to stop in these steps, each time leaving an offline piece; probed at the end."""
+    config, real, left = tiny_config(train__epochs=3), trial.MoEModule.training_step, list(stops)
 
     def step(self, batch, batch_idx):
         if left and self.global_step == left[0]:
@@ -295,15 +296,53 @@ def offline_in_pieces(monkeypatch, config, stops):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, batch, batch_idx)
 
-    with monkeypatch.context() as patch:
-        patch.setenv("WANDB_MODE", "offline")
-        patch.setattr(trial.MoEModule, "training_step", step)
-        for _ in stops:
-            with pytest.raises(trial.InterruptedRunError):
-                train(config, report=silent)
-        run = train(config, report=silent)
-        probe_run(run.id, ["routing"], ["tiny"], silent)
-    return run
+    patch.setenv("WANDB_MODE", "offline")
+    patch.setattr(trial.MoEModule, "training_step", step)
+    for _ in stops:
+        with pytest.raises(trial.InterruptedRunError):
+            train(config, report=silent)
+    run = train(config, report=silent)
+    probe_run(run.id, ["routing"], ["tiny"], silent)
+    wandb.teardown()
+
+
+def live_in(patch, root):
+    """Runs, images, and what W&B keeps to upload it later, whose paths are absolute."""
+    for name, folder in (("MOE_HOME", "runs"), ("MOE_DATA", "data"), ("WANDB_DATA_DIR", "wandb")):
+        patch.setenv(name, str(root / folder))
+
+
+@pytest.fixture(scope="module")
+def made_offline(tmp_path_factory):
+    """Where such a run was made, once for all tests; its copy beside it, `whole`, stays as it is."""
+    made = {}
+
+    def make(stops):
+        if stops not in made:
+            made[stops] = tmp_path_factory.mktemp("offline") / "home"
+            with pytest.MonkeyPatch.context() as patch:
+                live_in(patch, made[stops])
+                tiny_store()
+                offline_in_pieces(patch, stops)
+            shutil.copytree(made[stops], made[stops].with_name("whole"), symlinks=True)
+        return made[stops]
+
+    return make
+
+
+@pytest.fixture
+def in_pieces(wandb_server, made_offline, monkeypatch):
+    """Puts such a run back as it was left."""
+
+    def put(*stops):
+        root = made_offline(stops)
+        shutil.rmtree(root)
+        shutil.copytree(root.with_name("whole"), root, symlinks=True)
+        live_in(monkeypatch, root)
+        (run,) = RunStore().all()
+        return run
+
+    return put
 
 
 def seen(there):
@@ -323,10 +362,9 @@ def seen(there):
 
 
 def test_a_run_in_offline_pieces_is_uploaded_as_the_run_it_would_have_been_online(
-    wandb_server, images, monkeypatch, tmp_path
+    wandb_server, in_pieces, monkeypatch, tmp_path
 ):
-    config = tiny_config(train__epochs=3)
-    run = offline_in_pieces(monkeypatch, config, [2, 7])
+    run = in_pieces(2, 7)
     assert wandb_server.runs() == []
     assert len(Record.of(run).waiting) == 4
     assert sync([run], silent) == []
@@ -341,14 +379,14 @@ def test_a_run_in_offline_pieces_is_uploaded_as_the_run_it_would_have_been_onlin
     assert len(wandb_server.calls) == called
     elsewhere(monkeypatch, tmp_path)
     monkeypatch.setenv("WANDB_PROJECT", "online")
-    again = train(config, report=silent)
+    again = train(run.config, report=silent)
     probe_run(again.id, ["routing"], ["tiny"], silent)
     assert seen(wandb_server.run(run.id, "online")) == uploaded
 
 
-def test_a_piece_of_which_a_part_arrived_is_not_doubled(wandb_server, images, monkeypatch):
+def test_a_piece_of_which_a_part_arrived_is_not_doubled(wandb_server, in_pieces):
     """As `wandb sync` does when it is handed the same piece again."""
-    run = offline_in_pieces(monkeypatch, tiny_config(train__epochs=3), [])
+    run = in_pieces()
     assert sync([run], silent) == []
     there = wandb_server.run(run.id)
     del there.history_lines[2:]
@@ -360,10 +398,8 @@ def test_a_piece_of_which_a_part_arrived_is_not_doubled(wandb_server, images, mo
     assert there.series("epoch") == [0, 1, 2, 3]
 
 
-def test_what_a_piece_lost_is_sent_from_the_runs_own_files_and_pieces_are_kept_until_then(
-    wandb_server, images, monkeypatch
-):
-    run = offline_in_pieces(monkeypatch, tiny_config(train__epochs=3), [])
+def test_what_a_piece_lost_is_sent_from_the_runs_own_files_and_pieces_are_kept_until_then(wandb_server, in_pieces):
+    run = in_pieces()
     (first, probed) = Record.of(run).segments
     file = next((run.path / first.folder).glob("*.wandb"))
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])  # as a power cut leaves it
@@ -379,9 +415,9 @@ def test_what_a_piece_lost_is_sent_from_the_runs_own_files_and_pieces_are_kept_u
 
 
 @pytest.mark.parametrize("what", ["its header alone", "nothing", "no file", "no folder"])
-def test_a_piece_that_brings_nothing_is_passed_over(wandb_server, images, monkeypatch, what):
+def test_a_piece_that_brings_nothing_is_passed_over(wandb_server, in_pieces, what):
     """As SIGKILL leaves it while it is begun."""
-    run = offline_in_pieces(monkeypatch, tiny_config(train__epochs=3), [2])
+    run = in_pieces(2)
     first = run.path / Record.of(run).segments[0].folder
     file = next(first.glob("*.wandb"))
     if what == "no folder":
@@ -399,8 +435,8 @@ def test_a_piece_that_brings_nothing_is_passed_over(wandb_server, images, monkey
     assert waiting(RunStore()) == []
 
 
-def test_when_every_piece_brings_nothing_the_run_is_sent_from_its_own_files(wandb_server, images, monkeypatch):
-    run = offline_in_pieces(monkeypatch, tiny_config(train__epochs=3), [])
+def test_when_every_piece_brings_nothing_the_run_is_sent_from_its_own_files(wandb_server, in_pieces):
+    run = in_pieces()
     for segment in Record.of(run).segments:
         shutil.rmtree(run.path / segment.folder)
     assert sync([run], silent) == []

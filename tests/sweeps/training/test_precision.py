@@ -7,6 +7,7 @@ CPU's name in it.
 import itertools
 import os
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -34,20 +35,22 @@ def silent(_line):
     return None
 
 
-@pytest.fixture
-def like_a_gpu(monkeypatch):
+def turned(patch, **scaler):
     """From now on the CPU trains as a GPU would; the arguments are the gradient scaler's."""
 
-    def turn(**scaler):
-        def plugin(_device, config):
-            if config.precision != "16-mixed":
-                return precision_plugin("cpu", config)
-            return MixedPrecision("16-mixed", "cpu", GradScaler("cpu", **({"init_scale": 2.0**10} | scaler)))
+    def plugin(_device, config):
+        if config.precision != "16-mixed":
+            return precision_plugin("cpu", config)
+        return MixedPrecision("16-mixed", "cpu", GradScaler("cpu", **({"init_scale": 2.0**10} | scaler)))
 
-        monkeypatch.setattr(trial, "precision_plugin", plugin)
-        monkeypatch.setattr(lightning_module, "adam_options", lambda _device, plugin: adam_options("cuda", plugin))
+    patch.setattr(trial, "precision_plugin", plugin)
+    patch.setattr(lightning_module, "adam_options", lambda _device, plugin: adam_options("cuda", plugin))
 
-    return turn
+
+@pytest.fixture
+def like_a_gpu(monkeypatch):
+    """Turns the CPU into such a one, for the test."""
+    return partial(turned, monkeypatch)
 
 
 def last_checkpoint(run):
@@ -105,13 +108,13 @@ def recipes():
 
 @pytest.mark.parametrize("config", [pytest.param(config, id=name) for name, config in recipes().items()])
 def test_every_shipped_recipe_trains(like_a_gpu, tmp_path, config):
-    """Four steps; but for random images of 16 px, a narrow model and two epochs all is as shipped."""
+    """Four steps; but for few random images of 16 px, small batches, narrow layers and two epochs all is as shipped."""
     like_a_gpu()
-    tiny_store("tiny", count=2 * config.train.batch_size)
+    tiny_store("tiny", count=128)
     tree = config.model_dump(mode="json")
     tree["data"] = {"name": "tiny", "image_size": 16}
     tree["model"]["width"] = 0.0625
-    tree["train"]["epochs"] = 2
+    tree["train"] |= {"epochs": 2, "batch_size": 64}
     run = train(type(config).model_validate(tree), RunStore(tmp_path / "runs"), report=silent)
     assert run.finished
     checkpoint = last_checkpoint(run)
@@ -185,13 +188,26 @@ def test_a_step_that_overflows_is_skipped_and_the_run_goes_on(like_a_gpu, tmp_pa
     assert all(value is not None for value in run.history()[-1].values())
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A finished run whose scale overflowed on the way."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOE_DATA", str(root / "data"))
+        patch.setenv("WANDB_MODE", "disabled")
+        turned(patch, **OVERFLOWING)
+        tiny_store()
+        return train(tiny_config(train__precision="16-mixed"), RunStore(root / "runs"), report=silent)
+
+
 @pytest.mark.parametrize("steps", [[0], [1], [2], [3], [4], [0, 1, 2, 3, 4]], ids=str)
-def test_a_resumed_run_takes_up_the_scale_and_ends_with_the_same_bits(like_a_gpu, tmp_path, monkeypatch, steps):
+def test_a_resumed_run_takes_up_the_scale_and_ends_with_the_same_bits(
+    like_a_gpu, undisturbed, tmp_path, monkeypatch, steps
+):
     """Stopped after any step, within an epoch and at its end, between overflows and good steps."""
     like_a_gpu(**OVERFLOWING)
     tiny_store()
     config = tiny_config(train__precision="16-mixed")
-    undisturbed = train(config, RunStore(tmp_path / "undisturbed"), report=silent)
     seen, left, real = scales(monkeypatch), set(steps), MoEModule.training_step
 
     def step(self, batch, batch_idx):
