@@ -298,6 +298,10 @@ CASES = {
     "cloud_flat": Case(
         "the same, no axis of theirs larger", lambda rng: claims.cloud(rng, decay=0.0), *AT_MOST, 1000
     ),
+    "clusters_found": Case("2 clusters of 12, r .8 within, .4 between: found", claims.planted_clusters, 0.5, 1.0, 500),
+    "clusters_found_8": Case(
+        "the same of 4, found", lambda rng: claims.planted_clusters(rng, each=4), 0.5, 1.0, 500
+    ),
     "independent_40": Case("40 experts with nothing in common: two clusters", claims.structureless, 0.0, 0.05, 200),
     "two_clusters": Case("margin of two clusters in its interval, 2 x 2 runs", claims.margin_interval, 0.93, 1.0, 500),
     "two_clusters_2_runs": Case(

@@ -136,6 +136,16 @@ def cloud(rng: Random, *, experts: int = 24, decay: float = 1.0) -> list[bool]:
     return [p_value(cluster(similarity_NN).silhouette[2], null.silhouette_b) <= ALPHA]
 
 
+def planted_clusters(rng: Random, *, each: int = 12, between: float = 0.4) -> list[bool]:
+    """Two clusters that correlate by 0.8 within: whether they are found, p <= .05."""
+    common, kinds = rng.normal(size=100), rng.normal(size=(2, 1, 100))
+    own = 0.2**0.5 * rng.normal(size=(2, each, 100))
+    experts = between**0.5 * common + (0.8 - between) ** 0.5 * kinds + own
+    similarity_NN = np.corrcoef(experts.reshape(-1, 100))
+    null = continuum(similarity_NN, draws=39, seed=int(rng.integers(2**31)))
+    return [p_value(cluster(similarity_NN).silhouette[2], null.silhouette_b) <= ALPHA]
+
+
 def _kinds(
     rng: Random, kind_RE: NDArray[np.int64], *, apart: float, own: float, images: int = 100
 ) -> tuple[Floats, NDArray[np.int64]]:

@@ -1,15 +1,20 @@
 """Sweeps that never ran: gates and readouts made up so that the paper's claims are true of them, or are not.
 
+    python -m benchmarks.planted        CPU time of every claim at the paper's size, 10 runs of 16 experts, 1,854 images
+
 Axes: n images, E experts of a run.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from tempfile import TemporaryDirectory
+from time import process_time
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from moe.config import from_flat
 from moe.data.store import Images, ImageStore, write_store
@@ -28,14 +33,18 @@ Floats = NDArray[np.float64]
 Random = np.random.Generator
 
 
-def store(folder: Path, rng: Random, n: int = 200, *, rated: bool = True, labelled: bool = True) -> ImageStore:
-    """Noise in ten classes, with eight rated dimensions: three are classes, five have nothing to do with them."""
-    labels = np.arange(n) % len(CLASSES)
-    factors = np.hstack([np.eye(10)[labels][:, :3], rng.random((n, 5))]).astype(np.float32)
+def store(
+    folder: Path, rng: Random, n: int = 200, *, rated: bool = True, labelled: bool = True,
+    classes: Sequence[str] = CLASSES, dimensions: int = 8,
+) -> ImageStore:  # fmt: skip
+    """Noise in classes, with rated dimensions: three are classes, the others have nothing to do with them."""
+    labels = np.arange(n) % len(classes)
+    known = np.eye(len(classes))[labels][:, :3]
+    factors = np.hstack([known, rng.random((n, dimensions - 3))]).astype(np.float32)
     content = Images(
-        rng.integers(0, 256, (n, 12, 12, 3)).astype(np.uint8), [f"i{k:03d}" for k in range(n)], "made",
-        labels if labelled else None, CLASSES if labelled else (),
-        factors if rated else None, tuple(f"d{k}" for k in range(8)) if rated else (),
+        rng.integers(0, 256, (n, 12, 12, 3)).astype(np.uint8), [f"i{k:05d}" for k in range(n)], "made",
+        labels if labelled else None, tuple(classes) if labelled else (),
+        factors if rated else None, tuple(f"d{k}" for k in range(dimensions)) if rated else (),
     )  # fmt: skip
     return write_store("made", content, folder / "data", replace=True)
 
@@ -63,8 +72,28 @@ def sweep(
     labels = np.arange(n) % len(CLASSES)
     factors = rng.random((n, 8)) if images.factors_NF is None else images.factors_NF.astype(np.float64)
     made = _true_runs(rng, labels, factors, experts) if true else _false_runs(rng, labels, factors, experts)
+    return _subjects(folder, images, made)
+
+
+def large(folder: Path, runs: int, experts: int, n: int) -> list[Subject]:
+    """Runs of experts with 64 units that share features, on images in 27 classes with 66 dimensions, as THINGS has."""
+    rng = np.random.default_rng(0)
+    names = [*CLASSES, *(f"class {number}" for number in range(27 - len(CLASSES)))]
+    images = store(folder, rng, n, classes=names, dimensions=66)
+    features = rng.normal(size=(n, 30)) + rng.normal(size=(27, 30))[np.arange(n) % 27]
+    made = []
+    for _ in range(runs):
+        readouts = np.stack(
+            [features @ rng.normal(size=(30, 64)) + 2 * rng.normal(size=(n, 64)) for _ in range(experts)]
+        )
+        made.append((features[:, :1] + rng.normal(size=(n, experts)), readouts))
+    return _subjects(folder, images, made)
+
+
+def _subjects(folder: Path, images: ImageStore, made: Sequence[tuple[Floats, Floats]]) -> list[Subject]:
     subjects = []
-    for place, (size, (logits, readouts)) in enumerate(zip(experts, made, strict=True)):
+    for place, (logits, readouts) in enumerate(made):
+        size = len(readouts)
         config = from_flat({"model.experts": size, "model.top_k": min(2, size), "seed": place, "data.name": "made"})
         run = RunStore(folder / "runs").create(config)
         indices = np.argsort(-logits, axis=1)[:, : min(2, size)]
@@ -136,3 +165,19 @@ def _false_runs(
             readouts[e] = seen * (norms / np.linalg.norm(seen, axis=1))[:, None]
         runs.append((logits, readouts))
     return runs
+
+
+def timed(runs: int = 10, experts: int = 16, n: int = 1854) -> Iterator[str]:
+    """A line a claim: seconds on all cores; what claims share counts for the first of them."""
+    with TemporaryDirectory() as folder, threadpool_limits(1, user_api="blas"):
+        asked = Asked(large(Path(folder), runs, experts, n), Options(**dict(ClaimsProbe(animate=CLASSES[1:2]))))
+        for name, measure in MEASURES.items():
+            before = process_time()
+            measure(asked)
+            yield f"{name:38}{process_time() - before:6.1f} s"
+    yield f"{'all':38}{process_time():6.1f} s, peak memory {getrusage(RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+
+
+if __name__ == "__main__":
+    for line in timed():
+        print(line, flush=True)

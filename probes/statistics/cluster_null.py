@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import pdist, squareform
 
 from probes.statistics.similarity import cluster, second_order
 from probes.statistics.spreads import UNKNOWN, Spread
@@ -42,13 +41,17 @@ def margin(silhouette: Mapping[int, float], k: int = _PAIR) -> float:
 
 
 def continuum(similarity_NN: Floats, *, draws: int, seed: int) -> Structureless:
-    """Cluster experts drawn from a single Gaussian cloud with the spectrum of these.
+    """Cluster experts that lie as those of a single Gaussian cloud with the spectrum of these would.
 
-    The null of SigClust (Liu, Hayes, Nobel and Marron 2008): the variances along the principal axes of the observed
-    configuration, and nothing but a normal distribution along each. Two clusters widen an axis, so it is conservative.
-    Distances 1 - similarity are taken as half the squared distances of points, as they are for correlations; points
-    along principal axes have the variances that classical scaling finds (negative ones, of which rank correlations have
-    none but by rounding, are 0).
+    As in SigClust (Liu, Hayes, Nobel and Marron 2008) nothing but the variances along the principal axes is kept. To
+    points that are independent and normal, with whatever covariances, all rotations of the set of points are alike:
+    given the spectrum, their principal coordinates are those of a random rotation. So rotations are drawn, and each
+    cloud has just this spectrum, which makes the test exact. Clouds drawn anew differ in their largest axis more than
+    in anything else, and hardly any clusters stand out from them.
+
+    Distances 1 - similarity are taken as half the squared distances of points, as they are for correlations, which
+    makes the centred similarities the scalar products of centred points (negative variances, of which rank correlations
+    have none but by rounding, are 0).
 
     Args:
         similarity_NN: of living experts, four or more.
@@ -58,9 +61,17 @@ def continuum(similarity_NN: Floats, *, draws: int, seed: int) -> Structureless:
     N = len(similarity_NN)
     centred_NN = similarity_NN - similarity_NN.mean(axis=0)
     centred_NN = centred_NN - centred_NN.mean(axis=1)[:, None]
-    sd_N = np.sqrt(np.maximum(np.linalg.eigvalsh((centred_NN + centred_NN.T) / 2), 0.0) / (N - 1))
+    variance_A = np.maximum(np.linalg.eigvalsh((centred_NN + centred_NN.T) / 2)[1:], 0.0)  # axes A = N - 1
     rng = np.random.default_rng(seed)
-    return _clustered(1 - squareform(pdist(rng.normal(size=(N, N)) * sd_N, "sqeuclidean")) / 2 for _ in range(draws))
+
+    def cloud() -> Floats:
+        points_NA = rng.normal(size=(N, N - 1))
+        axes_NA = np.linalg.qr(points_NA - points_NA.mean(axis=0))[0]
+        product_NN = (axes_NA * variance_A) @ axes_NA.T
+        size_N = product_NN.diagonal()
+        return np.asarray(1 - (size_N[:, None] + size_N) / 2 + product_NN)
+
+    return _clustered(cloud() for _ in range(draws))
 
 
 def independent(

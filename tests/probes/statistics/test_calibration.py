@@ -39,6 +39,7 @@ QUICK = {
     "within_interval": 300,
     "contrast": 500,
     "contrast_27": 200,
+    "clusters_found_8": 40,
     "independent_40": 40,
     "two_clusters": 40,
     "two_clusters_2_runs": 60,

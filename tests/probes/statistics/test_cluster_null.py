@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from scipy.stats import kurtosis
 
 from probes.statistics.cluster_null import continuum, defined, independent, margin, run_halves, spread_of_halves
 from probes.statistics.resampling import p_value
@@ -38,23 +39,27 @@ def test_a_continuum_is_no_pair_of_clusters():
     assert p_value(cluster(similarity).silhouette[2], continuum(similarity, draws=99, seed=0).silhouette_b) > 0.05
 
 
-def test_clouds_have_the_spectrum_of_the_experts():
-    """Mean squared distance and the variance along the first axis, by hand from the points behind the similarities."""
+def test_clouds_have_just_the_spectrum_of_the_experts_and_nothing_else_of_them():
+    """The covariances of the points behind the similarities, by hand; along each axis a cloud is normal."""
     rng = np.random.default_rng(0)
-    points = rng.normal(size=(30, 5)) * [1, 0.5, 0.2, 0.1, 0.1]
+    points = np.repeat([[-2.0, 0, 0], [2, 0, 0]], 15, axis=0) + rng.normal(size=(30, 3)) * [0.1, 0.5, 0.2]
     similarity = 1 - cdist(points, points, "sqeuclidean") / 2
-    centred = similarity - similarity.mean(axis=0)
-    centred -= centred.mean(axis=1)[:, None]
-    spectrum = np.linalg.eigvalsh(centred)[::-1] / 29
-    np.testing.assert_allclose(spectrum[:5], np.linalg.eigvalsh(np.cov(points.T))[::-1])
     seen = []
     from probes.statistics import cluster_null
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cluster_null, "cluster", lambda s: seen.append(s) or cluster(s))
-        continuum(similarity, draws=200, seed=0)
-    drawn = np.mean([np.mean(1 - s[np.triu_indices(30, 1)]) for s in seen])
-    assert drawn == pytest.approx(np.mean(1 - similarity[np.triu_indices(30, 1)]), rel=0.05)
+        continuum(similarity, draws=100, seed=0)
+    along = []
+    for drawn in seen:
+        centred = drawn - drawn.mean(axis=0)
+        variances, axes = np.linalg.eigh(centred - centred.mean(axis=1)[:, None])
+        np.testing.assert_allclose(variances[-3:], np.linalg.eigvalsh(29 * np.cov(points.T)), rtol=1e-8)
+        assert np.abs(variances[:-3]).max() < 1e-9
+        np.testing.assert_allclose(drawn.diagonal(), 1)
+        along.append(axes[:, -1] * 30**0.5)
+    assert kurtosis(np.ravel(along)) == pytest.approx(-6 / 32, abs=0.15)  # of a coordinate on a sphere in 29 dimensions
+    assert kurtosis(points[:, 0]) < -1.9
 
 
 def test_independent_experts_seldom_choose_two():

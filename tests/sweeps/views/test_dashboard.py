@@ -1,7 +1,9 @@
 """Workspace and report, saved through the real client to the double of its server."""
 
+import io
 import json
 
+import PIL.Image
 import pytest
 
 from moe.config import from_flat
@@ -110,6 +112,13 @@ def test_one_dashboard_of_all_that_was_logged_from_any_machine(wandb_server, spe
         assert len(keys) > 20
         assert keys <= logged
         assert {key for key in keys if "/tables/" in key}
+    for run in wandb_server.runs():
+        for value in run.summary.values():
+            if isinstance(value, dict) and value.get("_type") == "image-file":
+                with PIL.Image.open(io.BytesIO(wandb_server.content(run, value["path"]))) as picture:
+                    picture.verify()
+                assert (picture.format, picture.size) == ("PNG", (value["width"], value["height"]))
+                assert 200 <= min(picture.size) <= max(picture.size) <= 2000, value["path"]
     assert "me/moe" in saved["workspace"]
     assert not wandb_server.seen_text(wandb_server.key)
     # another machine, which has no run: the same views, changed
