@@ -4,6 +4,7 @@ Axes: N rows and columns of a square matrix. Lengths are inches.
 """
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from probes.drawing.base import NOTHING
 
 _READABLE = 60  # rows up to which there is room for names
 _WRITTEN = 12  # classes up to which a cell has room for its value
+_LETTERS = 13  # of a label, to an inch
 _SMALLEST_CELL = 0.022  # of the side, so that names beside it stay apart
 
 
@@ -34,22 +36,22 @@ def heatmap(
     Beyond 60 rows there is room for neither names nor values.
     """
     many = len(rows) > _READABLE
-    height, width = 1.2 + 0.3 * min(len(rows), _READABLE), 2.6 + 0.5 * len(columns)
-    figure = Figure(figsize=(max(width, 4.0), max(height, 2.4)), layout="constrained")
+    height, width = max(2.4, 1.2 + 0.3 * min(len(rows), _READABLE)), max(4.0, 2.6 + 0.5 * len(columns))
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor(NOTHING)
     image = axes.imshow(values, vmin=limits[0], vmax=limits[1], cmap=cmap, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=0 if max(map(len, columns)) <= 3 else 90)
     axes.set_yticks([] if many else range(len(rows)), [] if many else rows)
     axes.tick_params(length=0)
-    axes.set_title(title, fontsize=10)
+    figure.suptitle(title, fontsize=10)  # above the colour bar too, whose label is as long as few rows are high
     if annotate and not many:
         middle = (limits[0] + limits[1]) / 2
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
                 colour = "white" if value < middle else "black"
                 axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
-    figure.colorbar(image, ax=axes, label=label)
+    figure.colorbar(image, ax=axes, label=fill(label, int(_LETTERS * (height - 0.9))))
     return figure
 
 

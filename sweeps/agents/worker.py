@@ -90,7 +90,9 @@ class Worker:
             self.channel.settimeout(_IMPORTS)
             socket.send_fds(self.channel, [_COPY], [theirs.fileno()])
             if pid := int(self.channel.recv(64) or 0):
-                return type(self)(Copy(pid), ours)
+                copy = Copy(pid)
+                copy.poll()  # fails if it is not ours
+                return type(self)(copy, ours)
         ours.close()
         return None
 

@@ -29,7 +29,7 @@ from tests.fuzz.mutations import JSON, damaged
 
 NONE = (0.0, 0.0, 0.0)
 SETTINGS = TINY | {"train.epochs": 1, "train.batch_size": 4}
-pytestmark = pytest.mark.filterwarnings("ignore::sweeps.runs.files.DamagedFileWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::sweeps.runs.files.DamagedFileWarning")]
 
 
 class Home(NamedTuple):
@@ -150,6 +150,7 @@ def test_activations(copied: Callable[..., Path], whole: Home, data: st.DataObje
         assert all(np.array_equal(found, good[name], equal_nan=True) for name, found in arrays.open().items())
 
 
+@settings(max_examples=examples(60, 10_000))
 @given(data=st.data())
 def test_artifacts(copied: Callable[..., Path], whole: Home, data: st.DataObject) -> None:
     """A model as it comes from the tracker, by somebody who keeps its checksums right."""
@@ -174,30 +175,40 @@ def test_artifacts(copied: Callable[..., Path], whole: Home, data: st.DataObject
     assert code == 0
 
 
+class Trained(NamedTuple):
+    """What the home's run trains: its module, and the steps of an epoch."""
+
+    module: MoEModule
+    steps: int
+
+
+@pytest.fixture(scope="module")
+def trained(whole: Home) -> Trained:
+    config = tiny_config(**{path.replace(".", "__"): value for path, value in SETTINGS.items()})
+    (file,) = Run(whole.root / "runs" / whole.run).checkpoint_files()  # of the one epoch
+    return Trained(MoEModule(config, NONE, NONE, 3), load(file)["global_step"])
+
+
+@settings(max_examples=examples(60, 10_000))
 @given(data=st.data())
-def test_checkpoints(copied: Callable[..., Path], whole: Home, data: st.DataObject) -> None:
+def test_checkpoints(copied: Callable[..., Path], whole: Home, trained: Trained, data: st.DataObject) -> None:
     """Whatever is gone on from is whole, and has its history."""
     changes = data.draw(spoilt(whole, _of(whole, "checkpoints", "history.jsonl")))
     here = copied(f"runs/{whole.run}/checkpoints")
     run = Run(here / "runs" / whole.run)
     shutil.copy(whole.root / "runs" / whole.run / "history.jsonl", run.history_file)
-    module = MoEModule(
-        tiny_config(**{path.replace(".", "__"): value for path, value in SETTINGS.items()}), NONE, NONE, 3
-    )
-    steps = load(next(iter(run.checkpoint_files())))["global_step"]
     spoil(here, changes)
     said: list[str] = []
-    position = newest(run, module.state_dict(), steps, said.append)
+    position = newest(run, trained.module.state_dict(), trained.steps, said.append)
     if position is None:
         assert said or not run.checkpoint_files()
         return
     assert complete(position.history, 1)
-    module.load_state_dict(load(position.file)["state_dict"])
+    trained.module.load_state_dict(load(position.file)["state_dict"])
 
 
 @settings(max_examples=examples(20, 500))
 @given(data=st.data())
-@pytest.mark.slow
 def test_training_goes_on(copied: Callable[..., Path], whole: Home, data: st.DataObject) -> None:
     """The same command ends with a finished run, whatever was damaged, or says what stands in its way."""
     files = [file for file in whole.files if whole.run in file.parts and file.name != "state.json"]

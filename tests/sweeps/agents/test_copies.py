@@ -1,5 +1,6 @@
 """Workers that are copies of one that waits: children of the agent, with the results of a new process."""
 
+import contextlib
 import os
 import re
 import signal
@@ -18,6 +19,8 @@ from sweeps.runs.store import RunStore
 from tests import forking
 from tests.conftest import tiny_config, tiny_store
 
+DEADLINE = 300
+
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="processes cannot be copied here")]
 
 
@@ -29,9 +32,9 @@ def stat(pid):
 def test_a_copy_is_a_child_of_its_own_and_trains_as_a_new_process_does(tmp_path, monkeypatch):
     """With two threads, which a process that computed something would not hand on."""
     tiny_store()
-    original = Worker.start(environment(tmp_path / "copy", "little", {}))
     monkeypatch.setattr(subprocess, "_fork_exec", forking._execute)
-    new = Worker.start(environment(tmp_path / "new", "little", {}))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # two threads beside other tests
+    original, new = (Worker.start(environment(tmp_path / name, "little", {})) for name in ("copy", "new"))
     copy = original.another()
     another = copy.another()
     for one in (copy, another):
@@ -42,7 +45,7 @@ def test_a_copy_is_a_child_of_its_own_and_trains_as_a_new_process_does(tmp_path,
     )
     new.train(by_new)
     copy.train(by_copy)
-    assert [new.process.wait(60), copy.process.wait(60)] == [0, 0], by_copy.log_file.read_text()
+    assert [new.process.wait(DEADLINE), copy.process.wait(DEADLINE)] == [0, 0], by_copy.log_file.read_text()
     weights, wanted = (load_file(run.model / "model.safetensors") for run in (by_copy, by_new))
     assert all(wanted[name].equal(weights[name]) for name in wanted)
     assert by_copy.history() == by_new.history()
@@ -60,12 +63,21 @@ def test_one_that_is_killed_takes_no_other_along(monkeypatch):
     assert original.another() is None
     again = copy.another()
     os.kill(copy.process.pid, signal.SIGTERM)
-    assert copy.process.wait(20) == -signal.SIGTERM
+    assert copy.process.wait(DEADLINE) == -signal.SIGTERM
     assert copy.another() is None
     assert copy.end() == -signal.SIGTERM
     assert again.process.poll() is None
     assert again.kill() == -signal.SIGKILL
     assert not Path(f"/proc/{again.process.pid}").exists()
+
+
+def test_one_that_nobody_adopts_ends_and_there_is_none(monkeypatch):
+    monkeypatch.setattr("sweeps.agents.worker.adopting", contextlib.nullcontext)
+    original = Worker.start(environment(home(), "little", {}))
+    assert original.another() is None
+    monkeypatch.undo()
+    copy = original.another()
+    assert [copy.kill(), original.kill()] == [-signal.SIGKILL] * 2
 
 
 def test_a_process_with_threads_or_a_gpu_in_use_is_not_copied(monkeypatch):

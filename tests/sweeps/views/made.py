@@ -1,7 +1,9 @@
 """A sweep as files, its numbers made up: for tests of what shows a sweep."""
 
 import csv
+import io
 import json
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -44,6 +46,14 @@ def finish(run, experts: int, seed: int) -> None:
     run.set_state(state="finished")
 
 
+@cache
+def picture() -> bytes:
+    """A figure of the usual size."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1500, 900), "white").save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def probe(run, experts: int) -> None:
     """Tables and numbers of some probes, as they leave them."""
     tuning = [
@@ -77,7 +87,7 @@ def probe(run, experts: int) -> None:
     sent = [{"class": name, "images": 16, **dict.fromkeys(range(experts), 0.3)} for name in NAMES]
     write_table(run.probe("tiny", "routing") / "routing.csv", sent)
     write_json(run.probe_result("tiny", "routing"), {})
-    Image.new("RGB", (1500, 900), "white").save(run.probe("tiny", "routing") / "map.png")
+    (run.probe("tiny", "routing") / "map.png").write_bytes(picture())
 
 
 def similarity(sweep, runs: list) -> None:
