@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from callbacks.metrics import class_information, load_balance, routing_heatmap
 from moe.data.readers import Progress
@@ -123,12 +124,14 @@ class RoutingProbe(Probe):
 
 
 def tsne(logits_nE: NDArray[np.float32], perplexity: float, seed: int) -> NDArray[np.float64]:
-    """(n, 2) t-SNE of the gate logits, from their first two principal components."""
+    """(n, 2) t-SNE of the gate logits, from their first two principal components; the same on any number of cores."""
     centred = logits_nE - logits_nE.mean(axis=0)
     if not _varies(logits_nE):
         return np.zeros((len(logits_nE), 2))
     model = TSNE(perplexity=perplexity, init="pca", random_state=seed)
-    return np.asarray(model.fit_transform(centred.astype(np.float64)), dtype=np.float64)
+    # of one thread: several add up in an order of their own, and wait for each other for minutes on a busy machine
+    with threadpool_limits(1, user_api="openmp"):
+        return np.asarray(model.fit_transform(centred.astype(np.float64)), dtype=np.float64)
 
 
 def _varies(logits_nE: NDArray[np.float32]) -> bool:
