@@ -13,8 +13,9 @@ from sweeps.queue.opening import open_queue, open_sweep, steering
 from sweeps.queue.status import status
 from sweeps.runs.endings import Ending
 from sweeps.runs.files import DamagedFileError, DamagedFileWarning, write_json
+from tests.fuzz.asking import ask
 from tests.sweeps.queue.test_steering import launch, write_history
-from tests.sweeps.test_damage import COMMANDS, DAMAGES, ask
+from tests.sweeps.test_damage import COMMANDS, DAMAGES
 from tests.sweeps.views.made import made_sweep
 
 
