@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any
 
 from rich.markup import escape
@@ -68,14 +69,15 @@ def side_by_side(comparisons: Sequence[Comparison]) -> tuple[Comparison, list[Ef
 
 
 def _settings(comparison: Comparison) -> dict[str, Any]:
-    """The whole scientific configuration of one of its runs by dotted path, without the seed."""
-    runs = (run for group in comparison.groups for run in group.runs)
-    planned = (cell for cell in comparison.sweep.cells if blank_number(cell) is None)
-    if run := next(runs, None):
-        known = flat(run.config)
-    else:
-        known = flat(from_flat(cell.values)) if (cell := next(planned, None)) else {}
-    return {path: value for path, value in known.items() if path != Sweep.replicate and not path.startswith("machine.")}
+    """The scientific settings that all its groups share by dotted path, without the seed."""
+    planned = (flat(from_flat(cell.values)) for cell in comparison.sweep.cells if blank_number(cell) is None)
+    known = [flat(group.runs[0].config) for group in comparison.groups if group.runs] or list(islice(planned, 1))
+    return {
+        path: value
+        for path, value in (known[0] if known else {}).items()
+        if path != Sweep.replicate and not path.startswith("machine.")
+        and all(path in other and repr(other[path]) == repr(value) for other in known[1:])
+    }  # fmt: skip
 
 
 def _effects(first: Comparison, other: Comparison) -> list[Effect]:

@@ -22,9 +22,9 @@ parameters:
 """
 
 
-def made(tmp_path, name, temperature, offset):
+def made(tmp_path, name, temperature, offset, further=""):
     path = tmp_path / f"{name}.yaml"
-    path.write_text(SPEC.format(name=name, temperature=temperature))
+    path.write_text(SPEC.format(name=name, temperature=temperature) + further)
     launched = register_planned(*plan(str(path), {}))
     for cell in launched.cells:
         run = launched.store.run(cell.run_id)
@@ -55,6 +55,19 @@ def test_what_differs_between_sweeps_becomes_a_parameter(both):
     ]  # fmt: skip
     assert merged.name == "warm, cold"
     Console(width=200).print(compare.terminal_table(merged))
+
+
+def test_what_some_cells_of_a_sweep_alone_have_is_no_setting_of_it(tmp_path):
+    """`gate.noisy` is an option of one of the first sweep's gates, and of none of the second's."""
+    gates = "  gate.kind: {{values: [{}]}}\n"
+    sweeps = [
+        made(tmp_path, "gates", 0.5, 0.0, gates.format("noisy_top_k, top_k")),
+        made(tmp_path, "plain", 0.5, 0.0, gates.format("top_k")),
+    ]
+    merged, _ = versus.side_by_side([compare.compare(sweep) for sweep in sweeps])
+    assert merged.parameters == ["sweep", "model.experts", "gate.kind"]
+    kinds = [group.values["gate.kind"] for group in merged.groups]
+    assert kinds == ["noisy_top_k", "top_k", "noisy_top_k", "top_k", "top_k", "top_k"]
 
 
 def test_differences_are_between_equal_cells_and_in_standard_deviations(both):
