@@ -12,8 +12,8 @@ ENV := .venv/installed
 # runs of the quickstart live where `moe` looks by default
 REPORT := runs/quickstart.html
 FUZZ ?= tests/fuzz
-# a file's tests stay together in one process, which makes their shared fixtures once; a process that is done helps the others
-PARALLEL := -n auto --dist worksteal
+# one process more than cores, as many tests wait; how tests are dealt to them: tests/conftest.py
+PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist worksteal
 # some images set it: every process of the tests would compile our modules anew
 unexport PYTHONDONTWRITEBYTECODE
 

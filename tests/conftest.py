@@ -38,9 +38,28 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that the processes of a parallel run end together; each file stays whole."""
+    """Deal the tests to the processes of a parallel run so that these end together.
+
+    Each process is given as many, in this order, and one that is done takes over from others. So each share begins with
+    long tests, then come whole files with slow tests, then the rest, which is easily shared.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    files: dict[Path, list[pytest.Item]] = {}
+    long, rest = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        if item.get_closest_marker("long"):
+            long.append(item)
+        else:
+            (files.setdefault(item.path, []) if item.path in slow else rest).append(item)
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    shares: list[list[pytest.Item]] = [long[number::count] for number in range(count)]
+    for file in files.values():
+        min(shares, key=len).extend(file)
+    for number, share in enumerate(shares):
+        end = len(items) * (number + 1) // count - sum(map(len, shares[: number + 1]))
+        share.extend(rest[: max(0, end)])
+        del rest[: max(0, end)]
+    items[:] = [item for share in shares for item in share] + rest
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ from sweeps.training.trial import train
 from tests.conftest import tiny_config, tiny_store
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def coarse():
     """Probes' figures are drawn with fewer dots, in half of the time: none of these tests counts them."""
     with pytest.MonkeyPatch.context() as patch:

@@ -57,6 +57,7 @@ def test_the_lines_in_the_guide_launch_resume_and_stop_a_sweep():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_reporter_hears_how_it_goes_and_stop_ends_a_launch(tmp_path):
     tiny_store()
     begun = Listener(lambda: any(len(one.history()) > 2 for one in RunStore().all()) and stop("little"))

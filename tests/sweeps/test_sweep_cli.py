@@ -93,6 +93,7 @@ def test_launch_finishes_every_cell_and_a_second_launch_runs_nothing(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes through /proc")
+@pytest.mark.long
 def test_an_agent_killed_in_mid_trial_loses_nothing(tmp_path):
     """kill -9 of the agent: its workers end by themselves, the launcher replaces it. Then kill -9 of launcher and
     agent at once: resume finishes every cell, each epoch once."""

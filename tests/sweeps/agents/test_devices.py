@@ -82,6 +82,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
     assert not list(run.path.rglob("*.partial"))
 
 
+@pytest.mark.long
 def test_told_to_stop_both_end_and_go_on_later_and_a_killed_first_takes_the_other_along(tmp_path):
     config = tiny_config(train__epochs=3000)
     process = start(config, tmp_path / "runs")

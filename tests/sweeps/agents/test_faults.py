@@ -45,6 +45,7 @@ def trials(done):
     return [(trial["state"], trial["attempts"]) for trial in json.loads(done.stdout)["trials"]]
 
 
+@pytest.mark.long
 def test_killed_at_nine_places_while_clocks_jump_a_sweep_ends_as_if_undisturbed(tmp_path):
     """Workers and agents at the claim, in mid-epoch, while a checkpoint is half written, and around the finish."""
     tiny_store()

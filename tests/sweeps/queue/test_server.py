@@ -89,6 +89,7 @@ def complete(server, sweep, seeds, epochs):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_agents_ours_and_a_plain_one_finish_a_grid(wandb_server, machine):
     launcher = subprocess.Popen(
         [*MOE, "sweep", "launch", write_spec(machine, 4), "--backend", "wandb", "--agents", "1", "--json"],
@@ -111,6 +112,7 @@ def test_two_agents_ours_and_a_plain_one_finish_a_grid(wandb_server, machine):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_outage_ends_neither_a_launch_nor_its_agents(wandb_server, machine, moe, monkeypatch):
     """As 503 for a minute: three questions of the launch in a row get no answer while it shows how cells stand."""
     monkeypatch.setattr("sweeps.queue.server._FRESH", 0.2)
@@ -135,6 +137,7 @@ def test_an_outage_ends_neither_a_launch_nor_its_agents(wandb_server, machine, m
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_agent_and_a_killed_trial_are_made_up_for_in_the_same_runs(wandb_server, machine, monkeypatch):
     """The server counts what it handed out as done, and the dead as running; `resume` finds out what is not."""
     faults = machine / "faults"
@@ -160,6 +163,7 @@ def test_a_killed_agent_and_a_killed_trial_are_made_up_for_in_the_same_runs(wand
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_stop_hands_back_and_another_machine_goes_on_by_the_sweeps_path(wandb_server, machine, monkeypatch):
     tiny_store("longer", count=480)  # longer epochs, fewer of them
     launcher = subprocess.Popen(

@@ -70,6 +70,7 @@ def test_what_is_no_queue_hinders_no_other_and_is_named(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
+@pytest.mark.long
 def test_a_sweep_goes_through_it_from_launch_to_comparison(tmp_path):
     """Two agents, each a process of its own; stopped in the middle, resumed, shown and compared."""
     tiny_store()

@@ -158,6 +158,7 @@ def test_a_server_that_is_away_at_the_start_makes_an_offline_run(wandb_server, i
     assert wandb_server.runs() == []
 
 
+@pytest.mark.long
 def test_a_server_that_stays_away_costs_no_run_and_gets_everything_from_sync(wandb_server, images, monkeypatch, capsys):
     monkeypatch.setattr(session, "UPLOAD", 3.0)
     real = trial.MoEModule.on_train_start
