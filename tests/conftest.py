@@ -22,7 +22,6 @@ def pytest_configure() -> None:
     """In the background a shell leaves Ctrl-C ignored, for us and all that tests start; they mean to be interrupted."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    forking.install()
 
 
 def pytest_unconfigure() -> None:
@@ -35,6 +34,12 @@ def pytest_collection() -> Generator[None, object, object]:
     """Modules and tests are no garbage."""
     with importing():
         return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_commands() -> None:
+    """What tests start of `moe` is forked, in the environment that `isolated` makes."""
+    forking.install(os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

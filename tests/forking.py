@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ _execute: Any = getattr(subprocess, "_fork_exec", None)
 _lock = threading.Lock()
 _server: subprocess.Popen[bytes] | None = None
 _channel: socket.socket | None = None  # to what forks for this process
+_usual: Mapping[str, str] | None = None
 _forked = False  # whether this process is
 _imports_set: set[str] = set()  # variables that imports have set in the environment
 
@@ -51,8 +53,14 @@ _imports_set: set[str] = set()  # variables that imports have set in the environ
 # --- in the process that starts another -----------------------------------------------------------------------------
 
 
-def install() -> None:
-    """From now on what this process starts is forked where it can be."""
+def install(environment: Mapping[str, str] | None = None) -> None:
+    """From now on what this process starts is forked where it can be.
+
+    Args:
+        environment: that most of it will have; None: of the first.
+    """
+    global _usual  # noqa: PLW0603
+    _usual = environment
     if sys.platform == "linux" and not os.environ.get("MOE_TEST_EXEC"):
         subprocess._fork_exec = _start
 
@@ -104,6 +112,7 @@ def _ask(order: dict[str, Any], streams: list[int]) -> int:
 def _start_server(environment: dict[str, str]) -> None:
     global _server, _channel  # noqa: PLW0603
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = _usual or environment
     neutral = {name: value for name, value in environment.items() if not name.startswith(_GIVEN) or name == "PATH"}
     subprocess._fork_exec = _execute
     try:

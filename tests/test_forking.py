@@ -35,7 +35,9 @@ END = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(60)"
 
 @pytest.fixture
 def forked(monkeypatch):
-    """Whatever a test starts is forked."""
+    """Whatever a test starts is forked, by a new server: another may have begun in another environment."""
+    forking.uninstall()
+    forking.install(dict(os.environ))
     monkeypatch.setattr(forking, "_COMMANDS", [["-c", STATE], ["-c", END]])
 
 

@@ -81,6 +81,8 @@ def test_one_that_nobody_adopts_ends_and_there_is_none(monkeypatch):
 
 
 def test_a_process_with_threads_or_a_gpu_in_use_is_not_copied(monkeypatch):
+    before = threading.active_count()  # other tests may have left threads
+    monkeypatch.setattr(threading, "active_count", lambda: 1 + len(threading.enumerate()) - before)
     assert _untouched()
     done = threading.Event()
     thread = threading.Thread(target=done.wait)
@@ -88,6 +90,7 @@ def test_a_process_with_threads_or_a_gpu_in_use_is_not_copied(monkeypatch):
     assert not _untouched()
     done.set()
     thread.join()
+    assert _untouched()
     monkeypatch.setattr(os.path, "realpath", lambda _path: "/dev/nvidiactl")
     assert not _untouched()
 
