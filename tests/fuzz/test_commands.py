@@ -94,6 +94,7 @@ def test_command_lines(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MOE_DATA", str(here / "data"))
     monkeypatch.chdir(here)
     code, out, _ = ask(words)
+    monkeypatch.chdir(tmp_path)  # a folder that stays
     if tuple(words[:1]) not in READ_ONLY and tuple(words[:2]) not in READ_ONLY:
         shutil.rmtree(here)
     if code == 0 and words[-1:] == ["--json"]:
