@@ -1,7 +1,7 @@
 """The text of a sweep file, and the line in which everything in it stands."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from itertools import takewhile
@@ -70,11 +70,11 @@ def find(spec: str) -> tuple[str, str]:
     name = spec.removesuffix(".yaml") + ".yaml"
     if name in names:
         return name, shipped_text(name)
-    if Path(spec).is_dir():
+    if _is(spec, Path.is_dir):
         raise UserError(f'"{spec}" is a folder, not a sweep file; name a file in it')
     hint = suggest(PurePath(spec).stem, [PurePath(known).stem for known in names])
     fix = hint if hint.startswith("did you mean") else "check the path"
-    raise UserError(f'no sweep file "{spec}" (shipped are {", ".join(names)}); {fix}')
+    raise UserError(f'no sweep file "{as_text(spec)}" (shipped are {", ".join(names)}); {fix}')
 
 
 def as_text(value: str) -> str:
@@ -85,8 +85,12 @@ def as_text(value: str) -> str:
 
 def is_file(path: str) -> bool:
     """Whether there is such a file; a name that no file can have names none."""
+    return _is(path, Path.is_file)
+
+
+def _is(path: str, kind: Callable[[Path], bool]) -> bool:
     try:
-        return Path(path).is_file()
+        return kind(Path(path))
     except (OSError, ValueError):
         return False
 

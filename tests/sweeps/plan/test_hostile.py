@@ -310,3 +310,10 @@ def test_what_w_and_b_hands_over_is_understood(tmp_path):
     assert run_config(file, []) == config
     file.write_text("")
     assert run_config(file, []) == run_config(None, [])
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "a/" * 3000, "a\0b"])
+def test_a_name_that_no_file_can_have_names_none(name):
+    with pytest.raises(UserError, match=r"^no sweep file ") as error:
+        load_sweep(name)
+    assert len(str(error.value)) < 800
