@@ -1,5 +1,6 @@
 """Every test has its own home, its own image folder, no tracker and no network."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import cli
 from moe.config import RunConfig, from_flat
 from moe.data.store import Images, write_store
 from moe.importing import importing
+from sweeps.runs.store import RunStore
 from tests import forking
 
 pytest_plugins = ["tests.wandb_server.fixtures"]
@@ -132,6 +134,16 @@ def tiny_store(name: str = "tiny", count: int = 48, size: int = 16, classes: int
     names = tuple(f"class {number}" for number in range(classes))
     ids = [f"{name}-{number:03d}" for number in range(count)]
     return write_store(name, Images(images, ids, "random", labels, names, factors, ("light", "chance")))
+
+
+@contextlib.contextmanager
+def tiny_place(root: Path) -> Generator[RunStore, None, None]:
+    """For runs that tests share: meanwhile `root` has the images of `tiny_store` and the runs; no tracker."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOE_DATA", str(root / "data"))
+        patch.setenv("WANDB_MODE", "disabled")
+        tiny_store()
+        yield RunStore(root / "runs")
 
 
 TINY = {

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from probes.statistics.pair_vectors import side_by_side, square
+from probes.statistics.resampling import p_value
 from probes.statistics.similarity import centred_ranks
 
 Floats = NDArray[np.float64]
@@ -205,14 +206,8 @@ def _permuted(
 
 
 def reaches(value: float, null_D: Floats) -> float:
-    """Permutation p, one-sided, of a value beside `null_DN`'s; NaN without draws.
-
-    A draw that falls short by rounding alone reaches it.
-    """
-    finite = null_D[np.isfinite(null_D)]
-    if not np.isfinite(value) or not len(finite):
-        return float("nan")
-    return float((1 + (finite >= value - _ROUNDING).sum()) / (1 + len(finite)))
+    """Permutation p, one-sided, of a cosine beside `null_DN`'s, which are products in single precision."""
+    return p_value(value, null_D, rounding=_ROUNDING)
 
 
 class Ceiling(NamedTuple):

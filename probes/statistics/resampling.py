@@ -30,16 +30,17 @@ def interval(draws: NDArray[np.float64], level: float = LEVEL) -> Interval:
     return Interval(float(low), float(high))
 
 
-def p_value(observed: float, null: NDArray[np.float64]) -> float:
+def p_value(observed: float, null: NDArray[np.float64], *, rounding: float = _ROUNDING) -> float:
     """One-sided permutation p: (1 + draws that reach the observed value) / (1 + draws).
 
-    The observed order counts as one of the draws, so p is never 0. A draw that falls short by rounding alone reaches
-    the value. Draws that are NaN say nothing and are left out; NaN if the observed value is, or no draw is left.
+    The observed order counts as one of the draws, so p is never 0. A draw that falls short by rounding alone, relative
+    to the larger of the value and 1, reaches it. Draws that are NaN say nothing and are left out; NaN if the observed
+    value is, or no draw is left.
     """
     finite = null[np.isfinite(null)]
     if not np.isfinite(observed) or not len(finite):
         return float("nan")
-    tie = _ROUNDING * max(abs(observed), 1.0)
+    tie = rounding * max(abs(observed), 1.0)
     return float((1 + (finite >= observed - tie).sum()) / (1 + len(finite)))
 
 

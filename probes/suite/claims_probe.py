@@ -15,6 +15,7 @@ from pydantic import Field
 from moe.data.readers import Progress
 from moe.data.store import ImageStore
 from moe.errors import UserError, suggest
+from moe.wording import counted
 from probes.drawing.base import save
 from probes.drawing.forest import Line, forest
 from probes.probe import Probe, Result
@@ -126,7 +127,7 @@ class ClaimsProbe(Probe):
         write_table(folder / "runs.csv", ["claim", "run", "experts", "seed", "effect"], of_runs)
         _write_details(folder, asked)
         if lines:
-            many = "1 run" if len(subjects) == 1 else f"{len(subjects)} runs"
+            many = counted(len(subjects), "run")
             save(forest(lines, f"The paper's claims on {asked.store.name}, {many}"), folder / "claims.png")
         dead = [note for subject in subjects for note in dead_note(subject.dead(), subject.run)]
         return Result(headline(rows), dead + [row["sentence"] for row in rows], record={"claims": rows})

@@ -22,7 +22,7 @@ from sweeps.training import checkpoints, trial
 from sweeps.training.checkpoints import UnusableError, best_first, complete, load
 from sweeps.training.history import Progress
 from sweeps.training.trial import train
-from tests.conftest import TINY, tiny_config, tiny_store
+from tests.conftest import TINY, tiny_config, tiny_place, tiny_store
 
 pytestmark = pytest.mark.slow
 
@@ -30,12 +30,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One finished run of three epochs."""
-    root = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOE_DATA", str(root / "data"))
-        patch.setenv("WANDB_MODE", "disabled")
-        tiny_store()
-        yield train(tiny_config(train__epochs=3), RunStore(root / "runs"), report=lambda _line: None)
+    with tiny_place(tmp_path_factory.mktemp("finished")) as runs:
+        yield train(tiny_config(train__epochs=3), runs, report=lambda _line: None)
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from moe.config import MachineConfig
 from moe.errors import UserError
 from probes.baselines import initial_snapshot
 from probes.epochs import checkpoint_snapshots, training_snapshots
-from sweeps.runs.store import RunStore
 from sweeps.training.trial import train
-from tests.conftest import tiny_config, tiny_store
+from tests.conftest import tiny_config, tiny_place
 
 
 def silent(_line):
@@ -39,12 +38,8 @@ def test_what_is_kept_is_no_part_of_the_id():
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """A finished run of two epochs that kept the untrained model and the first epoch's."""
-    root = tmp_path_factory.mktemp("kept")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOE_DATA", str(root / "data"))
-        patch.setenv("WANDB_MODE", "disabled")
-        tiny_store()
-        yield train(tiny_config(machine__keep_epochs=(0, 1, 9)), RunStore(root / "runs"), report=silent)
+    with tiny_place(tmp_path_factory.mktemp("kept")) as runs:
+        yield train(tiny_config(machine__keep_epochs=(0, 1, 9)), runs, report=silent)
 
 
 def weights(snapshot):

@@ -26,7 +26,7 @@ from sweeps.plan.spec import expand, load_sweep
 from sweeps.runs.store import RunStore
 from sweeps.training import trial
 from sweeps.training.trial import train
-from tests.conftest import tiny_config, tiny_store
+from tests.conftest import tiny_config, tiny_place, tiny_store
 
 pytestmark = pytest.mark.slow
 
@@ -191,13 +191,9 @@ def test_a_step_that_overflows_is_skipped_and_the_run_goes_on(like_a_gpu, tmp_pa
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A finished run whose scale overflowed on the way."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOE_DATA", str(root / "data"))
-        patch.setenv("WANDB_MODE", "disabled")
+    with tiny_place(tmp_path_factory.mktemp("undisturbed")) as runs, pytest.MonkeyPatch.context() as patch:
         turned(patch, **OVERFLOWING)
-        tiny_store()
-        return train(tiny_config(train__precision="16-mixed"), RunStore(root / "runs"), report=silent)
+        return train(tiny_config(train__precision="16-mixed"), runs, report=silent)
 
 
 @pytest.mark.parametrize("steps", [[0], [1], [2], [3], [4], [0, 1, 2, 3, 4]], ids=str)

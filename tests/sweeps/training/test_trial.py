@@ -15,7 +15,7 @@ from sweeps.runs.lock import locked
 from sweeps.runs.store import RunStore
 from sweeps.training import trial
 from sweeps.training.trial import train
-from tests.conftest import TINY, tiny_config, tiny_store
+from tests.conftest import TINY, tiny_config, tiny_place, tiny_store
 
 
 def silent(_line):
@@ -33,12 +33,8 @@ def same(a, b):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One finished run in a home of its own."""
-    root = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOE_DATA", str(root / "data"))
-        patch.setenv("WANDB_MODE", "disabled")
-        tiny_store()
-        yield train(tiny_config(), RunStore(root / "runs"), report=silent)
+    with tiny_place(tmp_path_factory.mktemp("finished")) as runs:
+        yield train(tiny_config(), runs, report=silent)
 
 
 pytestmark = pytest.mark.slow
