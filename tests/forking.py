@@ -129,7 +129,7 @@ def _start_server(environment: dict[str, str]) -> None:
 
 def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Fork for the process at the other end until that ends; returns in each new process, with what that is to do."""
-    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    usual, name = signal.signal(signal.SIGINT, signal.SIG_IGN), _COMM.read_text().strip()
     _COMM.write_text(NAME)
     while True:
         message, streams, _, _ = socket.recv_fds(channel, 1 << 20, 3)
@@ -140,7 +140,7 @@ def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if pid is None:
             channel.close()
             signal.signal(signal.SIGINT, usual)
-            _COMM.write_text("python")
+            _COMM.write_text(name)
             return order, list(streams)
         for stream in streams:
             os.close(stream)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,8 +49,9 @@ def state(**options):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("session", "unbuffered"), [(False, ""), (True, "1")])
-def test_it_has_all_that_it_was_given(session, unbuffered, forked, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("session", "unbuffered", "name"), [(False, "", "python"), (True, "1", "python3")])
+def test_it_has_all_that_it_was_given(session, unbuffered, name, forked, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(Path(sys.executable).with_name(name)))  # an environment has both
     (tmp_path / "more").mkdir()
     python = {"PYTHONPATH": str(tmp_path / "more"), "PYTHONUNBUFFERED": unbuffered}
     environment = os.environ | {"MOE_HOME": "there"} | python
