@@ -12,6 +12,7 @@ from rich.table import Table
 
 from moe.errors import UserError
 from moe.importing import importing, leaving
+from moe.wording import reason
 from probes.commands import probe_command
 from sweeps.commands import app as sweep_app
 from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, print_table, progress_bar, show_notices
@@ -42,8 +43,13 @@ def _main(
         os.environ["MOE_DEBUG"] = "1"
     show_notices()
     for name in ("MOE_HOME", "MOE_DATA"):
-        place = Path(os.environ.get(name, ".")).expanduser()
-        if place.exists() and not place.is_dir():
+        given = os.environ.get(name, ".")
+        try:
+            place = Path(given).expanduser()
+            taken = place.exists() and not place.is_dir()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, say, or the home of nobody
+            raise UserError(f"{name}={given} cannot be used: {reason(error)}; name a folder") from None
+        if taken:
             raise UserError(f"{name}={place} is a file, not a folder; name a folder")
 
 
@@ -90,8 +96,8 @@ def _list_choices(kind: str, as_json: bool) -> None:
         out.print(f"{shown['name']}: {shown['about']}", markup=False)
         for option in shown["options"]:
             out.print(f"  {option['name']}={option['default']}  {option['about']}", markup=False)
-    for name, reason in listed["broken"].items():
-        out.print(f"{name}: cannot be loaded: {reason}", markup=False)
+    for name, why in listed["broken"].items():
+        out.print(f"{name}: cannot be loaded: {why}", markup=False)
 
 
 @app.command("worker", hidden=True)
@@ -299,8 +305,8 @@ def _describe(manifest: Any) -> None:
     out.print(", ".join(parts), markup=False)
     for note in manifest.notes:
         out.print(f"  {note}", markup=False)
-    for path, reason in manifest.left_out.items():
-        out.print(f"  left out: {path} is {reason}", markup=False)
+    for path, why in manifest.left_out.items():
+        out.print(f"  left out: {path} is {why}", markup=False)
 
 
 @data_app.command("verify")

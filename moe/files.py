@@ -1,10 +1,30 @@
-"""Files that are there whole or not at all, whatever ends the process or the machine while they are written."""
+"""Files that are there whole or not at all, whatever ends the process or the machine while they are written.
+
+And whether a file is there at all, for names that people give: one that no file can have names none.
+"""
 
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have, as it is too long, names none."""
+    return _is(path, Path.is_file)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; a name that no folder can have names none."""
+    return _is(path, Path.is_dir)
+
+
+def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager

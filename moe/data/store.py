@@ -31,6 +31,7 @@ from moe.data.manifest import Manifest
 from moe.data.pixels import channel_statistics, is_written
 from moe.data.staging import FILES, clear_leftovers, staged
 from moe.errors import UserError, suggest
+from moe.files import is_file
 from moe.wording import printable
 
 _MOST_TEXT = 512 * 2**20  # bytes of a manifest or of ids
@@ -104,7 +105,7 @@ class ImageStore:
         """
         root = root or data_root()
         clear_leftovers(root)
-        if not _is_name(name) or not (root / name / "manifest.json").exists():
+        if not is_prepared(name, root):
             known = store_names(root)
             raise UserError(
                 f'no images named "{name}" in {root} ({suggest(name, known)}); make them with '
@@ -238,8 +239,9 @@ def _loaded(path: Path, damaged: Callable[[str, str], UserError]) -> NDArray[Any
         raise damaged(path.name, str(error)) from None
 
 
-def _is_name(name: str) -> bool:
-    return name not in ("", ".", "..") and "/" not in name and "\0" not in name and len(name) < 256
+def is_prepared(name: str, root: Path) -> bool:
+    """Whether there is a store of this name; one that no folder can have names none."""
+    return name not in ("", ".", "..") and "/" not in name and is_file(root / name / "manifest.json")
 
 
 def store_names(root: Path | None = None) -> list[str]:
