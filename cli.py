@@ -17,7 +17,7 @@ from probes.commands import probe_command
 from sweeps.commands import app as sweep_app
 from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, print_table, progress_bar, show_notices
 from sweeps.run_commands import app as runs_app
-from sweeps.runs.endings import FAILURE, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
+from sweeps.runs.endings import FAILURE, NO_ROOM, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -334,12 +334,17 @@ def doctor_command(as_json: Json = False) -> None:
         raise typer.Exit(FAILURE)
 
 
-def _fail(error: BaseException, code: int) -> NoReturn:
-    if os.environ.get("MOE_DEBUG"):
-        traceback.print_exception(error)
-    err.print(f"error: {error if code == USER_MISTAKE else failure(error)}", markup=False)
-    if code in (FAILURE, OUT_OF_MEMORY) and not os.environ.get("MOE_DEBUG"):
-        err.print("(`moe --debug ...` shows where)", markup=False)
+def _fail(error: Exception) -> NoReturn:
+    code, mistake = exit_code_of(error), isinstance(error, UserError)
+    known = mistake or code == NO_ROOM
+    if code in (OUT_OF_MEMORY, NO_ROOM) and "MOE_SWEEP" not in os.environ:  # nobody reads it who knows what to do
+        code = USER_MISTAKE if mistake else FAILURE
+    with contextlib.suppress(OSError):  # where this is printed the disk may be full; the code says so
+        if os.environ.get("MOE_DEBUG"):
+            traceback.print_exception(error)
+        err.print(f"error: {error if mistake else failure(error)}", markup=False)
+        if not known and code in (FAILURE, OUT_OF_MEMORY) and not os.environ.get("MOE_DEBUG"):
+            err.print("(`moe --debug ...` shows where)", markup=False)
     raise SystemExit(code)
 
 
@@ -347,14 +352,10 @@ def main() -> None:
     """Run the command; mistakes end with one sentence and code 2, failures with code 1."""
     try:
         app(prog_name="moe")
-    except UserError as error:
-        _fail(error, USER_MISTAKE)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:  # noqa: BLE001 - the one place where a failure becomes a message
-        code = exit_code_of(error)
-        in_sweep = "MOE_SWEEP" in os.environ  # an agent reads the code, and makes room after a lack of memory
-        _fail(error, code if in_sweep or code != OUT_OF_MEMORY else FAILURE)
+        _fail(error)
 
 
 if __name__ == "__main__":

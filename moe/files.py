@@ -4,6 +4,7 @@ And whether a file is there at all, for names that people give: one that no file
 """
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -37,11 +38,15 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Args:
         path: the file; its folder is made if absent.
         durable: wait until the disk has the content and the name, so that a power failure keeps one of the two.
+
+    Raises:
+        OSError: the disk is full, whatever a library says that writes there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        yield partial
+        with telling_full(path):
+            yield partial
         if durable:
             sync(partial)
         partial.replace(path)
@@ -50,6 +55,36 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         raise
     if durable:
         sync(path.parent)
+
+
+@contextlib.contextmanager
+def telling_full(path: Path) -> Iterator[None]:
+    """Around what a library writes: on a full disk its error, whatever it is, becomes the system's.
+
+    torch says "unexpected pos 576 vs 534" then; NumPy raises an OSError without a number, before or while it writes.
+
+    Args:
+        path: what is written; nothing is read meanwhile.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, OSError) and error.errno is not None
+        if not known and (isinstance(error, OSError) or is_full(path.parent)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has no room for a block."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail == 0
 
 
 def sync(path: Path) -> None:

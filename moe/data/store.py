@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from moe.data.arrays import plain_array
+from moe.data.arrays import plain_array, save_array
 from moe.data.files import regular
 from moe.data.manifest import Manifest
 from moe.data.pixels import channel_statistics, is_written
@@ -332,8 +332,8 @@ def _write_files(path: Path, name: str, content: Images) -> None:
     count = len(content.ids)
     labels = content.labels_N if content.labels_N is not None else np.full(count, -1)
     if not is_written(content.images_NHWC, path / "images.npy"):
-        np.save(path / "images.npy", content.images_NHWC)
-    np.save(path / "labels.npy", labels.astype(np.int64))
+        save_array(path / "images.npy", content.images_NHWC)
+    save_array(path / "labels.npy", labels.astype(np.int64))
     (path / "ids.json").write_text(json.dumps(content.ids))
     if content.groups is not None:
         (path / "groups.json").write_text(json.dumps(content.groups))
@@ -342,7 +342,7 @@ def _write_files(path: Path, name: str, content: Images) -> None:
                   for name, (labels_N, classes) in content.labelings.items()}  # fmt: skip
         (path / "labelings.json").write_text(json.dumps(stored))
     if content.factors_NF is not None:
-        np.save(path / "factors.npy", content.factors_NF.astype(np.float32))
+        save_array(path / "factors.npy", content.factors_NF.astype(np.float32))
     mean, sd = channel_statistics(content.images_NHWC)
     manifest = Manifest(
         name=name,

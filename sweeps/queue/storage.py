@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError
 
 from moe.errors import UserError
+from moe.files import is_full
 from moe.wording import reason
 from sweeps.runs.files import DamagedFileError
 from sweeps.runs.folders import HomeFolder
@@ -128,8 +129,7 @@ def _is_full(error: BaseException | None, file: Path) -> bool:
     """Whether an error of SQLite comes from a full disk, which it also calls one of input and output."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
-        with contextlib.suppress(OSError):
-            return os.statvfs(file.parent).f_bavail == 0
+        return is_full(file.parent)
     return code == sqlite3.SQLITE_FULL
 
 
