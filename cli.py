@@ -295,11 +295,12 @@ def data_import(
 
 
 def _describe(manifest: Any) -> None:
-    from moe.wording import first_few
+    from moe.wording import counted, first_few
 
-    parts = [f"{manifest.name}: {manifest.count:,} images of {manifest.width}x{manifest.height}"]
+    parts = [f"{manifest.name}: {counted(manifest.count, 'image')} of {manifest.width}x{manifest.height}"]
     if manifest.classes:
-        parts.append(f"{len(manifest.classes)} classes ({first_few(manifest.classes)})")
+        number = len(manifest.classes)
+        parts.append(f"{number} class{'es' if number > 1 else ''} ({first_few(manifest.classes)})")
     if manifest.factors:
         parts.append(f"{len(manifest.factors)} dimensions")
     out.print(", ".join(parts), markup=False)
