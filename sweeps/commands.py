@@ -165,13 +165,14 @@ def _print_plan(
     from sweeps.agents.crew import Crew
     from sweeps.plan.collapse import collapsed
     from sweeps.queue.launched import LOCAL
-    from sweeps.queue.opening import AUTO, QUEUES, choose_queue
+    from sweeps.queue.opening import AUTO, QUEUES, check_storage, choose_queue
     from sweeps.runs.store import RunStore
     from sweeps.views.forecast import forecast
     from sweeps.views.preview import preview
 
     sweep, cells = launching.plan(spec, overrides, name)
     queue, _ = choose_queue(LOCAL if backend == AUTO else backend, sweep)  # a plan asks no server, unless it is named
+    check_storage(queue, sweep.name, storage)
     for line in (launching.growth(sweep, cells, storage), collapsed(sweep, cells)):
         if line:
             err.print(line, markup=False)

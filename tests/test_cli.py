@@ -107,6 +107,44 @@ def test_a_mistake_gets_one_sentence_and_code_2(moe, words, message):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "y/" * 3000, "a file/inside"], ids=["long", "deep", "through a file"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--config", "NAME"], ["train", "--data.name=NAME"], ["sweep", "launch", "NAME", "--dry-run"],
+        ["sweep", "launch", "quickstart", "--dry-run", "--storage", "sqlite:///NAME"], ["sweep", "status", "NAME"],
+        ["sweep", "launch", "quickstart", "--dry-run", "--name", "NAME"], ["probe", "--run", "NAME"],
+        ["probe", "--sweep", "NAME"], ["data", "prepare", "stl10", "--source", "NAME"],
+        ["data", "prepare", "things", "--source", "NAME"], ["data", "import", "NAME", "."], ["data", "verify", "NAME"],
+        ["data", "import", "mine", "NAME"], ["data", "import", "mine", ".", "--labels", "NAME"],
+        ["data", "import", "mine", ".", "--classes", "NAME"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_name_that_no_file_can_have_is_refused_in_one_sentence(moe, tmp_path, monkeypatch, words, name):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a file", "")
+    code, _, err = moe(*(word.replace("NAME", name) for word in words))
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["x" * 300, "~nobody-of-this-name/runs"])
+@pytest.mark.parametrize("name", ["MOE_HOME", "MOE_DATA"])
+def test_a_place_that_cannot_be_is_refused_in_one_sentence(moe, monkeypatch, name, place):
+    monkeypatch.setenv(name, place)
+    code, _, err = moe("runs", "list")
+    assert code == 2
+    assert err.startswith(f"error: {name}={place} cannot be used: ")
+
+
+def test_a_plan_looks_whether_its_storage_is_one(moe):
+    code, _, err = moe("sweep", "launch", "quickstart", "--dry-run", "--storage", "a name")
+    assert (code, err) == (2, 'error: --storage "a name" is no database URL; write postgresql://USER@HOST/DATABASE\n')
+
+
 def test_a_sweep_on_absent_images_starts_nothing(moe, tmp_path):
     code, _, err = moe("sweep", "launch", write(tmp_path / "sweep.yaml", SPEC))
     assert code == 2
