@@ -115,7 +115,7 @@ def similarity(sweep, runs: list) -> None:
         dict(zip(columns, ("gate_readout_loose", "holds", f"a line is loose {HOSTILE}", 0.2, 0.1, 0.3, "seeds", "", 0.5,
                            "", "", "figure_4"), strict=True)) | {"measured_by": "r2 of a line"},
     ]  # fmt: skip
-    claims[0]["missing"] = "no ratings"
+    claims[0]["missing"] = f"no ratings; `moe probe {HOSTILE}` asks"
     write_table(sweep.folder.probe("tiny", "claims") / "claims.csv", claims)
     write_json(sweep.folder.probe_result("tiny", "claims"), {})
 
