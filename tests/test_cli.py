@@ -97,6 +97,10 @@ def test_a_mistake_in_a_sweep_file_is_one_message_with_file_and_line(moe, tmp_pa
         (["train", "--model.experts", "8"], "--model.experts=8"),
         (["train", "--set", "data.name=absent"], "moe data import absent PATH"),
         (["train", "--config", "absent.yaml"], "absent.yaml does not exist"),
+        (["train", "--set", "seed=010"], "010 is 8 in YAML; write the number that is meant"),
+        (["train", "--set", "machine.keep_epochs=all"], "keep_epochs='all': input should be 'log' or a valid tuple"),
+        (["sweep", "launch", "paper", "--dry-run", "--agents", "99999999999"], "Invalid value for '--agents'"),
+        (["sweep", "launch", "paper", "--dry-run", "--timeout", "nan"], "Invalid value for '--timeout'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from moe.config import misread
 from moe.errors import UserError, suggest, unknown
 from moe.files import is_file, is_folder
 from moe.wording import reason
@@ -181,6 +182,8 @@ class _Reader:
             return self._text(value, at)
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise self.source.error(at, f"{as_text(node.value)} is too large for a whole number; write a smaller one")
+        if problem := misread(node.value, value):
+            raise self.source.error(at, problem)
         return value
 
     def _text(self, text: str, at: Keys) -> str:
