@@ -182,8 +182,8 @@ class _Reader:
             return self._text(value, at)
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise self.source.error(at, f"{as_text(node.value)} is too large for a whole number; write a smaller one")
-        if problem := misread(node.value, value):
-            raise self.source.error(at, problem)
+        if other := misread(node.value, value):
+            raise self.source.error(at, other)
         return value
 
     def _text(self, text: str, at: Keys) -> str:
