@@ -12,11 +12,12 @@ from rich.table import Table
 
 from moe.errors import UserError
 from moe.importing import importing, leaving
+from moe.wording import reason
 from probes.commands import probe_command
 from sweeps.commands import app as sweep_app
 from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, print_table, progress_bar, show_notices
 from sweeps.run_commands import app as runs_app
-from sweeps.runs.endings import FAILURE, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
+from sweeps.runs.endings import FAILURE, NO_ROOM, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,8 +43,13 @@ def _main(
         os.environ["MOE_DEBUG"] = "1"
     show_notices()
     for name in ("MOE_HOME", "MOE_DATA"):
-        place = Path(os.environ.get(name, ".")).expanduser()
-        if place.exists() and not place.is_dir():
+        given = os.environ.get(name, ".")
+        try:
+            place = Path(given).expanduser()
+            taken = place.exists() and not place.is_dir()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, say, or the home of nobody
+            raise UserError(f"{name}={given} cannot be used: {reason(error)}; name a folder") from None
+        if taken:
             raise UserError(f"{name}={place} is a file, not a folder; name a folder")
 
 
@@ -90,8 +96,8 @@ def _list_choices(kind: str, as_json: bool) -> None:
         out.print(f"{shown['name']}: {shown['about']}", markup=False)
         for option in shown["options"]:
             out.print(f"  {option['name']}={option['default']}  {option['about']}", markup=False)
-    for name, reason in listed["broken"].items():
-        out.print(f"{name}: cannot be loaded: {reason}", markup=False)
+    for name, why in listed["broken"].items():
+        out.print(f"{name}: cannot be loaded: {why}", markup=False)
 
 
 @app.command("worker", hidden=True)
@@ -289,18 +295,19 @@ def data_import(
 
 
 def _describe(manifest: Any) -> None:
-    from moe.wording import first_few
+    from moe.wording import counted, first_few
 
-    parts = [f"{manifest.name}: {manifest.count:,} images of {manifest.width}x{manifest.height}"]
+    parts = [f"{manifest.name}: {counted(manifest.count, 'image')} of {manifest.width}x{manifest.height}"]
     if manifest.classes:
-        parts.append(f"{len(manifest.classes)} classes ({first_few(manifest.classes)})")
+        number = len(manifest.classes)
+        parts.append(f"{number} class{'es' if number > 1 else ''} ({first_few(manifest.classes)})")
     if manifest.factors:
         parts.append(f"{len(manifest.factors)} dimensions")
     out.print(", ".join(parts), markup=False)
     for note in manifest.notes:
         out.print(f"  {note}", markup=False)
-    for path, reason in manifest.left_out.items():
-        out.print(f"  left out: {path} is {reason}", markup=False)
+    for path, why in manifest.left_out.items():
+        out.print(f"  left out: {path} is {why}", markup=False)
 
 
 @data_app.command("verify")
@@ -328,12 +335,17 @@ def doctor_command(as_json: Json = False) -> None:
         raise typer.Exit(FAILURE)
 
 
-def _fail(error: BaseException, code: int) -> NoReturn:
-    if os.environ.get("MOE_DEBUG"):
-        traceback.print_exception(error)
-    err.print(f"error: {error if code == USER_MISTAKE else failure(error)}", markup=False)
-    if code in (FAILURE, OUT_OF_MEMORY) and not os.environ.get("MOE_DEBUG"):
-        err.print("(`moe --debug ...` shows where)", markup=False)
+def _fail(error: Exception) -> NoReturn:
+    code, mistake = exit_code_of(error), isinstance(error, UserError)
+    known = mistake or code == NO_ROOM
+    if code in (OUT_OF_MEMORY, NO_ROOM) and "MOE_SWEEP" not in os.environ:  # nobody reads it who knows what to do
+        code = USER_MISTAKE if mistake else FAILURE
+    with contextlib.suppress(OSError):  # where this is printed the disk may be full; the code says so
+        if os.environ.get("MOE_DEBUG"):
+            traceback.print_exception(error)
+        err.print(f"error: {error if mistake else failure(error)}", markup=False)
+        if not known and code in (FAILURE, OUT_OF_MEMORY) and not os.environ.get("MOE_DEBUG"):
+            err.print("(`moe --debug ...` shows where)", markup=False)
     raise SystemExit(code)
 
 
@@ -341,14 +353,10 @@ def main() -> None:
     """Run the command; mistakes end with one sentence and code 2, failures with code 1."""
     try:
         app(prog_name="moe")
-    except UserError as error:
-        _fail(error, USER_MISTAKE)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:  # noqa: BLE001 - the one place where a failure becomes a message
-        code = exit_code_of(error)
-        in_sweep = "MOE_SWEEP" in os.environ  # an agent reads the code, and makes room after a lack of memory
-        _fail(error, code if in_sweep or code != OUT_OF_MEMORY else FAILURE)
+        _fail(error)
 
 
 if __name__ == "__main__":

@@ -294,13 +294,19 @@ CASES = {
     "contrast_27": Case(
         "the same, 27 classes, 4 animate", lambda rng: claims.contrast(rng, classes=27, animate=4), *AT_MOST, 1000
     ),
-    "cloud": Case("24 experts of one cloud: two clusters, p <= .05", claims.cloud, *AT_MOST, 1000),
+    "cloud": Case("24 experts of one cloud: two clusters, p <= .05 | clusters", claims.cloud, *AT_MOST, 1000),
     "cloud_flat": Case(
         "the same, no axis of theirs larger", lambda rng: claims.cloud(rng, decay=0.0), *AT_MOST, 1000
     ),
-    "clusters_found": Case("2 clusters of 12, r .8 within, .4 between: found", claims.planted_clusters, 0.5, 1.0, 500),
+    "clusters_found": Case(
+        "2 clusters of 12, r .8 within, .4 between: 2 found | some", claims.planted_clusters, 0.5, 1.0, 500
+    ),
     "clusters_found_8": Case(
-        "the same of 4, found", lambda rng: claims.planted_clusters(rng, each=4), 0.5, 1.0, 500
+        "the same of 4", lambda rng: claims.planted_clusters(rng, each=4), 0.5, 1.0, 500
+    ),
+    "clusters_found_4_runs": Case(
+        "4 clusters of 4, r .8 within, .4 between: some found",
+        lambda rng: claims.planted_clusters(rng, kinds=4, each=4)[1:], 0.9, 1.0, 500,
     ),
     "independent_40": Case("40 experts with nothing in common: two clusters", claims.structureless, 0.0, 0.05, 200),
     "two_clusters": Case("margin of two clusters in its interval, 2 x 2 runs", claims.margin_interval, 0.93, 1.0, 500),

@@ -129,21 +129,23 @@ def contrast(rng: Random, *, classes: int = 10, animate: int = 6) -> list[bool]:
 
 
 def cloud(rng: Random, *, experts: int = 24, decay: float = 1.0) -> list[bool]:
-    """Whether experts of one Gaussian cloud seem to be two clusters."""
+    """Whether experts of one Gaussian cloud seem to be two clusters; or clusters, as many as are chosen."""
     points = 0.3 * rng.normal(size=(experts, 20)) * np.arange(1, 21) ** -decay
-    similarity_NN = 1 - ((points[:, None] - points) ** 2).sum(axis=2) / 2
-    null = continuum(similarity_NN, draws=39, seed=int(rng.integers(2**31)))
-    return [p_value(cluster(similarity_NN).silhouette[2], null.silhouette_b) <= ALPHA]
+    return _told_from_a_cloud(1 - ((points[:, None] - points) ** 2).sum(axis=2) / 2, rng)
 
 
-def planted_clusters(rng: Random, *, each: int = 12, between: float = 0.4) -> list[bool]:
-    """Two clusters that correlate by 0.8 within: whether they are found, p <= .05."""
-    common, kinds = rng.normal(size=100), rng.normal(size=(2, 1, 100))
-    own = 0.2**0.5 * rng.normal(size=(2, each, 100))
-    experts = between**0.5 * common + (0.8 - between) ** 0.5 * kinds + own
-    similarity_NN = np.corrcoef(experts.reshape(-1, 100))
-    null = continuum(similarity_NN, draws=39, seed=int(rng.integers(2**31)))
-    return [p_value(cluster(similarity_NN).silhouette[2], null.silhouette_b) <= ALPHA]
+def planted_clusters(rng: Random, *, kinds: int = 2, each: int = 12, between: float = 0.4) -> list[bool]:
+    """Clusters that correlate by 0.8 within: whether two are found, p <= .05; and whether clusters are."""
+    common, centres = rng.normal(size=100), rng.normal(size=(kinds, 1, 100))
+    own = 0.2**0.5 * rng.normal(size=(kinds, each, 100))
+    experts = between**0.5 * common + (0.8 - between) ** 0.5 * centres + own
+    return _told_from_a_cloud(np.corrcoef(experts.reshape(-1, 100)), rng)
+
+
+def _told_from_a_cloud(similarity_NN: Floats, rng: Random) -> list[bool]:
+    found, null = cluster(similarity_NN), continuum(similarity_NN, draws=39, seed=int(rng.integers(2**31)))
+    pairs = ((found.silhouette[2], null.pair_b), (found.silhouette[found.k], null.best_b))
+    return [p_value(silhouette, null_b) <= ALPHA for silhouette, null_b in pairs]
 
 
 def _kinds(

@@ -17,6 +17,7 @@ from callbacks.files import RoutingFolder
 from callbacks.gathering import RoutingMonitor, Stage, log
 from callbacks.keys import Keys
 from callbacks.tables import write_csv
+from moe.data.arrays import save_array
 from moe.lightning_module import epochs_done
 from moe.routing import RoutingRecord
 
@@ -60,7 +61,7 @@ class RoutingSaturation(RoutingMonitor):
         if trainer.is_global_zero:
             file = self.folder.sets(epochs_done(trainer))
             file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(file, sets_BK)  # what a kill leaves half is written again, for its epoch is repeated
+            save_array(file, sets_BK)  # what a kill leaves half is written again, for its epoch is repeated
 
     def state_dict(self) -> dict[str, Any]:
         """The sets of the last validation; all processes have the same."""

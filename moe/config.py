@@ -25,6 +25,7 @@ from moe.section import Fraction, Options, Positive, Range, Section, sentence, s
 
 _LONGEST = 10_000  # characters of a value
 _LARGEST = 2**63
+_OF_ANOTHER_BASE = re.compile(r"[-+]?(0[0-7_]*[0-7][0-7_]*|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 _NO_VALUE = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
@@ -367,10 +368,20 @@ def read_value(text: str, where: str = "") -> Any:
         UserError: it stands for nothing; the message begins with `where`.
     """
     try:
-        return _value(text)
+        value = _value(text)
     except _NO_VALUE:
         written = shown.repr(text)[1:-1]
         raise UserError(f"{where}{written} is not a value in YAML; check its brackets and quotes") from None
+    if problem := misread(text, value):
+        raise UserError(f"{where}{problem}")
+    return value
+
+
+def misread(text: str, value: Any) -> str | None:
+    """Why a number is not what it seems: 010 is eight in YAML, and 1:30 ninety."""
+    if isinstance(value, int | float) and _OF_ANOTHER_BASE.fullmatch(text):
+        return f"{shown.repr(text)[1:-1]} is {value} in YAML; write the number that is meant in its usual form"
+    return None
 
 
 def _value(text: str) -> Any:

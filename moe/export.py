@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from moe.config import DataConfig, ModelConfig
 from moe.data.store import sha256
@@ -53,7 +53,8 @@ def export_model(model: MoE, folder: Path, **card: Any) -> ModelCard:
         card: the fields of ModelCard that the network does not know itself.
     """
     with replacing(folder / WEIGHTS) as weights:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, weights)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        weights.write_bytes(save(tensors))  # not by `save_file`, whose error on a full disk is no system's
         written = ModelCard(model=model.config, gate=model.gate_config, sha256=sha256(weights), **card)
     with replacing(folder / CARD) as file:
         file.write_text(json.dumps(written.model_dump(mode="json"), indent=2) + "\n")

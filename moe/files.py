@@ -1,10 +1,31 @@
-"""Files that are there whole or not at all, whatever ends the process or the machine while they are written."""
+"""Files that are there whole or not at all, whatever ends the process or the machine while they are written.
+
+And whether a file is there at all, for names that people give: one that no file can have names none.
+"""
 
 import contextlib
+import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have, as it is too long, names none."""
+    return _is(path, Path.is_file)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; a name that no folder can have names none."""
+    return _is(path, Path.is_dir)
+
+
+def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
+    try:
+        return kind(path)
+    except (OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager
@@ -17,11 +38,15 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Args:
         path: the file; its folder is made if absent.
         durable: wait until the disk has the content and the name, so that a power failure keeps one of the two.
+
+    Raises:
+        OSError: the disk is full, whatever a library says that writes there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        yield partial
+        with telling_full(path):
+            yield partial
         if durable:
             sync(partial)
         partial.replace(path)
@@ -30,6 +55,36 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         raise
     if durable:
         sync(path.parent)
+
+
+@contextlib.contextmanager
+def telling_full(path: Path) -> Iterator[None]:
+    """Around what a library writes: on a full disk its error, whatever it is, becomes the system's.
+
+    torch says "unexpected pos 576 vs 534" then; NumPy raises an OSError without a number, before or while it writes.
+
+    Args:
+        path: what is written; nothing is read meanwhile.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, OSError) and error.errno is not None
+        if not known and (isinstance(error, OSError) or is_full(path.parent)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has no room for a block."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail == 0
 
 
 def sync(path: Path) -> None:

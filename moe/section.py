@@ -148,11 +148,15 @@ def chosen(value: Any, registry: Registry[Any], base: type[Options], default: st
 
 def sentence(error: ValidationError, section: str = "") -> str:
     """The first problem of a pydantic error, in one sentence that begins with the setting's dotted path."""
-    first = error.errors()[0]
+    first, *others = error.errors()
+    message = first["msg"].removeprefix("Value error, ")
+    if place := next((n for n, part in enumerate(first["loc"]) if "[" in str(part)), None):  # one kind of several
+        rest = [each["msg"] for each in others if each["loc"][:place] == first["loc"][:place]]
+        message = " or ".join([message, *(said.removeprefix("Input should be ") for said in rest)])
+        first["loc"] = first["loc"][:place]
     path = ".".join(str(part) for part in ([section] if section else []) + list(first["loc"]))
     if first["type"] == "extra_forbidden":
         return f'unknown parameter "{path}"'
-    message = first["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if first["type"] == "value_error" and path.count(".") == 0 and path != "seed":
         return message  # raised by a section as a whole; it names its parameters itself

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from sweeps.queue.status import SweepStatus
 
 _ROWS = 200  # of a plan, printed
+_MOST = 10_000  # processes of one kind
 
 app = typer.Typer(help="Many runs: launch, watch, resume.", no_args_is_help=True)
 
 AgentCount = Annotated[
-    int | None, typer.Option("--agents", min=1, help="Trials that run at the same time; default: one a GPU, else 1.")
+    int | None,
+    typer.Option("--agents", min=1, max=_MOST, help="Trials that run at the same time; default: one a GPU, else 1."),
 ]
-PerDevice = Annotated[int, typer.Option(min=1, help="Runs that share one GPU.")]
+PerDevice = Annotated[int, typer.Option(min=1, max=_MOST, help="Runs that share one GPU.")]
 Timeout = Annotated[float | None, typer.Option(min=0, help="Minutes after which an attempt counts as failed.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing while it runs.")]
 
@@ -165,13 +167,14 @@ def _print_plan(
     from sweeps.agents.crew import Crew
     from sweeps.plan.collapse import collapsed
     from sweeps.queue.launched import LOCAL
-    from sweeps.queue.opening import AUTO, QUEUES, choose_queue
+    from sweeps.queue.opening import AUTO, QUEUES, check_storage, choose_queue
     from sweeps.runs.store import RunStore
     from sweeps.views.forecast import forecast
     from sweeps.views.preview import preview
 
     sweep, cells = launching.plan(spec, overrides, name)
     queue, _ = choose_queue(LOCAL if backend == AUTO else backend, sweep)  # a plan asks no server, unless it is named
+    check_storage(queue, sweep.name, storage)
     for line in (launching.growth(sweep, cells, storage), collapsed(sweep, cells)):
         if line:
             err.print(line, markup=False)
@@ -218,8 +221,10 @@ def agent_command(
     sweep: SweepName,
     storage: Storage = None,
     device: Annotated[str, typer.Option(help='GPUs by number, such as 0 or 0,1; or "cpu".')] = "",
-    slots: Annotated[int, typer.Option(min=1, help="Runs that share the device.")] = 1,
-    places: Annotated[int | None, typer.Option(min=1, hidden=True, help="The former name of --slots.")] = None,
+    slots: Annotated[int, typer.Option(min=1, max=_MOST, help="Runs that share the device.")] = 1,
+    places: Annotated[
+        int | None, typer.Option(min=1, max=_MOST, hidden=True, help="The former name of --slots.")
+    ] = None,
     timeout: Timeout = None,
     quiet: Quiet = False,
     left_over: Annotated[bool, typer.Option("--left-over", hidden=True)] = False,

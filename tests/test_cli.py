@@ -97,6 +97,10 @@ def test_a_mistake_in_a_sweep_file_is_one_message_with_file_and_line(moe, tmp_pa
         (["train", "--model.experts", "8"], "--model.experts=8"),
         (["train", "--set", "data.name=absent"], "moe data import absent PATH"),
         (["train", "--config", "absent.yaml"], "absent.yaml does not exist"),
+        (["train", "--set", "seed=010"], "010 is 8 in YAML; write the number that is meant"),
+        (["train", "--set", "machine.keep_epochs=all"], "keep_epochs='all': input should be 'log' or a valid tuple"),
+        (["sweep", "launch", "paper", "--dry-run", "--agents", "99999999999"], "Invalid value for '--agents'"),
+        (["sweep", "launch", "paper", "--dry-run", "--timeout", "nan"], "Invalid value for '--timeout'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -105,6 +109,44 @@ def test_a_mistake_gets_one_sentence_and_code_2(moe, words, message):
     assert (code, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "y/" * 3000, "a file/inside"], ids=["long", "deep", "through a file"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--config", "NAME"], ["train", "--data.name=NAME"], ["sweep", "launch", "NAME", "--dry-run"],
+        ["sweep", "launch", "quickstart", "--dry-run", "--storage", "sqlite:///NAME"], ["sweep", "status", "NAME"],
+        ["sweep", "launch", "quickstart", "--dry-run", "--name", "NAME"], ["probe", "--run", "NAME"],
+        ["probe", "--sweep", "NAME"], ["data", "prepare", "stl10", "--source", "NAME"],
+        ["data", "prepare", "things", "--source", "NAME"], ["data", "import", "NAME", "."], ["data", "verify", "NAME"],
+        ["data", "import", "mine", "NAME"], ["data", "import", "mine", ".", "--labels", "NAME"],
+        ["data", "import", "mine", ".", "--classes", "NAME"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_name_that_no_file_can_have_is_refused_in_one_sentence(moe, tmp_path, monkeypatch, words, name):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a file", "")
+    code, _, err = moe(*(word.replace("NAME", name) for word in words))
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["x" * 300, "~nobody-of-this-name/runs"])
+@pytest.mark.parametrize("name", ["MOE_HOME", "MOE_DATA"])
+def test_a_place_that_cannot_be_is_refused_in_one_sentence(moe, monkeypatch, name, place):
+    monkeypatch.setenv(name, place)
+    code, _, err = moe("runs", "list")
+    assert code == 2
+    assert err.startswith(f"error: {name}={place} cannot be used: ")
+
+
+def test_a_plan_looks_whether_its_storage_is_one(moe):
+    code, _, err = moe("sweep", "launch", "quickstart", "--dry-run", "--storage", "a name")
+    assert (code, err) == (2, 'error: --storage "a name" is no database URL; write postgresql://USER@HOST/DATABASE\n')
 
 
 def test_a_sweep_on_absent_images_starts_nothing(moe, tmp_path):

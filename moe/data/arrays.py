@@ -17,6 +17,7 @@ from moe.data.files import regular
 from moe.data.sources import ZIP_DAMAGE, open_zip
 from moe.data.staging import SOURCE
 from moe.errors import UserError
+from moe.files import telling_full
 from moe.wording import counted, first_few, printable, reason
 
 _IMAGES = ("images", "image", "x")
@@ -91,3 +92,13 @@ def _pieces(archive: zipfile.ZipFile, member: str, found: str) -> Iterator[bytes
                 yield piece
     except ZIP_DAMAGE as error:
         raise not_plain(found, error) from None
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a .npy file.
+
+    Raises:
+        OSError: it cannot be written; on a full disk too, with the system's number.
+    """
+    with telling_full(path):
+        np.save(path, array)

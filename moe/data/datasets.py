@@ -15,7 +15,7 @@ from moe.data.files import is_folder
 from moe.data.readers import Progress, ReadOptions, no_progress, read_images
 from moe.data.staging import check_name, staged
 from moe.data.stl10 import is_stl10
-from moe.data.store import Images, ImageStore, data_root, fill, store_names, write_store
+from moe.data.store import Images, ImageStore, data_root, fill, is_prepared, store_names, write_store
 from moe.data.things import is_things, read_things
 from moe.errors import Notice, UserError, suggest
 from moe.registry import Registry
@@ -126,7 +126,7 @@ class Things:
 
     def prepare(self, root: Path, source: Path | None, progress: Progress) -> list[ImageStore]:
         """The store `things` from a folder laid out as in moe.data.things."""
-        if source is None or not is_things(source):
+        if source is None or not (is_folder(source) and is_things(source)):
             raise UserError(
                 "THINGS cannot be downloaded without its password; pass --source FOLDER with images/, unique_id.txt "
                 "and spose_embedding_66d_sorted.txt"
@@ -228,7 +228,7 @@ def open_store(name: str) -> ImageStore:
     """
     root = data_root()
     of = {key: d for key, d in DATASETS.usable().items() if name in (d.train, d.validation, *d.probes)}
-    if not (root / name / "manifest.json").exists():
+    if not is_prepared(name, root):
         for key, dataset in of.items():
             if not dataset.builtin:
                 raise UserError(f'images "{name}" are not prepared; run `moe data prepare {key}`')

@@ -5,6 +5,7 @@ What decides is the images: the column whose cells name them holds the names. Wh
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from moe.errors import UserError
 from moe.wording import counted, first_few, printable
 
 _DELIMITERS = (",", ";", "\t", "|")
+_EXCELS = re.compile(r"\A\"?sep=.\"?\n")  # a first line that tells Excel the delimiter
 _SAMPLE = 1000  # rows on which delimiter and columns are decided
 _NAME_WORDS = frozenset(
     ("file", "files", "filename", "file_name", "filepath", "file_path", "path", "image", "images", "image_id",
@@ -61,7 +63,7 @@ def read_table(path: Path, ids: Sequence[str]) -> Labels:
     Raises:
         UserError: no row names an image, two rows contradict each other, or the columns are not clear.
     """
-    text, names = read_text(path), Names(ids)
+    text, names = _EXCELS.sub("\\n", read_text(path)), Names(ids)
     found = printable(str(path))
     delimiter = _delimiter(found, text, names)
     rows = _rows(found, text, delimiter, names)

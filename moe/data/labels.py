@@ -5,6 +5,7 @@ Numbers sort as numbers, also where they are written 3.0; whatever can be unders
 Axes: N images, C classes.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -164,6 +165,16 @@ def classify(
     index = {name: number for number, name in enumerate(order)}
     labels_N = np.array([index[spelled[value]] if value else -1 for value in values], np.int64)
     return labels_N, tuple(names)
+
+
+def alike(names: Sequence[str]) -> list[str]:
+    """A note on classes that may be one: they differ in case, spaces or characters that look the same; else none."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        groups.setdefault("".join(c for c in plain if unicodedata.category(c)[0] not in "CZ"), []).append(name)
+    found = [name for group in groups.values() if len(group) > 1 for name in group]
+    return [f"classes that differ in case, spaces or look-alikes alone: {first_few(found)}"] if found else []
 
 
 def _spellings(numbers: dict[str, Decimal]) -> dict[str, str]:

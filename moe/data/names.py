@@ -36,7 +36,7 @@ def looks_like_a_file(name: str) -> bool:
 
 def _parts(name: str) -> list[str]:
     plain = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
-    return [part for part in without_suffix(plain).split("/") if part not in ("", ".", "..")]
+    return [part for part in plain.split("/") if part not in ("", ".", "..")]
 
 
 class Names:
@@ -67,15 +67,21 @@ class Names:
     def find(self, name: str) -> list[int]:
         """Places of the images that a name can mean: none, one, or several among which nothing decides.
 
-        In order: the id itself; an id at the end of a longer path (/home/me/pics/red/0.png for red/0); the end of an
-        id (0.png for red/0); then the same without regard to case.
+        In order: the id itself; an id at the end of a longer path (/home/me/pics/red/0 for red/0); the end of an id (0
+        for red/0); the same without the suffix of a picture (0.png); then all that without regard to case.
         """
-        parts = _parts(name)[-self._depth :]
-        for index, wanted in ((self._exact, parts), (self._folded, [part.casefold() for part in parts])):
-            whole, ends = index
-            for start in range(len(wanted)):
-                if hits := whole.get("/".join(wanted[start:])):
+        whole = _parts(name)[-self._depth :]
+        bare = _parts(without_suffix("/".join(whole)))
+        for index, fold in ((self._exact, False), (self._folded, True)):
+            for parts in (whole, bare) if bare != whole else (whole,):
+                if hits := _among(index, [part.casefold() for part in parts] if fold else parts):
                     return hits
-            if hits := ends.get("/".join(wanted)):
-                return hits
         return []
+
+
+def _among(index: tuple[dict[str, list[int]], dict[str, list[int]]], wanted: list[str]) -> list[int]:
+    whole, ends = index
+    for start in range(len(wanted)):
+        if hits := whole.get("/".join(wanted[start:])):
+            return hits
+    return ends.get("/".join(wanted), [])

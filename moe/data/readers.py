@@ -17,7 +17,7 @@ from PIL import Image
 from moe.data.arrays import npz_arrays, plain_array
 from moe.data.files import is_folder, regular
 from moe.data.label_tables import Labels
-from moe.data.labels import array_labels, checked, classify, read_labels
+from moe.data.labels import alike, array_labels, checked, classify, read_labels
 from moe.data.names import natural, without_suffix
 from moe.data.pictures import BadPictureError, Bombs, NeedsHeifError, decode, fitted, size_of
 from moe.data.pixels import pixel_file
@@ -119,7 +119,7 @@ def read_images(
     labels_N, names = classify(values.values, classes, from_file=given is not None) if values else (None, ())
     if classes and not values:
         raise UserError(f"{classes} names classes, but the images have no labels; give --labels, or a folder a class")
-    notes = read.notes + (values.notes if values else [])
+    notes = read.notes + (values.notes if values else []) + alike(names)
     source, ids = (
         f"imported from {printable(path.name or path.resolve().name)}",
         [without_suffix(p) for p in read.paths],
@@ -285,5 +285,9 @@ def _folder_labels(paths: Sequence[str]) -> Labels | None:
             notes = [f"the classes are the folders {level} above the images' own"] if level else []
             if without := [path for path, value in zip(paths, values, strict=True) if not value]:
                 notes.append(f"{counted(len(without), 'image')} in no class folder: {first_few(without)}")
+            examples = {len(parts): path for path, parts in zip(paths, folders, strict=True) if parts}
+            if len(examples) > 1:
+                shown = first_few([examples[depth] for depth in sorted(examples)])
+                notes.append(f"images lie in folders of different depth, as {shown}; the nearest folder is the class")
             return Labels(values, notes)
     return None

@@ -25,12 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from moe.data.arrays import plain_array
+from moe.data.arrays import plain_array, save_array
 from moe.data.files import regular
 from moe.data.manifest import Manifest
 from moe.data.pixels import channel_statistics, is_written
 from moe.data.staging import FILES, clear_leftovers, staged
 from moe.errors import UserError, suggest
+from moe.files import is_file
 from moe.wording import printable
 
 _MOST_TEXT = 512 * 2**20  # bytes of a manifest or of ids
@@ -104,7 +105,7 @@ class ImageStore:
         """
         root = root or data_root()
         clear_leftovers(root)
-        if not _is_name(name) or not (root / name / "manifest.json").exists():
+        if not is_prepared(name, root):
             known = store_names(root)
             raise UserError(
                 f'no images named "{name}" in {root} ({suggest(name, known)}); make them with '
@@ -238,8 +239,9 @@ def _loaded(path: Path, damaged: Callable[[str, str], UserError]) -> NDArray[Any
         raise damaged(path.name, str(error)) from None
 
 
-def _is_name(name: str) -> bool:
-    return name not in ("", ".", "..") and "/" not in name and "\0" not in name and len(name) < 256
+def is_prepared(name: str, root: Path) -> bool:
+    """Whether there is a store of this name; one that no folder can have names none."""
+    return name not in ("", ".", "..") and "/" not in name and is_file(root / name / "manifest.json")
 
 
 def store_names(root: Path | None = None) -> list[str]:
@@ -330,8 +332,8 @@ def _write_files(path: Path, name: str, content: Images) -> None:
     count = len(content.ids)
     labels = content.labels_N if content.labels_N is not None else np.full(count, -1)
     if not is_written(content.images_NHWC, path / "images.npy"):
-        np.save(path / "images.npy", content.images_NHWC)
-    np.save(path / "labels.npy", labels.astype(np.int64))
+        save_array(path / "images.npy", content.images_NHWC)
+    save_array(path / "labels.npy", labels.astype(np.int64))
     (path / "ids.json").write_text(json.dumps(content.ids))
     if content.groups is not None:
         (path / "groups.json").write_text(json.dumps(content.groups))
@@ -340,7 +342,7 @@ def _write_files(path: Path, name: str, content: Images) -> None:
                   for name, (labels_N, classes) in content.labelings.items()}  # fmt: skip
         (path / "labelings.json").write_text(json.dumps(stored))
     if content.factors_NF is not None:
-        np.save(path / "factors.npy", content.factors_NF.astype(np.float32))
+        save_array(path / "factors.npy", content.factors_NF.astype(np.float32))
     mean, sd = channel_statistics(content.images_NHWC)
     manifest = Manifest(
         name=name,

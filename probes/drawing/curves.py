@@ -11,8 +11,14 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 
-def silhouettes(curves: Mapping[str, Mapping[int, float]], title: str) -> Figure:
-    """Mean silhouette against the number of clusters, one panel a set of experts, the maximum marked (Figure S3)."""
+def silhouettes(curves: Mapping[str, Mapping[int, float]], clear: Mapping[str, float], title: str) -> Figure:
+    """Mean silhouette against the number of clusters, one panel a set of experts, the maximum marked (Figure S3).
+
+    Args:
+        curves: silhouette by number of clusters, by name of the set.
+        clear: by name, above what 5% of experts without clusters have; drawn as a line where it is there.
+        title: of the figure.
+    """
     figure = Figure(figsize=(max(2.7 * len(curves), 4.2), 2.9), layout="constrained")
     grid = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
     for axes, (name, curve) in zip(grid, curves.items(), strict=True):
@@ -20,6 +26,9 @@ def silhouettes(curves: Mapping[str, Mapping[int, float]], title: str) -> Figure
         best = max(ks, key=lambda k: curve[k])
         axes.plot(ks, [curve[k] for k in ks], "o-", color="0.2", ms=3, lw=1)
         axes.axvline(best, ls="--", lw=0.8, color="C3")
+        if name in clear:
+            axes.axhline(clear[name], ls=":", lw=0.8, color="0.5", label="5% of experts without clusters are above")
+            axes.legend(fontsize=6, frameon=False, loc="lower right")
         axes.set_title(f"{name}: {best} clusters", fontsize=8)
         axes.set_xticks(ks if len(ks) <= 8 else ks[::2])
         axes.tick_params(labelsize=7)

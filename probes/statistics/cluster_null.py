@@ -1,9 +1,9 @@
-"""Are there two clusters of experts, or does the silhouette name two where there are none?
+"""Are there clusters of experts, are they two, or does the silhouette name them where there are none?
 
-The silhouette always has a best number. That it is two says something if it is two for other images and other seeds as
+The silhouette always has a best number. It says something if it is higher than that of a continuum of experts
+(`continuum`), cut where it is best. That it is two says something if it is two for other images and other seeds as
 well (`spread_of_halves`), if experts that have nothing in common would not choose two (`independent`; they choose
-many), and if two groups are more than the two ends of a continuum (`continuum`), which chooses two as well, at a lower
-silhouette.
+many), and if two groups are more than the two ends of a continuum, which chooses two as well, at a lower silhouette.
 
 Axes: N experts, b draws.
 """
@@ -26,11 +26,13 @@ class Structureless(NamedTuple):
     """Clusterings of experts that have no clusters.
 
     Attributes:
-        silhouette_b: of two clusters, in each draw.
+        pair_b: silhouette of two clusters, in each draw.
+        best_b: silhouette of as many as were chosen, which is the highest.
         k_b: number of clusters chosen.
     """
 
-    silhouette_b: Floats
+    pair_b: Floats
+    best_b: Floats
     k_b: NDArray[np.int64]
 
 
@@ -95,8 +97,9 @@ def independent(
 def _clustered(similarities: Iterable[Floats]) -> Structureless:
     found = [cluster(similarity_NN) for similarity_NN in similarities]
     return Structureless(
-        np.array([one.silhouette[_PAIR] for one in found]), np.array([one.k for one in found], np.int64)
-    )
+        np.array([one.silhouette[_PAIR] for one in found]), np.array([one.silhouette[one.k] for one in found]),
+        np.array([one.k for one in found], np.int64),
+    )  # fmt: skip
 
 
 def run_halves(

@@ -99,7 +99,7 @@ def two_clusters(asked: Asked) -> Measured:
     effect = margin(one.found.silhouette)
     return Measured(
         effect, student_interval(effect, seeds, images), "seeds and images", (0.0, math.inf),
-        p_value(one.found.silhouette[2], null.silhouette_b), "experts of a continuum",
+        p_value(one.found.silhouette[2], null.pair_b), "experts of a continuum",
         images=student_interval(effect, images),
         more={
             "clusters": float(one.found.k), "silhouette": one.found.silhouette[2],
@@ -159,7 +159,7 @@ def clusters_in_every_run(asked: Asked) -> Measured:
     fewer = f"by chance it would be {found.null:.2f}, and so few by p = {found.p_fewer:.2g}: the clusters are the runs"
     return Measured(
         share, share_interval(round(share * runs), runs), "runs", (asked.options.recurring, math.inf),
-        p_value(one.found.silhouette[2], null.silhouette_b), "experts of a continuum",
+        p_value(one.found.silhouette[2], null.pair_b), "experts of a continuum",
         np.array((found.counts_RK > 0).all(axis=1), np.float64) if runs == len(asked.subjects) else np.empty(0),
         more={"by_chance": found.null, "p_fewer": found.p_fewer, "p_more": found.p_more},
         note=fewer if found.p_fewer <= ALPHA else "",

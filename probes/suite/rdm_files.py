@@ -3,6 +3,7 @@
 Axes: S subjects, n images of the matrix.
 """
 
+import contextlib
 import csv
 import io
 import re
@@ -70,7 +71,8 @@ def read_rdm(path: Path) -> RDMFile:
     Raises:
         UserError: the file is missing or of another kind, or its content is no dissimilarity matrix.
     """
-    path = path.expanduser()
+    with contextlib.suppress(RuntimeError):  # the home of nobody: there is no such file
+        path = path.expanduser()
     regular(path)
     status = path.stat()
     return _read(path, status.st_mtime_ns, status.st_size)

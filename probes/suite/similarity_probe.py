@@ -21,10 +21,11 @@ from probes.drawing.matrices import similarity_matrix
 from probes.drawing.pictures import Block, picture_grid
 from probes.drawing.points import cluster_map
 from probes.probe import Numbers, Probe, Result
+from probes.statistics.cluster_null import continuum
 from probes.statistics.exciting import most_exciting
 from probes.statistics.mean_similarity import MIN_RUNS, image_spread, run_spread, similarity_interval
 from probes.statistics.recurrence import recurrence
-from probes.statistics.resampling import interval
+from probes.statistics.resampling import interval, p_value
 from probes.statistics.similarity import Clusters, cluster, correlations, mds, ranked_rdms
 from probes.statistics.stability import cluster_stability, subsampled
 from probes.subject import MAX_IMAGES, Subject, dead_note, representative_rows
@@ -32,6 +33,8 @@ from probes.suite.exciting_probe import exciting_block
 from probes.tables import mean, number, write_table
 
 _LEAST_EXPERTS = 3  # to have clusters
+_LEAST_TO_TELL = 4  # whether there are any
+_CLEAR = 95  # percent of experts without clusters whose silhouette is lower
 _LEAST_IMAGES = 3
 
 
@@ -57,12 +60,25 @@ class Group:
         suffix: for file names, "" or "_E8".
         places: which of all living members belong to it.
         found: their clusters.
+        null_b: silhouettes of experts that have no clusters, at the number that is best for each; of none where they
+            are too few to tell.
     """
 
     name: str
     suffix: str
     places: NDArray[np.intp]
     found: Clusters
+    null_b: NDArray[np.float64]
+
+    @property
+    def silhouette(self) -> float:
+        """Mean silhouette of the clusters."""
+        return self.found.silhouette[self.found.k]
+
+    @property
+    def p(self) -> float:
+        """How often experts without clusters have so high a silhouette; NaN where that is not known."""
+        return p_value(self.silhouette, self.null_b)
 
 
 class SimilarityProbe(Probe):
@@ -73,9 +89,9 @@ class SimilarityProbe(Probe):
     images: int = Field(MAX_IMAGES, ge=_LEAST_IMAGES, description="at most so many, at even spacing; rated ones if any")
     shown: int = Field(5, ge=1, description="experts of a cluster whose pictures are shown")
     pictures: int = Field(10, ge=1, description="pictures of each expert")
-    permutations: int = Field(999, ge=0, description="of the clusters over experts, for their recurrence in runs")
+    permutations: int = Field(999, ge=0, description="clouds without clusters, and dealings of clusters to experts")
     draws: int = Field(20, ge=0, description="random halves of the images, for the stability of clusters; 0: none")
-    seed: int = Field(0, ge=0, description="of halves and permutations")
+    seed: int = Field(0, ge=0, description="of halves, clouds and dealings")
 
     def skip(self, store: ImageStore) -> str | None:
         """Needs a few images."""
@@ -118,9 +134,9 @@ class SimilarityProbe(Probe):
             notes.append(f"{len(living)} living experts are too few to cluster; {_LEAST_EXPERTS} are needed")
             progress(total, total)
             return Result(numbers, notes)
-        groups = _groups(living, similarity_NN)
-        found = groups[0].found
-        numbers |= {"clusters": found.k, "silhouette": number(found.silhouette[found.k])}
+        groups = self._groups(living, similarity_NN)
+        for group in groups:
+            numbers |= _said(group)
         if len(subjects) > 1:
             numbers |= self._recurrence(folder, living, groups)
         if self.draws:
@@ -128,6 +144,21 @@ class SimilarityProbe(Probe):
         self._write(folder, living, similarity_NN, groups, subjects[0].store)
         progress(total, total)
         return Result(numbers, notes)
+
+    def _groups(self, living: Sequence[Member], similarity_NN: NDArray[np.float64]) -> list[Group]:
+        """All experts; where runs differ in E, those of each E as well, as the paper has them."""
+        sizes = np.array([member.subject.experts for member in living])
+        wanted = [("all", "", np.arange(len(living)))]
+        if len(np.unique(sizes)) > 1:
+            wanted += [(f"E = {size}", f"_E{size}", np.flatnonzero(sizes == size)) for size in np.unique(sizes)]
+        groups = []
+        for name, suffix, places in wanted:
+            part = similarity_NN[np.ix_(places, places)]
+            if len(places) >= _LEAST_EXPERTS:
+                draws = self.permutations if len(places) >= _LEAST_TO_TELL else 0
+                null_b = continuum(part, draws=draws, seed=self.seed).best_b
+                groups.append(Group(name, suffix, places, cluster(part), null_b))
+        return groups
 
     def _recurrence(self, folder: Path, living: Sequence[Member], groups: Sequence[Group]) -> Numbers:
         """For the runs of each E, whether every cluster comes back in each run."""
@@ -201,7 +232,9 @@ class SimilarityProbe(Probe):
     ) -> None:
         _write_members(folder, living, groups)
         curves = {group.name: group.found.silhouette for group in groups}
-        save(silhouettes(curves, f"Choice of the number of clusters on {store.name}"), folder / "silhouette.png")
+        clear = {group.name: float(np.percentile(group.null_b, _CLEAR)) for group in groups if len(group.null_b)}
+        title = f"Choice of the number of clusters on {store.name}"
+        save(silhouettes(curves, clear, title), folder / "silhouette.png")
         for group in groups:
             mine, labels_N = [living[place] for place in group.places], group.found.labels
             names = [member.name for member in mine]
@@ -289,17 +322,13 @@ def _dead_notes(subjects: Sequence[Subject], members: Sequence[Member], alive: s
     return notes
 
 
-def _groups(living: Sequence[Member], similarity_NN: NDArray[np.float64]) -> list[Group]:
-    """All experts; where runs differ in E, those of each E as well, as the paper has them."""
-    sizes = np.array([member.subject.experts for member in living])
-    wanted = [("all", "", np.arange(len(living)))]
-    if len(np.unique(sizes)) > 1:
-        wanted += [(f"E = {size}", f"_E{size}", np.flatnonzero(sizes == size)) for size in np.unique(sizes)]
-    return [
-        Group(name, suffix, places, cluster(similarity_NN[np.ix_(places, places)]))
-        for name, suffix, places in wanted
-        if len(places) >= _LEAST_EXPERTS
-    ]
+def _said(group: Group) -> Numbers:
+    return {
+        f"clusters{group.suffix}": group.found.k,
+        f"silhouette{group.suffix}": number(group.silhouette),
+        f"silhouette{group.suffix}_null": number(group.null_b.mean() if len(group.null_b) else np.nan),
+        f"silhouette{group.suffix}_p": number(group.p),
+    }
 
 
 def _write_members(folder: Path, living: Sequence[Member], groups: Sequence[Group]) -> None:

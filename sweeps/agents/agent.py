@@ -1,10 +1,13 @@
 """An agent: takes cells from the queue and runs each in a fresh worker process until none is left."""
 
 import contextlib
+import errno
+import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from shlex import quote
 from typing import TypeVar
 
@@ -19,7 +22,7 @@ from sweeps.queue.base import AwayError, Claim, LeaseLostError
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.leases import BEAT, LEASE
 from sweeps.queue.opening import open_queue, steering
-from sweeps.runs.endings import Ending, ending_of_exit
+from sweeps.runs.endings import Ending, ending_of_exit, exit_code_of
 from sweeps.runs.run import Run
 from sweeps.runs.signals import handling
 from sweeps.tracking.mirror import tell_failure
@@ -65,6 +68,7 @@ def work(
     Raises:
         UserError: the sweep was told to stop.
         ForeignAgentError: the service's own agent ended with an error.
+        OSError: the disk is full; the cell that met it was handed back.
     """
     with contextlib.closing(open_queue(sweep)) as queue:
         command = queue.agent_command()
@@ -115,14 +119,19 @@ class Agent:
         self._environment = environment(sweep.root, sweep.name, self.device.environment())
         self._spare: Worker | None = None
         self._stopping = False
+        self._full: Run | None = None  # on whose disk there is no room
         self._looked = self._beaten = time.monotonic()
 
     def run(self) -> int:
-        """Work until nothing waits; returns the number of cells that this agent finished."""
+        """Work until nothing waits; returns the number of cells that this agent finished.
+
+        Raises:
+            OSError: the disk is full.
+        """
         finished, idle = 0, None
         with handling(self._stop):
             try:
-                while not self._should_stop():
+                while not (self._should_stop() or self._full):
                     claim = patiently(self.queue.claim)
                     if claim is not None:
                         finished += self._run_claim(claim)
@@ -136,6 +145,8 @@ class Agent:
                 self._drop_spare()
         # Not so after an error: the lock file shows that this agent is gone, and its cell is free.
         self.queue.close()
+        if self._full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._full.path))
         return finished
 
     def _others_run(self, since: float) -> bool:
@@ -182,9 +193,10 @@ class Agent:
             self.report(f"{claim.cell.run_id} {note}")
         except (LeaseLostError, *_AWAY):
             raise
-        except Exception as error:  # noqa: BLE001 - one cell's trouble, such as a full disk, is not the others'
-            ending = Ending.REFUSED if isinstance(error, UserError) else Ending.FAILED
-            self._failed(claim, Ended(ending, f"{type(error).__name__}: {error}"))
+        except Exception as error:  # noqa: BLE001 - one cell's trouble is not the others'
+            ended = Ended(ending_of_exit(exit_code_of(error)), f"{type(error).__name__}: {error}")
+            if not self._lacks_room(claim, ended):
+                self._failed(claim, ended)
         return False
 
     def _attempt(self, claim: Claim) -> bool:
@@ -194,8 +206,8 @@ class Agent:
         if run.finished:  # by `moe train`, or under another sweep
             return self._finish(claim, run, "was finished already")
         self.report(f"{run.id} started (attempt {claim.attempt})")
-        logged = run.log_file.stat().st_size if run.log_file.exists() else 0
-        code, ended = self._work(claim, run)
+        logged = _size(run.log_file)
+        code, ended = self._work(claim, run, logged)
         if code == 0 and self.sweep.store.run(run.id).finished:
             return self._finish(claim, run, "finished")
         if ended is not None and ended.ending is Ending.STOPPED_EARLY:
@@ -210,7 +222,7 @@ class Agent:
             # no error, and no finished run either
             ending = Ending.FAILED if ending is Ending.FINISHED else ending
             ended = Ended(ending, failure(run, code, logged))
-        if not self._makes_room(claim, ended):
+        if not (self._makes_room(claim, ended) or self._lacks_room(claim, ended)):
             self._failed(claim, ended, log_tail(run, logged))
         return False
 
@@ -248,9 +260,18 @@ class Agent:
         self.report(f"{claim.cell.run_id} ran out of memory; again with fewer runs beside it")
         return True
 
+    def _lacks_room(self, claim: Claim, ended: Ended) -> bool:
+        """On a full disk, where the next cells would fail too: hand this one back, uncounted, and end."""
+        if ended.ending is not Ending.NO_ROOM:
+            return False
+        patiently(lambda: self.queue.release(claim, ended.ending))
+        self._full = self.sweep.store.run(claim.cell.run_id)
+        self.report(f"{self._full.id} handed back, as the disk is full; this agent ends")
+        return True
+
     # --- the worker -------------------------------------------------------------------------------------------------
 
-    def _work(self, claim: Claim, run: Run) -> tuple[int, Ended | None]:
+    def _work(self, claim: Claim, run: Run, logged: int) -> tuple[int, Ended | None]:
         """Train in a worker process; returns its exit code, and why we ended it if we did."""
         worker, self._spare = self._spare or Worker.start(self._environment), None
         try:
@@ -262,7 +283,7 @@ class Agent:
         except BaseException:
             worker.kill()
             raise
-        return worker.end(), ended
+        return worker.end(run.log_file if _size(run.log_file) == logged else None), ended
 
     def _watch(self, claim: Claim, run: Run, worker: Worker) -> Ended | None:
         """Wait for the worker's end; returns why we ended it, None if it ended by itself or was asked to stop."""
@@ -345,6 +366,10 @@ def failure(run: Run, code: int, logged: int = 0) -> str:
 def log_tail(run: Run, logged: int = 0) -> str:
     """The end of what a worker printed."""
     return "\n".join(_log(run, logged)[-_TAIL:])
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _log(run: Run, logged: int) -> list[str]:

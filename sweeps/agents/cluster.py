@@ -5,6 +5,7 @@ MOE_HOME/sweeps/<name>/jobs/<n>/    one submission: what was asked for (jobs.jso
 
 import contextlib
 import io
+import math
 import os
 import re
 import shlex
@@ -70,7 +71,7 @@ class Resources:
             UserError: a value that no scheduler could grant, or an option that is ours to set.
         """
         for name in ("agents", "cpus", "memory_gb"):
-            if (value := getattr(self, name)) is not None and value <= 0:
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise UserError(f"{name} must be positive, not {value:g}")
         if self.gpus is not None and self.gpus < 0:
             raise UserError(f"gpus must not be negative, not {self.gpus}")

@@ -10,6 +10,7 @@ from sweeps.agents.devices import CPU, Device, groups, visible
 from sweeps.queue.base import Queue
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.storage import ENVIRONMENT
+from sweeps.runs.endings import NO_ROOM
 from sweeps.tracking.connection import for_children
 
 _DEATHS = 10  # of agents, before a launch stops replacing them
@@ -59,7 +60,8 @@ class Agents:
 
     def _start(self, device: Device) -> subprocess.Popen[bytes]:
         threads = str(max(1, (os.cpu_count() or 1) // len(self.devices)))
-        environment = for_children() | {"MOE_HOME": str(self.sweep.root.absolute()), "MOE_FOLLOW_STDIN": "1"}
+        ours = {"MOE_HOME": str(self.sweep.root.absolute()), "MOE_SWEEP": self.sweep.name, "MOE_FOLLOW_STDIN": "1"}
+        environment = for_children() | ours
         if len(self.devices) > 1:
             environment.setdefault("OMP_NUM_THREADS", threads)
         if self.sweep.storage:
@@ -74,9 +76,12 @@ class Agents:
         return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
 
     def tend(self, queue: Queue) -> None:
-        """Replace agents that died while cells wait, a few times; take back what they held."""
+        """Replace agents that died while cells wait, a few times; take back what they held.
+
+        Not those that ended as the disk is full: others would find it so, too.
+        """
         for number, process in enumerate(self.processes):
-            if process.poll() in (None, 0) or self._deaths >= _DEATHS:
+            if process.poll() in (None, 0, NO_ROOM) or self._deaths >= _DEATHS:
                 continue
             queue.recover()
             if queue.waiting() and not queue.stop_requested():

@@ -15,12 +15,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import IO, ClassVar, Self
 
 from moe.importing import importing
 from sweeps.agents.copies import POSSIBLE, Copy, adopting, fork_orphan
@@ -30,6 +31,7 @@ from sweeps.tracking.connection import for_children
 
 GRACE = 60.0
 _IMPORTS = 60.0  # seconds that a worker may take to be ready; then there is no copy of it
+_MOST_SAID = 1 << 20  # bytes
 _COPY = b"copy\n"
 _OURS = ("moe", "callbacks", "sweeps")
 _MESSAGES = socket.SOCK_SEQPACKET if POSSIBLE else socket.SOCK_STREAM  # there an order is the only one
@@ -59,27 +61,30 @@ class Worker:
     Attributes:
         process: the process.
         channel: to its standard input.
+        said: a file without a name: what it prints to standard error before it has an order, why an import failed, say.
         command: that waits for an order.
     """
 
     process: subprocess.Popen[bytes] | Copy
     channel: socket.socket
+    said: IO[bytes]
     command: ClassVar[Sequence[str]] = (sys.executable, "-P", "-m", "moe_command", "worker")
 
     @classmethod
     def start(cls, environment: Mapping[str, str]) -> Self:
         """A new process with this environment."""
         ours, theirs = socket.socketpair(type=_MESSAGES)
+        said = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the worker lives
         with theirs:
             process = subprocess.Popen(
                 cls.command,
                 env=dict(environment),
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=said,
                 start_new_session=True,
             )
-        return cls(process, ours)
+        return cls(process, ours, said)
 
     def another(self) -> Self | None:
         """A copy of it, to be asked for before it trains; None where it cannot be copied, or does not answer."""
@@ -92,7 +97,7 @@ class Worker:
             if pid := int(self.channel.recv(64) or 0):
                 copy = Copy(pid)
                 copy.poll()  # fails if it is not ours
-                return type(self)(copy, ours)
+                return type(self)(copy, ours, os.fdopen(os.dup(self.said.fileno()), "rb"))
         ours.close()
         return None
 
@@ -107,19 +112,29 @@ class Worker:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
-    def end(self) -> int:
-        """Close its standard input, wait for its end (at most GRACE seconds); returns the exit code."""
+    def end(self, log: Path | None = None) -> int:
+        """Close its standard input, wait for its end (at most GRACE seconds); returns the exit code.
+
+        Args:
+            log: of the run that it was to train, if it did not come to writing it: gets what it said instead.
+        """
         self.channel.close()
         try:
-            return self.process.wait(GRACE)
+            code = self.process.wait(GRACE)
         except subprocess.TimeoutExpired:
-            return self.kill()
+            code = self.kill()
+        if code and log and not self.said.closed:
+            with contextlib.suppress(OSError), log.open("ab") as file:  # where the disk is full, say
+                file.write(os.pread(self.said.fileno(), _MOST_SAID, 0))
+        self.said.close()
+        return code
 
     def kill(self) -> int:
         """End it at once, with every process of its own."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.channel.close()
+        self.said.close()
         return self.process.wait()
 
 

@@ -26,8 +26,6 @@ def run_config(file: Path | None, assignments: list[str]) -> RunConfig:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        raise UserError(f"the config file {file} does not exist")
     text = text_of(str(file))
     if not text.strip():
         return {}

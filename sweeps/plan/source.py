@@ -1,7 +1,7 @@
 """The text of a sweep file, and the line in which everything in it stands."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from itertools import takewhile
@@ -10,7 +10,10 @@ from typing import Any
 
 import yaml
 
+from moe.config import misread
 from moe.errors import UserError, suggest, unknown
+from moe.files import is_file, is_folder
+from moe.wording import reason
 
 Keys = tuple[str, ...]
 _LONGEST = 250_000  # characters; PyYAML reads about that many in a second
@@ -64,13 +67,13 @@ def about(text: str) -> str:
 
 def find(spec: str) -> tuple[str, str]:
     """The label and the text of a sweep file."""
-    if is_file(spec):
+    if is_file(Path(spec)):
         return spec, text_of(spec)
     names = shipped()
     name = spec.removesuffix(".yaml") + ".yaml"
     if name in names:
         return name, shipped_text(name)
-    if _is(spec, Path.is_dir):
+    if is_folder(Path(spec)):
         raise UserError(f'"{spec}" is a folder, not a sweep file; name a file in it')
     hint = suggest(PurePath(spec).stem, [PurePath(known).stem for known in names])
     fix = hint if hint.startswith("did you mean") else "check the path"
@@ -83,31 +86,21 @@ def as_text(value: str) -> str:
     return short.encode("utf-8", "backslashreplace").decode()
 
 
-def is_file(path: str) -> bool:
-    """Whether there is such a file; a name that no file can have names none."""
-    return _is(path, Path.is_file)
-
-
-def _is(path: str, kind: Callable[[Path], bool]) -> bool:
-    try:
-        return kind(Path(path))
-    except (OSError, ValueError):
-        return False
-
-
 def text_of(path: str) -> str:
     """The text of a file, with or without a byte order mark.
 
     Raises:
-        UserError: it is no text, too large, or cannot be read.
+        UserError: there is none, it is no text, or cannot be read.
     """
     try:
         with Path(path).open(encoding="utf-8-sig") as file:
             return file.read(_LONGEST + 1)
     except UnicodeDecodeError:
         raise UserError(f"{path}:1: not a text file in UTF-8; save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except FileNotFoundError:
+        raise UserError(f"the file {path} does not exist; check the path") from None
+    except (OSError, ValueError) as error:  # as no file can have such a name, say
+        raise UserError(f"{path}: cannot be read: {reason(error)}") from None
 
 
 def read(file: str, text: str) -> tuple[Any, Source]:
@@ -189,6 +182,8 @@ class _Reader:
             return self._text(value, at)
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise self.source.error(at, f"{as_text(node.value)} is too large for a whole number; write a smaller one")
+        if other := misread(node.value, value):
+            raise self.source.error(at, other)
         return value
 
     def _text(self, text: str, at: Keys) -> str:

@@ -186,6 +186,16 @@ def launched_before(name: str, storage: str | None = None, root: Path | None = N
     return LaunchedSweep.read(definition, root, url) if definition else None
 
 
+def check_storage(queue: str, name: str, given: str | None) -> None:
+    """Look for a sweep in the storage that is named, if any, as a launch in this kind of queue will.
+
+    Raises:
+        UserError: it is no storage of this kind of queue, or does not answer.
+    """
+    if url := storage_of(given):
+        QUEUES[queue].stored(name, home(), url)
+
+
 def storage_of(given: str | None) -> str | None:
     """The URL of the queue's database, if one is named: as given, else by `MOE_STORAGE`."""
     return given or os.environ.get(ENVIRONMENT)

@@ -14,6 +14,8 @@ from sweeps.runs.folders import TRAIN_AGAIN
 from sweeps.runs.run import Run
 from sweeps.runs.state import State
 
+_NO_ROOM = "handed back, as the disk was full; free some space, and `moe sweep resume` goes on"
+
 
 @dataclass(frozen=True)
 class CellStatus:
@@ -107,6 +109,8 @@ def status(sweep: LaunchedSweep, queue: Queue | None = None) -> SweepStatus:
         if known.lacks_results(finished):
             state = "waiting"  # the queue says done, but its results were deleted
         error = known.error if state != "finished" else None
+        if state == "waiting" and known.ending is Ending.NO_ROOM:
+            error = _NO_ROOM
         run = store.run(known.cell.run_id)
         ending = Ending.FINISHED if known.cell.run_id in finished else known.ending
         cells.append(CellStatus(known.cell, state, known.attempts, error, run, ending, known.note, known.where))

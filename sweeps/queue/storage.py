@@ -15,6 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError
 
 from moe.errors import UserError
+from moe.files import is_full
+from moe.wording import reason
 from sweeps.runs.files import DamagedFileError
 from sweeps.runs.folders import HomeFolder
 from sweeps.runs.lock import locked
@@ -34,18 +36,35 @@ def url_of(root: Path, given: str | None) -> str:
     """The storage's URL: as given, else `MOE_STORAGE`, else SQLite in `MOE_HOME`.
 
     Raises:
-        UserError: it is no URL of SQLite or PostgreSQL, or the driver is missing.
+        UserError: it is no URL of SQLite or PostgreSQL, or of a file that cannot be.
     """
     text = given or os.environ.get(ENVIRONMENT) or default_url(root)
     try:
         url = sa.make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         raise UserError(f'--storage "{text}" is no database URL; write postgresql://USER@HOST/DATABASE') from None
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise UserError(f"--storage {url.drivername}: only sqlite and postgresql keep the promises of a queue")
+    if url.get_backend_name() == "sqlite":
+        _check_name(file_of(url))
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     return url.render_as_string(hide_password=False)
+
+
+def _check_name(file: Path) -> None:
+    """Refuse what cannot name a file, as it is too long or leads through a file, before something is made for it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        str(file).encode()  # SQLite takes nothing else
+        file.stat()
+    except (FileNotFoundError, PermissionError):
+        return
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot hold the queue: {reason(error)}; name another file with --storage") from None
 
 
 def without_password(url: str) -> str:
@@ -110,8 +129,7 @@ def _is_full(error: BaseException | None, file: Path) -> bool:
     """Whether an error of SQLite comes from a full disk, which it also calls one of input and output."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
-        with contextlib.suppress(OSError):
-            return os.statvfs(file.parent).f_bavail == 0
+        return is_full(file.parent)
     return code == sqlite3.SQLITE_FULL
 
 

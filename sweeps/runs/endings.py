@@ -1,5 +1,6 @@
 """How a trial ended: one type, from the exit code of its worker to the queue and the status."""
 
+import errno
 import sys
 from enum import Enum
 
@@ -8,11 +9,14 @@ from moe.errors import UserError
 # exit codes of the `moe` command
 FAILURE = 1
 USER_MISTAKE = 2
-OUT_OF_MEMORY = 71  # of a worker alone, for its agent; people are told by FAILURE (EX_OSERR of sysexits.h)
+# of what a sweep started alone, for who started it; people are told by FAILURE (EX_OSERR, EX_IOERR of sysexits.h)
+OUT_OF_MEMORY = 71
+NO_ROOM = 74
 INTERRUPTED = 75  # told to stop; the last checkpoint resumes it (EX_TEMPFAIL of sysexits.h)
 STOPPED = 76  # stopped for good by a person, who chose this run in the tracker
 STOPPED_EARLY = 77  # stopped for good by the tracker's server: its metric was not among the best
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CUDA_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation, as torch.AcceleratorError gives it
 
 
@@ -30,6 +34,7 @@ class Ending(Enum):
     FAILED = "failed"  # by an error of its own
     REFUSED = "refused"  # a mistake that a person has to mend: of no use to repeat
     OUT_OF_MEMORY = "out of memory"
+    NO_ROOM = "disk full"
     KILLED = "killed"  # by a signal that came from elsewhere
     TIMED_OUT = "timed out"  # it took longer than it may
     SILENT = "silent"  # it showed no sign of life
@@ -71,6 +76,7 @@ def ending_of_exit(code: int) -> Ending:
         0: Ending.FINISHED,
         USER_MISTAKE: Ending.REFUSED,
         OUT_OF_MEMORY: Ending.OUT_OF_MEMORY,
+        NO_ROOM: Ending.NO_ROOM,
         INTERRUPTED: Ending.INTERRUPTED,
         **{code: ending for ending, code in _FOR_GOOD.items()},
     }
@@ -79,6 +85,8 @@ def ending_of_exit(code: int) -> Ending:
 
 def exit_code_of(error: BaseException) -> int:
     """The exit code by which a process says which kind of error ended it."""
+    if _is_no_room(error):
+        return NO_ROOM
     if isinstance(error, UserError):
         return USER_MISTAKE
     if isinstance(error, StoppedRunError):
@@ -86,6 +94,16 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, InterruptedRunError):
         return INTERRUPTED
     return OUT_OF_MEMORY if _is_out_of_memory(error) else FAILURE
+
+
+def _is_no_room(error: BaseException) -> bool:
+    """Whether the error, or what it was raised from or after, is that of a full disk."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

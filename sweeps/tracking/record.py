@@ -16,7 +16,7 @@ from sweeps.plan.goal import Hyperband, Metric
 from sweeps.runs.endings import Ending
 from sweeps.runs.files import read_json, read_typed, unless_damaged, write_json
 from sweeps.runs.folders import SweepFolder, TrackedFolder
-from sweeps.tracking.connection import TrackerError, api, asking, project
+from sweeps.tracking.connection import TrackerError, api, asking, connection, project, stop_asked
 
 _FORGET = "delete it, and `moe runs sync RUN` asks the server what it has; what lies in wandb/ beside it stays"
 
@@ -121,6 +121,15 @@ def config_of_sweep(record: Record) -> Mapping[str, Any]:
     return {}
 
 
+def agent_told_to_stop(record: Record) -> bool:
+    """Whether a person has asked W&B to stop a run that its agent has told to end."""
+    if "WANDB_SWEEP_ID" not in os.environ:
+        return False  # its client would have said so
+    with contextlib.suppress(TrackerError):
+        return stop_asked(record.entity, record.project, record.id)
+    return False
+
+
 def stopped_by(record: Record) -> Ending:
     """Who ended a run that W&B told to stop: a person, or early termination of its sweep.
 
@@ -158,6 +167,28 @@ def _logged(record: Record, metric: Metric) -> dict[str, list[float]]:
         name: [metric.cost(value) for value in those if isinstance(value, int | float) and math.isfinite(value)]
         for name, those in values.items()
     }
+
+
+def metrics_described(record: Record) -> list[Any]:
+    """How a run's metrics are described on the server; none where it is not known there or does not answer."""
+    if not (record.online_before and connection().online):
+        return []
+    try:
+        with asking():
+            return list(api().run(record.path).rawconfig["_wandb"]["m"])
+    except (TrackerError, KeyError):
+        return []
+
+
+def describe_metrics_again(record: Record, described: list[Any]) -> None:
+    """Put back what a session replaces by its own words: W&B's client forgets what an earlier one said of metrics."""
+    if not described:
+        return
+    with contextlib.suppress(TrackerError, KeyError), asking():
+        there = api().run(record.path)
+        if there.rawconfig["_wandb"].get("m") != described:
+            there.rawconfig["_wandb"]["m"] = described
+            there.update()
 
 
 @dataclass(frozen=True)

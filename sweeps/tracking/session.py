@@ -22,7 +22,6 @@ from sweeps.runs.run import Run
 from sweeps.tracking.connection import (
     Mode,
     TrackerError,
-    api,
     asking,
     connection,
     no_room,
@@ -34,7 +33,10 @@ from sweeps.tracking.media import Parcel, Value, wandb_values
 from sweeps.tracking.record import (
     Record,
     Segment,
+    agent_told_to_stop,
     config_of_sweep,
+    describe_metrics_again,
+    metrics_described,
     place_of_runs,
     place_of_sweep,
     set_unconfirmed,
@@ -204,7 +206,7 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[TrackedRun]:
         code = 0
     except InterruptedRunError as interruption:
         code, ended = INTERRUPTED, {"ending": Ending.INTERRUPTED.value}
-        if not record.stopped and (asked or _stop_asked(record)):
+        if not record.stopped and (asked or agent_told_to_stop(record)):
             stopped = StoppedRunError(run.id, stopped_by(record))
             code, ended = exit_code_of(stopped), {"ending": stopped.ending.value}
             Record.of(run).model_copy(update={"stopped": True}).save(run)
@@ -218,15 +220,6 @@ def tracked(run: Run, *, group: str | None = None) -> Iterator[TrackedRun]:
         session.say_how_it_ended(ended)
         session.keep_file(run.log_file)
         session.close(code)
-
-
-def _stop_asked(record: Record) -> bool:
-    """Whether a person has asked W&B to stop a run that its agent has told to end."""
-    if "WANDB_SWEEP_ID" not in os.environ:
-        return False  # its client would have said so
-    with contextlib.suppress(TrackerError):
-        return stop_asked(record.entity, record.project, record.id)
-    return False
 
 
 @contextlib.contextmanager
@@ -245,7 +238,7 @@ def reopened(run: Run, *, online: bool = False) -> Iterator[TrackedRun]:
     """
     record = Record.of(run)
     about = {} if record.online_before else _about(run, record)
-    described = _metrics(record)
+    described = metrics_described(record)
     session = _begun(run, record, connection().mode, about, stats=False, or_offline=not online)
     if session.mode == "online" and not session.known and not about:  # it was deleted there since
         session.describe(_about(run, record))
@@ -254,29 +247,7 @@ def reopened(run: Run, *, online: bool = False) -> Iterator[TrackedRun]:
         yield session
     finally:
         session.close(0 if run.finished else 1)
-        _describe_again(record, described)
-
-
-def _metrics(record: Record) -> list[Any]:
-    """How a run's metrics are described on the server; none where it is not known there or does not answer."""
-    if not (record.online_before and connection().online):
-        return []
-    try:
-        with asking():
-            return list(api().run(record.path).rawconfig["_wandb"]["m"])
-    except (TrackerError, KeyError):
-        return []
-
-
-def _describe_again(record: Record, described: list[Any]) -> None:
-    """Put back what a session replaces by its own words: W&B's client forgets what an earlier one said of metrics."""
-    if not described:
-        return
-    with contextlib.suppress(TrackerError, KeyError), asking():
-        there = api().run(record.path)
-        if there.rawconfig["_wandb"].get("m") != described:
-            there.rawconfig["_wandb"]["m"] = described
-            there.update()
+        describe_metrics_again(record, described)
 
 
 @contextlib.contextmanager

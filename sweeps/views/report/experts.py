@@ -21,6 +21,7 @@ from sweeps.runs.folders import PROBE_AGAIN
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison
 from sweeps.views.report.reading import rounded, table
+from sweeps.views.report.words import cluster_words
 
 PICTURES = 6  # most exciting images a card shows
 _SIDE = 56  # pixels of a thumbnail
@@ -145,9 +146,7 @@ def maps(comparison: Comparison) -> list[dict[str, Any]]:
         if probe == "similarity":
             points = unless_damaged(partial(_points, comparison.sweep.folder.probe(images, probe)), None)
             if points is not None:
-                found.append(
-                    {"images": images, "points": points, "clusters": result.get("clusters"), "of": len(points)}
-                )
+                found.append({"images": images, "points": points, "said": cluster_words(result)})
     return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, Template
+from markupsafe import Markup, escape
 from PIL import Image
 
 from sweeps.runs.files import reading, unless_damaged
@@ -85,7 +86,19 @@ def to_html(comparison: Comparison, plates: Sequence[Plate] = ()) -> str:
 
 @cache
 def _page() -> Template:
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("page.html"))
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["coded"] = _coded
+    return environment.from_string(_asset("page.html"))
+
+
+def _coded(text: str) -> Markup:
+    """Text in which what stands between backticks is code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one of them has no partner
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+    )
 
 
 def _asset(name: str) -> str:

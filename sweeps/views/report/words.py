@@ -9,6 +9,7 @@ from callbacks.keys import Keys
 from sweeps.views.compare import Comparison, Gap, Group
 
 _SIGNIFICANT = 0.05
+_RECURS, _FEWER = "runs_in_every_cluster_E", "_p_fewer"
 TOGETHER = "--"  # between the names of sets of images that a probe was asked of together
 
 
@@ -129,8 +130,31 @@ def _similarity_words(results: Sequence[Numbers]) -> str | None:
     mean, clusters = _known(results, "mean_similarity"), _known(results, "clusters")
     if not mean:
         return None
-    groups = f", in {_range(clusters)} clusters" if clusters else ""
+    p = _known(results, "silhouette_p")
+    certain = ", not everywhere clearer than by chance" if p and max(p) > _SIGNIFICANT else ""
+    groups = f", in {_range(clusters)} clusters{certain}" if clusters else ""
     return f"experts of a run represent images alike: rank correlation {spread(mean)}{groups}"
+
+
+def cluster_words(result: Numbers) -> str:
+    """What is to be said of the clusters of all runs' experts; nothing where there are none.
+
+    Args:
+        result: of the similarity probe over the runs.
+    """
+    known = {key: value for key in result for value in _known([result], key)}
+    if "clusters" not in known or "silhouette" not in known:
+        return ""
+    words = f"{known['clusters']:.0f} clusters, mean silhouette {known['silhouette']:.2f}"
+    if "silhouette_null" in known and "silhouette_p" in known:
+        than = "more clearly parted than" if known["silhouette_p"] <= _SIGNIFICANT else "no more clearly parted than"
+        by_chance = f"{known['silhouette_null']:.2f}, p = {known['silhouette_p']:.2g}"
+        words += f": {than} experts without clusters would be ({by_chance})"
+    by_run = [
+        key.removeprefix(_RECURS).removesuffix(_FEWER) for key, value in known.items()
+        if key.startswith(_RECURS) and key.endswith(_FEWER) and value <= _SIGNIFICANT
+    ]  # fmt: skip
+    return f"{words}." + (f" Clusters follow the runs at E = {', '.join(by_run)}." if by_run else "")
 
 
 def _animacy_words(results: Sequence[Numbers]) -> str | None:

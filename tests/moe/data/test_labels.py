@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moe.data.label_tables import Labels
-from moe.data.labels import array_labels, checked, classify, read_labels
+from moe.data.labels import alike, array_labels, checked, classify, read_labels
 from moe.data.names import Names, natural, without_suffix
 from moe.errors import UserError
 
@@ -45,11 +45,13 @@ class TestTables:
             "file,label\na,warm\nb,warm\nc,cold\nd,cold\n",
             'file,label\n"red/a.png","warm"\n"red/b.png", "warm"\n"blue/c.png","cold"\n"blue/d.png",cold\n',
             "image,warm,cold\na.png,1,0\nb.png,1.0,0.0\nc.png,0,1\nd.png,False,True\n",
+            "sep=;\nfile;label\nred/a.png;warm\nred/b.png;warm\nblue/c.png;cold\nblue/d.png;cold\n",
         ],
         ids=[
             "plain", "byte order mark", "Windows line ends", "blank lines", "comments", "spaces", "semicolons", "tabs",
             "bars", "swapped", "pandas' index", "named column", "trailing commas", "no header", "dot slash",
             "backslashes", "drives", "absolute", "upper case", "bare names", "quoted", "one-hot",
+            "Excel's first line",
         ],
     )  # fmt: skip
     def test_that_say_the_same(self, tmp_path: Path, text: str) -> None:
@@ -259,6 +261,18 @@ class TestClasses:
         with pytest.raises(UserError, match=r'names\.txt has the class name "warm" twice'):
             classify(["0", "1"], tmp_path / "names.txt", from_file=True)
 
+    @pytest.mark.parametrize(
+        ("names", "found"),
+        [
+            (["cat", "Cat", "dog"], "cat, Cat"), (["big cat", "big  cat", "bigcat"], "big cat, big  cat, bigcat"),
+            (["\u00e9", "e\u0301"], "\u00e9, e\u0301"), (["cat", "c\u200bat"], "cat, c\u200bat"),
+            (["2", "\u00b2"], "2, \u00b2"),
+        ],
+    )  # fmt: skip
+    def test_classes_that_may_be_one_are_noted(self, names: list[str], found: str) -> None:
+        assert alike(names) == [f"classes that differ in case, spaces or look-alikes alone: {found}"]
+        assert alike(["cat", "cats", "dog", "1", "-1"]) == []
+
     def test_labels_that_all_differ_are_noted(self, tmp_path: Path) -> None:
         ids = [str(n) for n in range(30)]
         path = table(tmp_path, "id,label\n" + "".join(f"{n},{n / 7}\n" for n in range(30)))
@@ -272,10 +286,11 @@ class TestNames:
             ("red/a", [0]), ("a", [0]), ("RED/A.JPG", [0]), ("pics/red/a.png", [0]), ("pics\\red\\a.png", [0]),
             ("0", [2, 3]), ("red/0.png", [2]), ("x/0.png", []), ("green/a", []),
             ("", []), ("a.b", [4]), ("a.b.jpeg", [4]), ("..", []),
+            ("c.jpg.png", [5]), ("c.jpg", [5]), ("c", [6]), ("c.png", [6]), ("/home/x/C.JPG.PNG", [5]),
         ],
     )  # fmt: skip
     def test_are_found(self, name: str, places: list[int]) -> None:
-        assert Names(["red/a", "red/b", "red/0", "blue/0", "x/a.b"]).find(name) == places
+        assert Names(["red/a", "red/b", "red/0", "blue/0", "x/a.b", "x/c.jpg", "x/c"]).find(name) == places
 
     def test_natural_order_whatever_the_digits(self) -> None:
         names = ["a10", "a9", "a²", "a\u0661", "a1", "10", "9", "007", "a" + "9" * 5000]

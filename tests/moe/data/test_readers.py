@@ -66,6 +66,17 @@ class TestSources:
         assert read.labels_N is None
         assert read.classes == ()
 
+    def test_class_folders_of_different_depth_and_of_one_name_are_noted(self, tmp_path: Path) -> None:
+        for name in ("cat/grey/a.png", "cat/black/b.png", "dog/c.png", "Dog/d.png"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / name)
+        read = imported(tmp_path)
+        assert read.classes == ("Dog", "black", "dog", "grey")
+        assert read.notes == (
+            "images lie in folders of different depth, as dog/c.png, cat/grey/a.png; the nearest folder is the class",
+            "classes that differ in case, spaces or look-alikes alone: Dog, dog",
+        )
+
     def test_one_class_folder_is_no_label(self, tmp_path: Path) -> None:
         assert imported(flat(tmp_path, "only/a.png", "only/b.png")).labels_N is None
 

@@ -27,16 +27,34 @@ def test_margin():
 def test_two_clusters_are_told_from_none():
     similarity = experts([-0.4, 0.4])
     null = continuum(similarity, draws=99, seed=0)
-    assert p_value(cluster(similarity).silhouette[2], null.silhouette_b) == 0.01
+    assert p_value(cluster(similarity).silhouette[2], null.pair_b) == 0.01
     cloud = experts([0.0], each=40)
-    assert p_value(cluster(cloud).silhouette[2], continuum(cloud, draws=99, seed=0).silhouette_b) > 0.05
+    assert p_value(cluster(cloud).silhouette[2], continuum(cloud, draws=99, seed=0).pair_b) > 0.05
 
 
 def test_a_continuum_is_no_pair_of_clusters():
     """Experts along a line, evenly: two is the best number, and no evidence."""
     similarity = experts(np.linspace(-0.5, 0.5, 40), each=1, spread=0.02)
     assert cluster(similarity).k == 2
-    assert p_value(cluster(similarity).silhouette[2], continuum(similarity, draws=99, seed=0).silhouette_b) > 0.05
+    assert p_value(cluster(similarity).silhouette[2], continuum(similarity, draws=99, seed=0).pair_b) > 0.05
+
+
+def test_clusters_of_any_number_are_told_from_none():
+    """Four, such as runs make, which are no pair; each cloud is cut where it is best."""
+    from probes.statistics import cluster_null
+
+    corners, rng, seen = 0.5 * np.eye(8)[:4], np.random.default_rng(0), []
+    points = np.repeat(corners, 5, axis=0) + 0.05 * rng.normal(size=(20, 8))
+    similarity = 1 - cdist(points, points, "sqeuclidean") / 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster_null, "cluster", lambda s: seen.append(cluster(s)) or seen[-1])
+        null = continuum(similarity, draws=99, seed=0)
+    np.testing.assert_array_equal(null.best_b, [max(one.silhouette.values()) for one in seen])
+    np.testing.assert_array_equal(null.pair_b, [one.silhouette[2] for one in seen])
+    assert (null.best_b > null.pair_b).any()
+    found = cluster(similarity)
+    assert (found.k, p_value(found.silhouette[4], null.best_b)) == (4, 0.01)
+    assert p_value(found.silhouette[2], null.pair_b) > 0.05
 
 
 def test_clouds_have_just_the_spectrum_of_the_experts_and_nothing_else_of_them():
@@ -69,7 +87,7 @@ def test_independent_experts_seldom_choose_two():
     readouts = [rng.normal(size=(150, 16)) * np.arange(1, 17) ** -0.5 @ turn for turn in mixing]
     null = independent(readouts, draws=20, seed=0)
     assert (null.k_b == 2).mean() <= 0.2
-    assert null.silhouette_b.max() < 0.1
+    assert null.pair_b.max() < 0.1
     seen = []
     from probes.statistics import cluster_null
 

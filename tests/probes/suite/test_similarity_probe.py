@@ -38,6 +38,10 @@ class TestSimilarity:
         numbers = result.numbers
         assert (numbers["experts"], numbers["dead_experts"], numbers["clusters"]) == (13, 1, 2)
         assert (numbers["stability"], numbers["same_number_of_clusters"]) == (1.0, 1.0)
+        assert (numbers["clusters_E4"], numbers["clusters_E6"]) == (2, 2)
+        assert numbers["silhouette_p"] == 0.001
+        assert numbers["silhouette_null"] < numbers["silhouette"]
+        assert numbers["silhouette_E4_p"] <= 0.05
         assert numbers["runs_in_every_cluster_E4"] == 1.0  # each kind occurs in each run
         assert "runs_in_every_cluster_E6" not in numbers  # of one run there is nothing to say
         assert numbers["mean_similarity_low"] < numbers["mean_similarity"] < numbers["mean_similarity_high"]
@@ -81,6 +85,20 @@ class TestSimilarity:
         result = SimilarityProbe(draws=0).across_runs(kinds_of_experts(tmp_path, [4, 4]), folder, no_progress)
         assert result.numbers["mean_similarity_low"] is None
         assert "no interval of mean_similarity: 3 runs are needed to tell how far it hangs on the run" in result.notes
+
+    def test_clusters_of_experts_that_have_none_are_not_clear(self, tmp_path):
+        """The silhouette names a number all the same."""
+        rng = np.random.default_rng(0)
+        subject = example_subject(tmp_path / "run", experts=12)
+        readouts = rng.normal(size=(120, 5)) + rng.normal(size=(12, 120, 5))
+        subject = with_activations(subject, np.zeros((120, 12)), readouts)
+        numbers = ask(SimilarityProbe(draws=0, permutations=99), subject, tmp_path / "s").numbers
+        assert numbers["clusters"] >= 2
+        assert numbers["silhouette_p"] > 0.05
+
+    def test_three_experts_cannot_tell_whether_there_are_clusters(self, tmp_path):
+        numbers = ask(SimilarityProbe(draws=0), example_subject(tmp_path, experts=3), tmp_path / "s").numbers
+        assert (numbers["clusters"], numbers["silhouette_null"], numbers["silhouette_p"]) == (2, None, None)
 
     def test_one_run_works(self, tmp_path):
         result = ask(SimilarityProbe(draws=2), kinds_of_experts(tmp_path, [4])[0], tmp_path / "s")

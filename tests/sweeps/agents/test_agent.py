@@ -4,6 +4,7 @@ The workers are processes that do what a plan says instead of training; the agen
 quickly while a worker is at work, so that the real limits of minutes pass in milliseconds.
 """
 
+import errno
 import json
 import os
 import signal
@@ -129,20 +130,61 @@ def test_a_worker_killed_while_it_waits_for_work_costs_an_attempt_and_no_more(si
     assert "killed by SIGKILL" in here.said[3]
 
 
-def test_trouble_around_a_cell_is_not_that_of_the_others(situation, monkeypatch):
-    """Its folder cannot be made: a full disk, say."""
-    here = situation(["finish"], ["finish"])
+def test_why_a_worker_ends_before_it_has_an_order_is_told(situation):
+    here = situation(["finish"])
+    (here.folder / "imports fail").touch()
+    assert here.run() == 0
+    assert here.states() == [("failed", 3)]
+    error = "ImportError: libcudart.so.13: cannot open shared object file"
+    assert (here.row().error, here.row().note) == (error, f"Traceback (most recent call last):\n{error}")
+    assert here.sweep.store.run(here.ids[0]).log_file.read_text().count(error) == 3
+
+
+def failing(here, monkeypatch, cell_number, number):
+    """The folder of a cell's run cannot be made."""
     real = LaunchedSweep.prepare
 
     def prepare(self, cell):
-        if cell.run_id == here.ids[0]:
-            raise OSError(28, "No space left on device")
+        if cell.run_id == here.ids[cell_number]:
+            raise OSError(number, os.strerror(number))
         return real(self, cell)
 
     monkeypatch.setattr(LaunchedSweep, "prepare", prepare)
+
+
+def test_trouble_around_a_cell_is_not_that_of_the_others(situation, monkeypatch):
+    here = situation(["finish"], ["finish"])
+    failing(here, monkeypatch, 0, errno.EACCES)
     assert here.run() == 1
     assert here.states() == [("failed", 3), ("finished", 1)]
-    assert here.row().error == "OSError: [Errno 28] No space left on device"
+    assert here.row().error == "PermissionError: [Errno 13] Permission denied"
+
+
+# --- a full disk ----------------------------------------------------------------------------------------------------
+
+
+def test_on_a_full_disk_the_cell_is_handed_back_uncounted_and_the_agent_ends(situation, moe):
+    here = situation(["disk full", "disk full", "finish"], ["finish"])
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            here.run()
+        assert caught.value.filename == str(here.sweep.store.run(here.ids[0]).path)
+        assert here.states() == [("waiting", 0), ("waiting", 0)]
+        assert here.row().failures == 0
+    _, said, _ = moe("sweep", "status", "little", "--json")
+    first, other = json.loads(said)["trials"]
+    assert (first["ending"], first["error"].split(";")[0]) == ("disk full", "handed back, as the disk was full")
+    assert (other["ending"], other["error"]) == (None, None)
+    assert here.run() == 2
+    assert here.states() == [("finished", 1), ("finished", 1)]
+
+
+def test_so_where_the_agent_itself_finds_the_disk_full(situation, monkeypatch):
+    here = situation(["finish"], ["finish"], ["finish"])
+    failing(here, monkeypatch, 1, errno.EDQUOT)
+    with pytest.raises(OSError, match="No space left on device"):
+        here.run()
+    assert here.states() == [("finished", 1), ("waiting", 0), ("waiting", 0)]
 
 
 # --- told to stop ---------------------------------------------------------------------------------------------------

@@ -134,6 +134,7 @@ def test_each_agent_on_this_machine_has_its_own_gpus(monkeypatch):
     ("resources", "message"),
     [
         (Resources(agents=0), "agents must be positive"),
+        (Resources(memory_gb=float("nan")), "memory_gb must be positive"),
         (Resources(gpus=-1), "gpus must not be negative"),
         (Resources(minutes=2), "no time to train"),
         (Resources(extra={"array": "0-3"}), "array is set by moe itself"),

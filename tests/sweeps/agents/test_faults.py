@@ -70,7 +70,7 @@ def test_killed_at_nine_places_while_clocks_jump_a_sweep_ends_as_if_undisturbed(
         assert len([line for line in run.history_file.read_text().splitlines() if "val/loss" in line]) == 3
 
 
-def test_a_full_disk_fails_its_cell_alone_and_room_mends_it(tmp_path, small_disk):
+def test_on_a_full_disk_a_launch_says_so_once_and_goes_on_where_there_is_room(tmp_path, small_disk):
     tiny_store()
     crowded = from_flat(TINY).identity()
     home = Path(os.environ["MOE_HOME"])
@@ -78,8 +78,10 @@ def test_a_full_disk_fails_its_cell_alone_and_room_mends_it(tmp_path, small_disk
     (home / crowded).symlink_to(small_disk)
     done = moe("sweep", "launch", write_spec(tmp_path, 2), "--agents", 1, "--json")
     assert done.returncode == 1
-    assert trials(done) == [("failed", 3), ("finished", 1)]
-    assert "No space left on device" in json.loads(done.stdout)["trials"][0]["error"]
-    (home / crowded).unlink()
-    mended = moe("sweep", "retry", "little", "--failed", "--json")
-    assert [state for state, _ in trials(mended)] == ["finished"] * 2
+    assert trials(done) == [("waiting", 0), ("waiting", 0)]
+    assert json.loads(done.stdout)["trials"][0]["ending"] == "disk full"
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert said == f"error: {home / crowded}: No space left on device; free some space, and the same command goes on"
+    assert "moe --debug" not in done.stderr
+    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    assert trials(moe("sweep", "resume", "little", "--json")) == [("finished", 1), ("finished", 1)]

@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 
 PARENT = os.getppid()
+folder = Path(os.environ["MOE_TEST_PLAN"])
+if (folder / "imports fail").exists():
+    sys.exit("Traceback (most recent call last):\nImportError: libcudart.so.13: cannot open shared object file")
 
 
 def attempt(folder, run):
@@ -52,7 +55,6 @@ log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 os.dup2(log, 1)
 os.dup2(log, 2)
 home = Path(order["config"]).parent
-folder = Path(os.environ["MOE_TEST_PLAN"])
 actions = json.loads((folder / "plan.json").read_text())[home.name]
 action = actions[min(attempt(folder, home.name), len(actions) - 1)]
 if action == "finish":
@@ -76,5 +78,5 @@ elif action == "wait":
 else:
     say("what it did before")
     say(f"error: {action}")
-    codes = {"mistake": 2, "stopped": 76, "OutOfMemoryError": 71, "MemoryError": 71}
+    codes = {"mistake": 2, "stopped": 76, "OutOfMemoryError": 71, "MemoryError": 71, "disk": 74}
     sys.exit(next((code for start, code in codes.items() if action.startswith(start)), 1))

@@ -1,5 +1,6 @@
 """How a trial ended travels as an exit code, by the type of the error and not by its words."""
 
+import errno
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from moe.errors import UserError
 from sweeps.runs.endings import (
     FAILURE,
     INTERRUPTED,
+    NO_ROOM,
     OUT_OF_MEMORY,
     STOPPED,
     STOPPED_EARLY,
@@ -46,6 +48,10 @@ def chained(error, cause):
         (accelerator(2), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
         (accelerator(700), FAILURE, Ending.FAILED),
         (chained(RuntimeError("training failed"), torch.OutOfMemoryError("x")), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
+        (OSError(errno.ENOSPC, "No space left on device"), NO_ROOM, Ending.NO_ROOM),
+        (chained(RuntimeError("saving failed"), OSError(errno.EDQUOT, "Quota exceeded")), NO_ROOM, Ending.NO_ROOM),
+        (chained(UserError("no images"), OSError(errno.ENOSPC, "No space left")), NO_ROOM, Ending.NO_ROOM),
+        (OSError(errno.EIO, "Input/output error"), FAILURE, Ending.FAILED),
         (RuntimeError("the shop is out of memory sticks"), FAILURE, Ending.FAILED),
         (ValueError("OutOfMemoryError is the name of a class"), FAILURE, Ending.FAILED),
     ],
@@ -61,10 +67,25 @@ def test_signals_and_success():
     assert [ending for ending in Ending if ending.has_results] == [Ending.FINISHED]
 
 
-@pytest.mark.parametrize(("sweep", "code"), [("little", OUT_OF_MEMORY), (None, FAILURE)])
-def test_an_agent_is_told_of_a_lack_of_memory_and_a_person_of_a_failure(monkeypatch, capsys, sweep, code):
+FULL = OSError(errno.ENOSPC, "No space left on device", "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("error", "sweep", "code"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "little", OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory"), None, FAILURE),
+        (FULL, "little", NO_ROOM),
+        (FULL, None, FAILURE),
+        (chained(UserError("no images could be made"), FULL), "little", NO_ROOM),
+        (chained(UserError("no images could be made"), FULL), None, USER_MISTAKE),
+    ],
+)
+def test_an_agent_is_told_of_a_lack_of_memory_or_room_and_a_person_of_a_failure(
+    monkeypatch, capsys, error, sweep, code
+):
     def train(*_arguments, **_options):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr("sweeps.training.trial.train", train)
     monkeypatch.setattr(sys, "argv", ["moe", "train", "--data.name=synthetic"])
@@ -73,4 +94,24 @@ def test_an_agent_is_told_of_a_lack_of_memory_and_a_person_of_a_failure(monkeypa
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == code
-    assert "error: OutOfMemoryError: CUDA out of memory" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert ("moe --debug" in said) == isinstance(error, torch.OutOfMemoryError)
+
+
+def test_the_code_is_told_where_words_cannot_be(monkeypatch):
+    """The log lies on the full disk too."""
+
+    def train(*_arguments, **_options):
+        raise FULL
+
+    def full(*_arguments, **_options):
+        raise FULL
+
+    monkeypatch.setattr("sweeps.training.trial.train", train)
+    monkeypatch.setattr(sys, "argv", ["moe", "train", "--data.name=synthetic"])
+    monkeypatch.setattr(cli.err, "print", full)
+    monkeypatch.setenv("MOE_SWEEP", "little")
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == NO_ROOM

@@ -105,7 +105,9 @@ def similarity(sweep, runs: list) -> None:
     rows = [{"expert": name, **dict(zip(names, row, strict=True))} for name, row in zip(names, values, strict=True)]
     write_table(folder / "members.csv", members)
     write_table(folder / "similarity.csv", rows)
-    write_json(sweep.folder.probe_result("tiny", "similarity"), {"clusters": 2})
+    clusters = {"clusters": 2, "silhouette": 0.71, "silhouette_null": 0.32, "silhouette_p": 0.001,
+                "runs_in_every_cluster_E2_p_fewer": None, "runs_in_every_cluster_E4_p_fewer": 0.01}  # fmt: skip
+    write_json(sweep.folder.probe_result("tiny", "similarity"), clusters)
     columns = ("claim", "verdict", "says", "effect", "low", "high", "over", "region_low", "region_high", "p", "missing",
                "figure")  # fmt: skip
     claims = [
@@ -113,7 +115,7 @@ def similarity(sweep, runs: list) -> None:
         dict(zip(columns, ("gate_readout_loose", "holds", f"a line is loose {HOSTILE}", 0.2, 0.1, 0.3, "seeds", "", 0.5,
                            "", "", "figure_4"), strict=True)) | {"measured_by": "r2 of a line"},
     ]  # fmt: skip
-    claims[0]["missing"] = "no ratings"
+    claims[0]["missing"] = f"no ratings; `moe probe {HOSTILE}` asks"
     write_table(sweep.folder.probe("tiny", "claims") / "claims.csv", claims)
     write_json(sweep.folder.probe_result("tiny", "claims"), {})
 

@@ -231,6 +231,7 @@ function clusterOf(card) {
 function drawMap() {
   const map = data.maps[Number(byId("map-images")?.value ?? 0)];
   if (!map) return;
+  byId("map-said").textContent = map.said;
   const clusters = [...new Set(map.points.map((point) => point.cluster))];
   const traces = clusters.map((cluster, place) => {
     const points = map.points.filter((point) => point.cluster === cluster);

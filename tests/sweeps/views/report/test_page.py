@@ -50,6 +50,10 @@ def test_a_whole_sweep_is_in_its_page(tmp_path):
     assert np.array(routing["coactivation"]).shape == (EPOCHS + 1, 4, 4)
     assert len(data["experts"]) == 2 * 2 + 2 * 4
     assert [len(one["points"]) for one in data["maps"]] == [12]
+    assert data["maps"][0]["said"] == (
+        "2 clusters, mean silhouette 0.71: more clearly parted than experts without clusters would be (0.32, "
+        "p = 0.001). Clusters follow the runs at E = 4."
+    )
     assert "What is missing" not in html
 
 
@@ -79,7 +83,12 @@ def test_claims_come_first_with_their_verdicts_and_lead_to_their_figures(tmp_pat
     assert '<span class="verdict holds">holds</span> a line is loose &lt;img' in html
     assert "r2 of a line: 0.2 [0.1, 0.3] over seeds; claimed: below 0.5; <a" in html
     assert '<a href="#figure_4">Figure 4</a>' in html
-    assert '<span class="verdict open">not asked</span> x <span class="caption">(tiny; no ratings)' in html
+    assert (
+        '<span class="verdict open">not asked</span> x <span class="caption">(tiny; no ratings; <code>moe probe &lt;img'
+        in html
+    )
+    assert "&lt;b&gt;</code> asks)" in html
+    assert HOSTILE not in html
     assert html.index("The paper's claims") < html.index("experts=2")
     sweep.folder.probe_result("tiny", "claims").unlink()
     asked = "<code>moe probe --sweep made --probe claims</code>"
