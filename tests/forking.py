@@ -1,4 +1,4 @@
-"""Processes of the `moe` command that need not import it again: forked from one that has.
+"""Processes of the `moe` and `wandb` commands that need not import them again: forked from one that has.
 
 Tests start `moe` hundreds of times, and each sweep its agents and workers, which would import torch and its like for
 some seconds each. After `install` such commands of this process are forked by a server that has imported everything and
@@ -16,29 +16,34 @@ import io
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import Any
 
-from moe.importing import importing
+from moe.importing import importing, leaving
 from sweeps.agents.copies import adopting, fork_orphan
 
 ROOT = Path(__file__).parents[1]
 _MODULES = ("moe_command", "cli", "sweeps.launching", "sweeps.agents.agent", "sweeps.training.trial", "probes.probing",
-            "sweeps.views.compare", "sweeps.queue.database")  # fmt: skip
+            "sweeps.views.compare", "sweeps.queue.database",
+            "wandb.cli.cli", "wandb.wandb_agent", "wandb.apis.public")  # fmt: skip
 _SOURCE = "import cli; cli.main()"
-_COMMANDS = (["-m", "cli"], ["-m", "moe_command"], ["-c", _SOURCE])
+_COMMANDS = (["-m", "cli"], ["-m", "moe_command"], ["-m", "wandb"], ["-c", _SOURCE])
+_SCRIPT = Path(sys.executable).with_name("moe")  # as W&B's agent finds it
 _STARTS_OTHERS = ("launch", "resume", "retry", "agent")
 # what a process reads when it needs it, or is given below; the rest of the environment has to be the server's
 _GIVEN = ("MOE_", "WANDB_", "SLURM_", "PYTEST_", "NETRC", "NO_PROXY", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 _COMM = Path("/proc/self/comm")
+WANDB_POLL = "MOE_TEST_WANDB_POLL"  # seconds between two questions of W&B's agent, which has no setting for its five
 NAME = "moe-forker"  # what /proc/PID/comm calls a server
 
 _execute: Any = getattr(subprocess, "_fork_exec", None)
@@ -78,23 +83,33 @@ def uninstall() -> None:
 def _start(args: Any, executables: Any, close_fds: Any, keep: Any, cwd: Any, env: Any, *rest: Any) -> int:
     """In place of `_posixsubprocess.fork_exec`: the pid of a new process."""
     stdin, _, _, stdout, _, stderr, _, _, _, session, group, gid, gids, uid, umask, before, *_ = rest
-    program, *words = map(os.fsdecode, args)
-    safe = words[:1] == ["-P"]
-    kind, words = words[safe : safe + 2], words[safe + 2 :]
+    environment = dict(os.environ) if env is None else dict(os.fsdecode(pair).split("=", 1) for pair in env)
+    command = _command(*map(os.fsdecode, args), path=environment.get("PATH", ""))
     others = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_IGN]
     others += signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    usual = close_fds and len(keep) == 1 and (group, gid, gids, uid, umask, before) == (-1, None, None, None, -1, None)
-    if program == sys.executable and kind in _COMMANDS and usual and not others:
-        environment = dict(os.environ) if env is None else dict(os.fsdecode(pair).split("=", 1) for pair in env)
-        order = {
-            "kind": kind, "words": words, "environment": environment, "session": bool(session),
-            "folder": str(Path(os.fsdecode(cwd or "")).absolute()), "safe": safe,
-        }  # fmt: skip
+    usual = close_fds and len(keep) == 1 and (gid, gids, uid, umask, before) == (None, None, None, -1, None)
+    if command and usual and group in (-1, 0) and not others:
+        folder = str(Path(os.fsdecode(cwd or "")).absolute())
+        order = command | {"environment": environment, "session": bool(session), "folder": folder}
         streams = [number if given == -1 else given for number, given in enumerate((stdin, stdout, stderr))]
         with _lock:
             if pid := _ask(order, streams):
+                if group == 0:
+                    os.setpgid(pid, pid)
                 return pid
     return int(_execute(args, executables, close_fds, keep, cwd, env, *rest))
+
+
+def _command(program: str, *words: str, path: str) -> dict[str, Any] | None:
+    """What is to be run, if it is a command that can be forked: a script is told by its place, without an option."""
+    if (program, *words[:1]) == ("/usr/bin/env", _SCRIPT.name):
+        found = shutil.which(_SCRIPT.name, path=path) == str(_SCRIPT)
+        return {"kind": ["", str(_SCRIPT)], "words": words[1:], "safe": False, "name": _SCRIPT.name} if found else None
+    safe = words[:1] == ("-P",)
+    kind = list(words[safe : safe + 2])
+    if program != sys.executable or kind not in _COMMANDS:
+        return None
+    return {"kind": kind, "words": words[safe + 2 :], "safe": safe, "name": Path(program).name}
 
 
 def _ask(order: dict[str, Any], streams: list[int]) -> int:
@@ -129,7 +144,7 @@ def _start_server(environment: dict[str, str]) -> None:
 
 def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Fork for the process at the other end until that ends; returns in each new process, with what that is to do."""
-    usual, name = signal.signal(signal.SIGINT, signal.SIG_IGN), _COMM.read_text().strip()
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
     _COMM.write_text(NAME)
     while True:
         message, streams, _, _ = socket.recv_fds(channel, 1 << 20, 3)
@@ -140,7 +155,7 @@ def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if pid is None:
             channel.close()
             signal.signal(signal.SIGINT, usual)
-            _COMM.write_text(name)
+            _COMM.write_text(order["name"])
             return order, list(streams)
         for stream in streams:
             os.close(stream)
@@ -157,13 +172,16 @@ def _fits(order: dict[str, Any]) -> bool:
 
 def _first(order: dict[str, Any]) -> list[str]:
     """What comes before the usual folders of modules."""
-    here = [] if order["safe"] else [order["folder"] if order["kind"][0] == "-m" else ""]
+    places = {"-m": order["folder"], "-c": "", "": str(Path(order["kind"][1]).parent)}
+    here = [] if order["safe"] else [places[order["kind"][0]]]
     return here + [folder for folder in order["environment"].get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
 def _hides_nothing(folder: Path) -> bool:
-    names = {file.stem for file in folder.iterdir()} if folder.is_dir() and folder != ROOT else set()
-    return not names & {"sitecustomize", "usercustomize", *sys.modules}
+    """Whether no module or package that a folder has comes before one of ours, or of Python's start."""
+    files = folder.iterdir() if folder.is_dir() and folder != ROOT else ()
+    found = [file for file in files if file.suffix in all_suffixes() or (file / "__init__.py").exists()]
+    return not {file.name.partition(".")[0] for file in found} & {"sitecustomize", "usercustomize", *sys.modules}
 
 
 def _become(order: dict[str, Any], streams: list[int]) -> None:
@@ -186,8 +204,9 @@ def _become(order: dict[str, Any], streams: list[int]) -> None:
         setattr(sys, name, text)
     sys.path[:0] = _first(order)
     importlib.invalidate_caches()
-    sys.argv = [order["kind"][0], *order["words"]]
-    sys.orig_argv = [sys.executable, *["-P"] * order["safe"], *order["kind"], *order["words"]]
+    kind, what = order["kind"]
+    sys.argv = [kind or what, *order["words"]]
+    sys.orig_argv = [sys.executable, *["-P"] * order["safe"], *filter(None, order["kind"]), *order["words"]]
     np.random.seed()  # noqa: NPY002 - each process has draws of its own
 
 
@@ -201,7 +220,7 @@ def main() -> None:
     _imports_set.update(set(os.environ) - before)
     order, streams = _serve(socket.socket(fileno=int(sys.argv[1])))
     # a command that starts others has a copy of itself for that, which may be one of the others in turn
-    while order["words"][:1] == ["sweep"] and order["words"][1] in _STARTS_OTHERS:
+    while _starts_others(order["kind"], order["words"]):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork():
             theirs.close()
@@ -215,10 +234,20 @@ def main() -> None:
     _become(order, streams)
     install()
     kind, what = order["kind"]
+    if seconds := os.environ.get(WANDB_POLL):
+        sys.modules["wandb.wandb_agent"].Agent.POLL_INTERVAL = float(seconds)
     if kind == "-m":
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
-    else:
+        with leaving():  # W&B's commands would take apart what they never imported
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+    elif kind == "-c":
         exec(what, {"__name__": "__main__"})  # noqa: S102
+    else:
+        runpy.run_path(what, run_name="__main__")
+
+
+def _starts_others(kind: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether a command starts `moe` in turn."""
+    return words[:1] == ["agent"] if kind == ["-m", "wandb"] else words[:1] == ["sweep"] and words[1] in _STARTS_OTHERS
 
 
 if __name__ == "__main__":

@@ -34,16 +34,21 @@ sys.exit(7)
 END = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(60)"
 
 
-@pytest.fixture
-def forked(monkeypatch):
-    """Whatever a test starts is forked, by a new server: another may have begun in another environment."""
+@pytest.fixture(scope="module")
+def server():
+    """A new one, for all tests here: another may have begun in another environment."""
     forking.uninstall()
-    forking.install(dict(os.environ))
+    forking.install(os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture
+def forked(server, monkeypatch):
+    """Whatever a test starts is forked."""
     monkeypatch.setattr(forking, "_COMMANDS", [["-c", STATE], ["-c", END]])
 
 
-def state(**options):
-    command = [sys.executable, "-P", "-c", STATE, "some", "words"]
+def state(*command, **options):
+    command = [*(command or (sys.executable, "-P", "-c", STATE)), "some", "words"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, input="said", **options)
     assert (done.returncode, done.stderr.strip()) == (7, "said")
     return json.loads(done.stdout)
@@ -56,12 +61,31 @@ def test_it_has_all_that_it_was_given(session, unbuffered, name, forked, tmp_pat
     python = {"PYTHONPATH": str(tmp_path / "more"), "PYTHONUNBUFFERED": unbuffered}
     environment = os.environ | {"MOE_HOME": "there"} | python
     given = {"env": environment, "cwd": tmp_path, "start_new_session": session}
-    here = state(**given)
+    same(lambda: state(**given), monkeypatch)
+
+
+def test_a_script_that_an_agent_finds_by_its_name_is_forked_too(forked, tmp_path, monkeypatch):
+    """In a process group of its own, as W&B's agent starts `moe`."""
+    script = tmp_path / "bin" / "moe"
+    script.parent.mkdir()
+    script.write_text(f"#!{sys.executable}\n{STATE}")
+    script.chmod(0o755)
+    monkeypatch.setattr(forking, "_SCRIPT", script)
+    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+    found = same(lambda: state("/usr/bin/env", "moe", process_group=0, cwd=tmp_path, env=dict(os.environ)), monkeypatch)
+    assert (found["comm"], found["leads"]) == ("moe\n", [False, True])
+
+
+def same(start, monkeypatch):
+    """The state of a process that is forked is that of one that is executed, but for what it has imported."""
+    here = start()
     monkeypatch.setattr(subprocess, "_fork_exec", forking._execute)
-    there = state(**given)
-    assert (here.pop("torch"), there.pop("torch")) == (True, False)
+    there = start()
+    for name in ("torch", "wandb"):
+        assert (here.pop(name), there.pop(name)) == (True, False)
     assert here["parent"] == os.getpid()
     assert here == there
+    return here
 
 
 def test_another_environment_of_libraries_is_executed(forked, tmp_path):

@@ -331,6 +331,7 @@ def _begun(
                     finish_timeout=UPLOAD,
                     finish_timeout_raises=True,
                     x_disable_stats=not stats,
+                    x_stats_pid=os.getpid(),  # by default who imported wandb, of whom this may be a copy
                     stop_fn=stop,
                     **sweep,
                 ),

@@ -17,6 +17,7 @@ from sweeps.queue.status import status
 from sweeps.runs.endings import Ending
 from sweeps.runs.store import RunStore
 from tests.conftest import tiny_store
+from tests.holding import Held, needed
 from tests.sweeps.test_sweep_cli import write_spec
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
@@ -56,19 +57,27 @@ def test_the_lines_in_the_guide_launch_resume_and_stop_a_sweep():
         work(open_sweep("quickstart"), Device(), print)
 
 
+@needed
 @pytest.mark.slow
-@pytest.mark.long
 def test_a_reporter_hears_how_it_goes_and_stop_ends_a_launch(tmp_path):
     tiny_store()
-    begun = Listener(lambda: any(len(one.history()) > 2 for one in RunStore().all()) and stop("little"))
-    there = launch(str(write_spec(tmp_path, epochs=40)), reporter=begun)
+    held = []
+
+    def stop_in_the_middle():
+        if not held and any(len(one.history()) > 1 for one in RunStore().all()):
+            held.append(Held.first_of(RunStore().all()))
+            stop("little")
+            held[0].go_on()
+
+    begun = Listener(stop_in_the_middle)
+    there = launch(str(write_spec(tmp_path, epochs=6)), reporter=begun)
     assert {cell.state for cell in there.unfinished} == {"waiting"}
     assert begun.agents == {(1, 2)}
     assert begun.lines[0] == "backend local: WANDB_MODE=disabled"
     assert begun.lines[1] == "sweep little: 0 of 2 already finished"
     assert begun.lines[2].startswith("queue SQLite, 1 agent on cpu; W&B disabled")
     assert resume("little", agents=2).unfinished == []
-    assert [one.history()[-1]["epoch"] for one in RunStore().all()] == [40, 40]
+    assert [one.history()[-1]["epoch"] for one in RunStore().all()] == [6, 6]
 
 
 @pytest.mark.slow

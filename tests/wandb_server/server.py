@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+from tests.forking import WANDB_POLL
 from tests.wandb_server import artifact_lists, artifacts, filestream, runs, sweeps, views
 from tests.wandb_server.artifacts import Artifact
 from tests.wandb_server.faults import Faults
@@ -40,6 +41,7 @@ QUICK = {
     "WANDB_DISABLE_GIT": "true",
     "WANDB_CONSOLE": "off",
     "WANDB_SILENT": "true",
+    WANDB_POLL: "0.2",
 }
 
 
@@ -101,6 +103,7 @@ class WandbServer:
                 if int(folder.name) != os.getpid() and ours in (folder / "environ").read_bytes():
                     os.kill(int(folder.name), signal.SIGKILL)
         for process in self._processes:
+            process.kill()  # a forked one has another environment there
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()

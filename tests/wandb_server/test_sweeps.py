@@ -28,9 +28,6 @@ run.finish(exit_code=code)
 sys.exit(code)
 """
 
-# the client's own agent, which asks the server five times a second instead of once in five
-EAGER = "from wandb.cli import cli; from wandb.wandb_agent import Agent; Agent.POLL_INTERVAL = 0.2; cli.cli()"
-
 
 @pytest.fixture
 def sweep(wandb_server):
@@ -46,15 +43,15 @@ def sweep(wandb_server):
     return make
 
 
-def finished(process, seconds=60):
+def finished(process, seconds=120):
     """What a process printed; it ends with code 0."""
     output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, output
     return output
 
 
-def eager(server, name, *options):
-    return server.python("-c", EAGER, "agent", *options, f"me/moe/{name}")
+def agent_of(server, name, *options):
+    return server.client("agent", *options, f"me/moe/{name}")
 
 
 @pytest.mark.slow
@@ -68,7 +65,7 @@ def test_two_official_agents_share_a_grid(wandb_server):
     finished(wandb_server.client("sweep", "--project", "moe", "paper.yaml"))
     (name,) = wandb_server.state.sweeps
     assert wandb_server.sweep(name).config == config
-    agents = [wandb_server.client("agent", f"me/moe/{name}") for _ in range(2)]
+    agents = [agent_of(wandb_server, name) for _ in range(2)]
     for output in map(finished, agents):
         assert "--data.name=tiny --model.top_k=" in output
     there = wandb_server.sweep(name)
@@ -86,7 +83,7 @@ def test_the_public_api_reads_a_sweep(wandb_server, sweep):
     import wandb
 
     name = sweep({"seed": {"values": [0, 1]}, "code": {"value": 0}})
-    finished(eager(wandb_server, name, "--count", "1"))
+    finished(agent_of(wandb_server, name, "--count", "1"))
     found = wandb.Api().sweep(f"me/moe/{name}")
     assert (found.state, found.expected_run_count, len(found.agents())) == ("RUNNING", 2, 1)
     assert [(run.state, run.config["seed"], run.summary["step"]) for run in found.runs] == [("finished", 0, 2)]
@@ -102,7 +99,7 @@ def test_random_draws_until_the_cap(wandb_server, sweep):
         "gate": {"values": ["topk", "noisy"]},
     }
     name = sweep(parameters, "random", run_cap=2)
-    finished(eager(wandb_server, name))
+    finished(agent_of(wandb_server, name))
     there = wandb_server.sweep(name)
     assert (there.state, len(there.runs)) == ("FINISHED", 2)
     for run in there.runs:
@@ -116,14 +113,14 @@ def test_states_of_a_sweep(wandb_server, sweep):
     for flag, state in (("--pause", "PAUSED"), ("--resume", "RUNNING"), ("--stop", "FINISHED")):
         finished(wandb_server.client("sweep", flag, f"me/moe/{name}"))
         assert wandb_server.sweep(name).state == state
-    finished(eager(wandb_server, name))
+    finished(agent_of(wandb_server, name))
     assert not wandb_server.runs(), "an agent of a stopped sweep leaves"
 
 
 @pytest.mark.slow
 def test_cancel_ends_running_trials(wandb_server, sweep):
     name = sweep({"sleep": {"value": 60}})
-    agent = eager(wandb_server, name)
+    agent = agent_of(wandb_server, name)
     wait_until(lambda: wandb_server.runs() and wandb_server.runs()[0].history, what="history")
     finished(wandb_server.client("sweep", "--cancel", f"me/moe/{name}"))
     finished(agent)
@@ -135,7 +132,7 @@ def test_cancel_ends_running_trials(wandb_server, sweep):
 @pytest.mark.slow
 def test_a_crashed_cell_goes_on_in_the_same_run(wandb_server, sweep):
     name = sweep({"seed": {"values": [7]}, "sleep": {"value": 60}})
-    agent = eager(wandb_server, name)
+    agent = agent_of(wandb_server, name)
     wait_until(lambda: wandb_server.runs() and wandb_server.runs()[0].history, what="history")
     (run,) = wandb_server.runs()
     agent.kill()
@@ -154,7 +151,7 @@ def test_a_crashed_cell_goes_on_in_the_same_run(wandb_server, sweep):
 @pytest.mark.slow
 def test_a_preempted_trial_is_handed_out_again(wandb_server, sweep):
     name = sweep({"preempted": {"value": True}, "code": {"value": 1}})
-    finished(eager(wandb_server, name))
+    finished(agent_of(wandb_server, name))
     (run,) = wandb_server.sweep(name).runs
     assert [command["type"] for command in wandb_server.sweep(name).agents[0].commands] == ["run", "resume", "exit"]
     assert (run.state, run.series("step")) == ("finished", [0, 1, 2, 3, 4, 5])
@@ -164,7 +161,7 @@ def test_a_preempted_trial_is_handed_out_again(wandb_server, sweep):
 def test_the_agent_of_a_deleted_sweep_says_so(wandb_server, sweep):
     name = sweep({"seed": {"values": [0]}})
     wandb_server.sweep(name).state = "PAUSED"
-    agent = eager(wandb_server, name)
+    agent = agent_of(wandb_server, name)
     wait_until(lambda: wandb_server.called("Heartbeat"), what="a heartbeat")
     del wandb_server.state.sweeps[name]
     output, _ = agent.communicate(timeout=60)
@@ -175,7 +172,7 @@ def test_the_agent_of_a_deleted_sweep_says_so(wandb_server, sweep):
 def test_a_trial_that_a_signal_ends_is_no_failure_to_the_agent(wandb_server, sweep):
     """It goes on to the next, so whoever wants the cell must look at the runs."""
     name = sweep({"sleep": {"values": [60, 0]}})
-    agent = eager(wandb_server, name, "--max-consecutive-failed-runs", "1")
+    agent = agent_of(wandb_server, name, "--max-consecutive-failed-runs", "1")
     wait_until(lambda: wandb_server.runs() and wandb_server.runs()[0].history, what="history")
     os.kill(wandb_server.runs()[0].history[0]["pid"], signal.SIGKILL)
     finished(agent)

@@ -18,7 +18,7 @@ from sweeps.training.trial import train
 from sweeps.views import dashboard
 from sweeps.views.compare import compare
 from tests.conftest import TINY, tiny_store
-from tests.wandb_server.test_sweeps import EAGER, finished
+from tests.wandb_server.test_sweeps import finished
 
 GOOD, BAD = 1, 2  # model.top_k: with four experts chance is 1/4 and 1/6. The double draws the second for its second run
 
@@ -44,7 +44,7 @@ def test_a_run_that_the_server_ends_early_is_done(wandb_server, tmp_path, monkey
     good = from_flat(TINY | {"train.epochs": 2, "data.name": "longer", "model.top_k": GOOD})
     prepare(Remote.of(str(sweep.address)), QueuedCell(good.identity(), flat(good)), sweep.store, [])
     train(good, group=sweep.name, report=lambda _line: None)  # here and short, which is quicker
-    finished(wandb_server.python("-c", EAGER, "agent", str(sweep.address), env={"MOE_SWEEP": sweep.name}), 120)
+    finished(wandb_server.client("agent", str(sweep.address), env={"MOE_SWEEP": sweep.name}))
     whole, early = wandb_server.sweep(sweep.address.rsplit("/", 1)[1]).runs
     assert [run.config["model"]["top_k"] for run in (whole, early)] == [GOOD, BAD]
     assert [run.ended_early for run in (whole, early)] == [False, True]

@@ -14,6 +14,7 @@ from sweeps.queue.opening import QUEUES, choose_queue, open_queue, open_sweep
 from sweeps.runs.store import RunStore
 from sweeps.testing import QueueContract
 from tests.conftest import tiny_store
+from tests.holding import Held, needed
 from tests.plugins import write_plugin
 from tests.sweeps.queue.shelf import ShelfQueue
 from tests.sweeps.test_sweep_cli import DEADLINE, MOE, moe, wait_until, write_spec
@@ -68,17 +69,20 @@ def test_what_is_no_queue_hinders_no_other_and_is_named(tmp_path):
         choose_queue("number", grid)
 
 
+@needed
 @pytest.mark.slow
 @pytest.mark.usefixtures("installed")
-@pytest.mark.long
 def test_a_sweep_goes_through_it_from_launch_to_comparison(tmp_path):
     """Two agents, each a process of its own; stopped in the middle, resumed, shown and compared."""
     tiny_store()
-    spec = write_spec(tmp_path, epochs=40, seeds=3)
+    spec = write_spec(tmp_path, epochs=6, seeds=3)
     command = [*MOE, "sweep", "launch", str(spec), "--agents", "2", "--json"]
     launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: any(len(run.history()) > 3 for run in RunStore().all()))
+    wait_until(lambda: len(RunStore().all()) == 2)  # one an agent
+    both = [Held(run) for run in RunStore().all()]
     assert "running trials checkpoint and end" in moe("sweep", "stop", "little").stdout
+    for held in both:
+        held.go_on()
     said = launcher.communicate(timeout=DEADLINE)[1]
     assert "backend shelf: the shelf takes it" in said
     assert launcher.returncode == 1
