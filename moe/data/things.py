@@ -188,8 +188,8 @@ def _embedding(folder: _Folder) -> tuple[dict[str, int], NDArray[np.float64], tu
         row, column = np.argwhere(~np.isfinite(embedding))[0]
         raise UserError(f'{table}: "{names[column]}" of {ids[row]} is {embedding[row, column]}, not a number; mend it')
     notes = []
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        notes.append(f"several dimensions have one name: {first_few(twice)}")
+    if shared := sorted({name for name in names if names.count(name) > 1}):
+        notes.append(f"several dimensions have one name: {first_few(shared)}")
     if others := [file.name for file in folder.embeddings[1:]]:
         notes.append(f"dimensions of {table.name}, not of {first_few(others)}")
     negative = int((embedding < 0).sum())
