@@ -3,6 +3,7 @@
 Axes: B images, K = top-k slots.
 """
 
+import io
 import logging
 from typing import Any
 
@@ -18,6 +19,7 @@ from callbacks.gathering import RoutingMonitor, Stage, log
 from callbacks.keys import Keys
 from callbacks.tables import write_csv
 from moe.data.arrays import save_array
+from moe.files import content
 from moe.lightning_module import epochs_done
 from moe.routing import RoutingRecord
 
@@ -107,7 +109,7 @@ def write_saturation(folder: RoutingFolder, last: int) -> None:
 def _read(folder: RoutingFolder, epoch: int) -> NDArray[np.int16] | None:
     file = folder.sets(epoch)
     try:
-        sets: NDArray[np.int16] = np.load(file, allow_pickle=False)
+        sets: NDArray[np.int16] = np.load(io.BytesIO(content(file)), allow_pickle=False)
     except FileNotFoundError:
         return None
     except (EOFError, OSError, ValueError) as error:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from moe.config import DataConfig, ModelConfig
 from moe.data.store import sha256
 from moe.errors import UserError
-from moe.files import replacing
+from moe.files import content, replacing
 from moe.gates.options import AnyGate
 from moe.model import MoE, build_model
 from moe.section import sentence
@@ -68,13 +68,15 @@ def read_card(folder: Path) -> ModelCard:
         UserError: the card is missing or damaged.
     """
     try:
-        return ModelCard.model_validate_json((folder / CARD).read_bytes())
+        return ModelCard.model_validate_json(content(folder / CARD))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no exported model ({CARD} is missing)") from None
     except OSError as error:
         raise UserError(f"{folder / CARD} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         raise UserError(f"{folder / CARD} is damaged: {sentence(error)}") from None
+    except ValueError as error:
+        raise UserError(f"{folder / CARD} is damaged: {error}") from None
 
 
 def load_model(folder: Path) -> tuple[MoE, ModelCard]:

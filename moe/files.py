@@ -1,14 +1,17 @@
 """Files that are there whole or not at all, whatever ends the process or the machine while they are written.
 
-And whether a file is there at all, for names that people give: one that no file can have names none.
+And what people and other programs put there: names that no file can have, and things in a file's place that are none.
 """
 
 import contextlib
 import errno
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+_MOST_CONTENT = 2**28  # bytes of what is read as a whole: configurations, histories, tables
 
 
 def is_file(path: Path) -> bool:
@@ -26,6 +29,21 @@ def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
         return kind(path)
     except (OSError, ValueError):
         return False
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a regular file. A pipe would let its reader wait for ever, a device fill the memory.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        ValueError: it is no file, or too large to be one of ours.
+    """
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise ValueError("it is a device or a pipe, not a file")
+    if status.st_size > _MOST_CONTENT:
+        raise ValueError(f"it has {status.st_size / 2**20:,.0f} MB")
+    return path.read_bytes()
 
 
 @contextlib.contextmanager

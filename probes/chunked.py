@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from moe.data.arrays import DAMAGE, plain_array
 from moe.errors import UserError
+from moe.files import content
 
 _LEDGER = "ledger.jsonl"
 
@@ -66,7 +67,7 @@ class ChunkedArrays:
     def whole(cls, folder: Path, key: str) -> dict[str, NDArray[Any]] | None:
         """The arrays of a folder, mapped into memory, if their key begins so and every chunk is whole; else None."""
         try:
-            head = json.loads((folder / _LEDGER).read_text().splitlines()[0])
+            head = json.loads(content(folder / _LEDGER).splitlines()[0])
             layouts = {name: Layout(tuple(shape), kind, axis) for name, (shape, kind, axis) in head["arrays"].items()}
             arrays = cls(folder, layouts, head["chunk"], set())
             if not head["key"].startswith(key) or not arrays._read_ledger(head) or list(arrays.missing()):
@@ -139,7 +140,7 @@ class ChunkedArrays:
     def _read_ledger(self, head: dict[str, Any]) -> bool:
         """Whether the folder is for this head; takes over its chunks that match their checksum."""
         try:
-            first, *lines = (self.folder / _LEDGER).read_text().splitlines()
+            first, *lines = content(self.folder / _LEDGER).splitlines()
             if json.loads(first) != head:
                 return False
             arrays = self.open()

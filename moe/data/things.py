@@ -41,6 +41,10 @@ class _Folder:
     """The files of a copy of THINGS, wherever they lie in it."""
 
     def __init__(self, path: Path) -> None:
+        while len(inside := [entry for entry in path.iterdir() if not entry.name.startswith(".")]) == 1:
+            if not inside[0].is_dir():
+                break
+            path = inside[0]  # as an archive unpacks, into a folder of its own
         self.path = path
         self.files = {file.name.casefold(): file for file in reversed(list(_files(path, 2)))}
 
@@ -184,6 +188,8 @@ def _embedding(folder: _Folder) -> tuple[dict[str, int], NDArray[np.float64], tu
         row, column = np.argwhere(~np.isfinite(embedding))[0]
         raise UserError(f'{table}: "{names[column]}" of {ids[row]} is {embedding[row, column]}, not a number; mend it')
     notes = []
+    if shared := sorted({name for name in names if names.count(name) > 1}):
+        notes.append(f"several dimensions have one name: {first_few(shared)}")
     if others := [file.name for file in folder.embeddings[1:]]:
         notes.append(f"dimensions of {table.name}, not of {first_few(others)}")
     negative = int((embedding < 0).sum())
@@ -261,10 +267,13 @@ def _categories(
                 f'{table} puts {cells[name_column]} into "{before}" and into "{cells[category_column]}"; remove one row'
             )
     if absent := sorted(set(concepts) - set(category)):
-        notes.append(f"{len(absent)} concepts have no row in {table.name}: {first_few(absent)}")
+        notes.append(f"{counted(len(absent), 'concept')} without a row in {table.name}: {first_few(absent)}")
     single = {concept: name for concept, name in category.items() if name and "," not in name}
     classes = sorted(set(single.values()))
     index = {name: number for number, name in enumerate(classes)}
+    if several := sorted(set(concepts) & set(category) - set(single)):
+        count = counted(len(several), "concept")
+        notes.append(f"in no category or in several, and so without a class: {count} ({first_few(several)})")
     labels = [index[single[concept]] if concept in single else -1 for concept in concepts]
     return np.array(labels, np.int64), tuple(classes)
 

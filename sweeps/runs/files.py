@@ -7,6 +7,7 @@ a warning, and the rest is shown.
 
 import contextlib
 import csv
+import io
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from moe.errors import Notice, UserError
-from moe.files import replacing
+from moe.files import content, replacing
 
 Read = TypeVar("Read")
 
@@ -118,7 +119,7 @@ def read_json(path: Path, mend: str = "") -> Any:
     """
     with reading(path, mend):
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return json.loads(content(path).decode())
         except FileNotFoundError:
             return None
 
@@ -137,7 +138,7 @@ def read_typed(path: Path, kind: TypeAdapter[Read], otherwise: Read, mend: str =
     """
     with reading(path, mend):
         try:
-            return kind.validate_json(path.read_bytes())
+            return kind.validate_json(content(path))
         except FileNotFoundError:
             return otherwise
 
@@ -150,8 +151,7 @@ def read_table(path: Path, mend: str = "") -> list[dict[str, str]]:
     """
     with reading(path, mend):
         try:
-            with path.open(newline="", encoding="utf-8") as lines:
-                rows = list(csv.DictReader(lines))
+            rows = list(csv.DictReader(io.StringIO(content(path).decode(), newline="")))
         except FileNotFoundError:
             return []
         if any(None in row or None in row.values() for row in rows):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, TypeAdapter
 
 from moe.config import RunConfig
+from moe.files import content
 from sweeps.runs.files import DamagedFileError, read_typed, reading, unless_damaged, write_json
 from sweeps.runs.folders import PASSES, TRAIN_AGAIN, WAITS_AGAIN, RunFolder
 from sweeps.runs.lock import is_locked
@@ -53,7 +54,7 @@ def read_config(file: Path) -> RunConfig:
         DamagedFileError: it holds none.
     """
     with reading(file, TRAIN_AGAIN):
-        return RunConfig.model_validate_json(file.read_bytes())
+        return RunConfig.model_validate_json(content(file))
 
 
 class Run(RunFolder):
@@ -130,7 +131,7 @@ class Run(RunFolder):
 
     def _history(self) -> bytes:
         with reading(self.history_file, TRAIN_AGAIN):
-            return self.history_file.read_bytes() if self.history_file.exists() else b""
+            return content(self.history_file) if self.history_file.exists() else b""
 
     def _row(self, number: int, line: bytes) -> Row:
         try:

@@ -1,10 +1,13 @@
 """Numbers, pictures, tables and folders in the form that W&B takes."""
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from moe.files import content
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,7 @@ def _table(table: Table) -> Any:
     import wandb
 
     if isinstance(table.source, Path):
-        with table.source.open(newline="") as file:
-            header, *lines = list(csv.reader(file))
+        header, *lines = list(csv.reader(io.StringIO(content(table.source).decode(), newline="")))
         rows = [list(row) for row in typed(lines)]
     else:
         header, *rows = [list(row) for row in table.source]

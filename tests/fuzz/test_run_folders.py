@@ -141,7 +141,9 @@ def spoilt(
         change = damaged((whole.root / file).read_bytes())
         if file.suffix in (".json", ".jsonl"):
             change |= JSON.map(lambda value: json.dumps(value).encode())
-        others = st.nothing() if there else st.sampled_from(["lost", "a folder", "a link to nowhere"])
+        others = (
+            st.nothing() if there else st.sampled_from(["lost", "a folder", "a link to nowhere", "a pipe", "zeros"])
+        )
         changes[file] = draw(change | change | change | others)
     return changes
 
@@ -156,6 +158,10 @@ def spoil(root: Path, changes: dict[Path, bytes | str]) -> None:
             path.mkdir()
         elif change == "a link to nowhere":
             path.symlink_to("nowhere")
+        elif change == "a pipe":
+            os.mkfifo(path)
+        elif change == "zeros":
+            path.symlink_to("/dev/zero")
 
 
 READING = st.sampled_from(

@@ -1,6 +1,7 @@
 """One damaged file hides nothing else: every file of a small home in turn, in every way in which files are lost."""
 
 import json
+import os
 import pickle
 import random
 import shutil
@@ -169,6 +170,23 @@ def test_the_rest_is_reported_and_probed(small, kind):
         damage(root, whole, file, DAMAGES[kind])
         for command in islice(COMMANDS.values(), QUICK, None):  # the first of which changes nothing in the home
             ask(command)
+
+
+@pytest.mark.parametrize("thing", ["a pipe", "zeros without end"])
+def test_what_is_no_file_is_neither_waited_for_nor_read_to_its_end(small, thing):
+    root, whole = small
+    kinds = {(file.suffix if file.suffix in (".png", ".csv") else file.name): file for file in files(whole)}
+    assert {*NAMED, ".png", ".csv", "studies.db"} <= set(kinds)
+    for file in kinds.values():
+        damage(root, whole, file, None)
+        (root / file).rmdir()
+        if thing == "a pipe":
+            os.mkfifo(root / file)
+        else:
+            (root / file).symlink_to("/dev/zero")
+        for name in ("runs list", "report"):
+            assert ask(COMMANDS[name])[0] == 0, file
+        ask(COMMANDS["status"])
 
 
 NAMED = ["state.json", "config.json", "summary.json", "history.jsonl", "result.json", "sweep.json"]

@@ -4,6 +4,7 @@ The page is `assets/page.html` with its style, its script and plotly around the 
 is escaped by the template or set as text by the script: no name becomes markup.
 """
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from jinja2 import Environment, Template
 from markupsafe import Markup, escape
 from PIL import Image
 
+from moe.files import content
 from sweeps.runs.files import reading, unless_damaged
 from sweeps.runs.folders import PROBE_AGAIN
 from sweeps.runs.run import Run
@@ -139,7 +141,7 @@ def _title(run: Run) -> str:
 
 def _copy(path: Path) -> Copy:
     """A figure as a small WebP."""
-    with reading(path, PROBE_AGAIN), Image.open(path) as picture:
+    with reading(path, PROBE_AGAIN), Image.open(io.BytesIO(content(path))) as picture:
         small = picture.convert("RGB")
     source = webp(small, (_WIDTH, 4 * _WIDTH), quality=80)
     return Copy(" / ".join([*path.parts[-3:-1], path.stem]), source)

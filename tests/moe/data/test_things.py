@@ -65,12 +65,13 @@ class TestJoin:
         assert np.nanmin(read.factors_NF) == 0
         assert read.notes == (
             "2 negative embedding entries (lowest -3.0e-04) set to 0",
+            "in no category or in several, and so without a class: 1 concept (apple)",
             "3 of 4 concepts have images",
         )
 
     def test_nothing_negative_nothing_noted(self, folder: Path) -> None:
         np.savetxt(folder / EMBEDDING, np.abs(RATINGS))
-        assert read_things(folder).notes == ("3 of 4 concepts have images",)
+        assert not any("negative" in note for note in read_things(folder).notes)
 
     def test_groups_are_concepts(self, folder: Path) -> None:
         read = read_things(folder)
@@ -199,7 +200,7 @@ def test_real_files(shared_data: Path) -> None:
     assert len(read.factors) == 66
     assert read.factors[0] == (things / "labels_66.txt").read_text().splitlines()[0].strip()
     assert read.notes[0].startswith("46 negative embedding entries (lowest -")
-    assert read.notes[1] == "586 of 1854 concepts have images"
+    assert "586 of 1854 concepts have images" in read.notes
 
     raw = (things / EMBEDDING).read_text().splitlines()
     concepts = (things / "unique_id.txt").read_text().split()
@@ -333,7 +334,20 @@ class TestAsDownloaded:
         assert read.classes == ("animal", "toy")
         assert read.labels_N is not None
         assert read.labels_N.tolist() == [-1, -1, 0, 0, 0]
-        assert "1 concepts have no row in things_concepts.tsv: apple" in read.notes
+        assert "1 concept without a row in things_concepts.tsv: apple" in read.notes
+
+    def test_inside_a_folder_of_its_own(self, folder: Path, tmp_path: Path) -> None:
+        before = read_things(folder)
+        outer = tmp_path / "THINGS-main" / "THINGS"
+        outer.parent.mkdir()
+        folder.rename(outer)
+        assert is_things(tmp_path / "THINGS-main")
+        read = read_things(tmp_path / "THINGS-main")
+        assert (read.ids, read.factors, read.classes) == (before.ids, before.factors, before.classes)
+
+    def test_dimensions_of_one_name_are_noted(self, folder: Path) -> None:
+        (folder / "labels_66.txt").write_text("striped\nalive\nalive\n")
+        assert "several dimensions have one name: alive" in read_things(folder).notes
 
     def test_numbered_folders(self, folder: Path) -> None:
         before = read_things(folder)
