@@ -1,7 +1,9 @@
 """The `moe` command: one sub-app per package. No logic of its own; heavy imports happen inside the commands."""
 
 import contextlib
+import io
 import os
+import sys
 import traceback
 from pathlib import Path
 from shlex import quote
@@ -351,6 +353,9 @@ def _fail(error: Exception) -> NoReturn:
 
 def main() -> None:
     """Run the command; mistakes end with one sentence and code 2, failures with code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal or a file of another encoding lacks is escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="moe")
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes, one sentence for a mistake, JSON and nothing else."""
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+import cli
 from sweeps import console
 from sweeps.plan.source import shipped
 from sweeps.runs.folders import home
@@ -204,6 +206,18 @@ def test_the_systems_errors_are_told_with_the_file_and_what_helps(moe, monkeypat
     assert code == 1
     assert said in err
     assert "sqlalche.me" not in err
+
+
+def test_what_the_terminal_has_no_character_for_is_escaped(monkeypatch):
+    monkeypatch.setattr("sweeps.views.listing.details", lambda _run: {"run": {"loss": "1 ± 2", "file": "a\udcff"}})
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "argv", ["moe", "runs", "show", "any"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    stdout.flush()
+    assert end.value.code == 0
+    assert stdout.buffer.getvalue().decode() == "run\n  loss: 1 \\xb1 2\n  file: a\\udcff\n"
 
 
 def test_a_fault_of_ours_names_its_place(moe, monkeypatch):
