@@ -126,9 +126,12 @@ def restore(root: Path, whole: Path) -> None:
     """Make a folder equal its copy again; what has the size and time of its last change is equal."""
     there = {path.relative_to(whole): path for path in whole.rglob("*")}
     for path in sorted(root.rglob("*"), reverse=True):  # what is in a folder before the folder
-        found = there.get(path.relative_to(root))
-        if found is None or found.is_dir() != path.is_dir():
-            path.rmdir() if path.is_dir() else path.unlink()
+        wanted = there.get(path.relative_to(root), root.parent / "nothing")
+        if path.is_dir() and not path.is_symlink():
+            if not wanted.is_dir():
+                path.rmdir()
+        elif path.is_symlink() or not (path.is_file() and wanted.is_file()):
+            path.unlink()
     for name, path in sorted(there.items()):
         if path.is_dir():
             (root / name).mkdir(exist_ok=True)
