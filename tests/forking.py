@@ -31,6 +31,7 @@ from moe.importing import importing, leaving
 from sweeps.agents.copies import adopting, fork_orphan
 
 ROOT = Path(__file__).parents[1]
+FAULTS = Path(__file__).parent / "sweeps" / "faults" / "site"
 _MODULES = ("moe_command", "cli", "sweeps.launching", "sweeps.agents.agent", "sweeps.training.trial", "probes.probing",
             "sweeps.views.compare", "sweeps.queue.database",
             "wandb.cli.cli", "wandb.wandb_agent", "wandb.apis.public")  # fmt: skip
@@ -90,11 +91,11 @@ def _start(args: Any, executables: Any, close_fds: Any, keep: Any, cwd: Any, env
     usual = close_fds and len(keep) == 1 and (gid, gids, uid, umask, before) == (None, None, None, -1, None)
     if command and usual and group in (-1, 0) and not others:
         folder = str(Path(os.fsdecode(cwd or "")).absolute())
-        order = command | {"environment": environment, "session": bool(session), "folder": folder}
+        order = command | {"environment": environment, "session": bool(session), "folder": folder, "leads": group == 0}
         streams = [number if given == -1 else given for number, given in enumerate((stdin, stdout, stderr))]
         with _lock:
             if pid := _ask(order, streams):
-                if group == 0:
+                if group == 0:  # so does the process itself: neither is to find that it has not happened
                     os.setpgid(pid, pid)
                 return pid
     return int(_execute(args, executables, close_fds, keep, cwd, env, *rest))
@@ -154,6 +155,8 @@ def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
         pid = fork_orphan(session=order["session"]) if _fits(order) else 0
         if pid is None:
             channel.close()
+            if order["leads"]:
+                os.setpgid(0, 0)
             signal.signal(signal.SIGINT, usual)
             _COMM.write_text(order["name"])
             return order, list(streams)
@@ -179,9 +182,14 @@ def _first(order: dict[str, Any]) -> list[str]:
 
 def _hides_nothing(folder: Path) -> bool:
     """Whether no module or package that a folder has comes before one of ours, or of Python's start."""
-    files = folder.iterdir() if folder.is_dir() and folder != ROOT else ()
+    files = folder.iterdir() if folder.is_dir() and folder not in (ROOT, FAULTS) else ()
     found = [file for file in files if file.suffix in all_suffixes() or (file / "__init__.py").exists()]
     return not {file.name.partition(".")[0] for file in found} & {"sitecustomize", "usercustomize", *sys.modules}
+
+
+def _brings_faults(order: dict[str, Any]) -> bool:
+    """Whether Python reads at its start what kills it later; that changes modules too that are there already."""
+    return str(FAULTS) in _first(order)
 
 
 def _become(order: dict[str, Any], streams: list[int]) -> None:
@@ -236,13 +244,15 @@ def main() -> None:
     kind, what = order["kind"]
     if seconds := os.environ.get(WANDB_POLL):
         sys.modules["wandb.wandb_agent"].Agent.POLL_INTERVAL = float(seconds)
-    if kind == "-m":
-        with leaving():  # W&B's commands would take apart what they never imported
+    with leaving():  # not every command would take apart what the server imported for all
+        if _brings_faults(order):
+            importlib.import_module("sitecustomize")
+        if kind == "-m":
             runpy.run_module(what, run_name="__main__", alter_sys=True)
-    elif kind == "-c":
-        exec(what, {"__name__": "__main__"})  # noqa: S102
-    else:
-        runpy.run_path(what, run_name="__main__")
+        elif kind == "-c":
+            exec(what, {"__name__": "__main__"})  # noqa: S102
+        else:
+            runpy.run_path(what, run_name="__main__")
 
 
 def _starts_others(kind: Sequence[str], words: Sequence[str]) -> bool:
