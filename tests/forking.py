@@ -36,11 +36,14 @@ _MODULES = ("moe_command", "cli", "sweeps.launching", "sweeps.agents.agent", "sw
             "sweeps.views.compare", "sweeps.queue.database",
             "wandb.cli.cli", "wandb.wandb_agent", "wandb.apis.public")  # fmt: skip
 _SOURCE = "import cli; cli.main()"
-_COMMANDS = (["-m", "cli"], ["-m", "moe_command"], ["-m", "wandb"], ["-c", _SOURCE])
+_COMMANDS = (["-m", "cli"], ["-m", "moe_command"], ["-m", "wandb"], ["-c", _SOURCE],
+             ["-m", "tests.moe.two_processes"], ["-m", "tests.callbacks.two_processes"])  # fmt: skip
 _SCRIPT = Path(sys.executable).with_name("moe")  # as W&B's agent finds it
+_BENCHMARKS = ROOT / "benchmarks"
 _STARTS_OTHERS = ("launch", "resume", "retry", "agent")
 # what a process reads when it needs it, or is given below; the rest of the environment has to be the server's
-_GIVEN = ("MOE_", "WANDB_", "SLURM_", "PYTEST_", "NETRC", "NO_PROXY", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED")
+_GIVEN = ("MOE_", "WANDB_", "SLURM_", "PYTEST_", "NETRC", "NO_PROXY", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED",
+          "GLOO_", "MASTER_", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")  # fmt: skip
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 _COMM = Path("/proc/self/comm")
@@ -106,6 +109,8 @@ def _command(program: str, *words: str, path: str) -> dict[str, Any] | None:
     if (program, *words[:1]) == ("/usr/bin/env", _SCRIPT.name):
         found = shutil.which(_SCRIPT.name, path=path) == str(_SCRIPT)
         return {"kind": ["", str(_SCRIPT)], "words": words[1:], "safe": False, "name": _SCRIPT.name} if found else None
+    if program == sys.executable and Path(words[0]).parent == _BENCHMARKS:
+        return {"kind": ["", words[0]], "words": words[1:], "safe": False, "name": Path(program).name}
     safe = words[:1] == ("-P",)
     kind = list(words[safe : safe + 2])
     if program != sys.executable or kind not in _COMMANDS:
@@ -257,7 +262,14 @@ def main() -> None:
 
 def _starts_others(kind: Sequence[str], words: Sequence[str]) -> bool:
     """Whether a command starts `moe` in turn."""
-    return words[:1] == ["agent"] if kind == ["-m", "wandb"] else words[:1] == ["sweep"] and words[1] in _STARTS_OTHERS
+    match words:
+        case ["agent", *_]:
+            return kind == ["-m", "wandb"]
+        case ["sweep", command, *_]:
+            return command in _STARTS_OTHERS
+        case ["train", *options]:  # Lightning starts it once more for each device
+            return any(option.startswith("--machine.devices=") for option in options)
+    return False
 
 
 if __name__ == "__main__":
