@@ -31,15 +31,19 @@ from moe.importing import importing, leaving
 from sweeps.agents.copies import adopting, fork_orphan
 
 ROOT = Path(__file__).parents[1]
+FAULTS = Path(__file__).parent / "sweeps" / "faults" / "site"
 _MODULES = ("moe_command", "cli", "sweeps.launching", "sweeps.agents.agent", "sweeps.training.trial", "probes.probing",
             "sweeps.views.compare", "sweeps.queue.database",
             "wandb.cli.cli", "wandb.wandb_agent", "wandb.apis.public")  # fmt: skip
 _SOURCE = "import cli; cli.main()"
-_COMMANDS = (["-m", "cli"], ["-m", "moe_command"], ["-m", "wandb"], ["-c", _SOURCE])
+_COMMANDS = (["-m", "cli"], ["-m", "moe_command"], ["-m", "wandb"], ["-c", _SOURCE],
+             ["-m", "tests.moe.two_processes"], ["-m", "tests.callbacks.two_processes"])  # fmt: skip
 _SCRIPT = Path(sys.executable).with_name("moe")  # as W&B's agent finds it
+_BENCHMARKS = ROOT / "benchmarks"
 _STARTS_OTHERS = ("launch", "resume", "retry", "agent")
 # what a process reads when it needs it, or is given below; the rest of the environment has to be the server's
-_GIVEN = ("MOE_", "WANDB_", "SLURM_", "PYTEST_", "NETRC", "NO_PROXY", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED")
+_GIVEN = ("MOE_", "WANDB_", "SLURM_", "PYTEST_", "NETRC", "NO_PROXY", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED",
+          "GLOO_", "MASTER_", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")  # fmt: skip
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 _COMM = Path("/proc/self/comm")
@@ -90,11 +94,11 @@ def _start(args: Any, executables: Any, close_fds: Any, keep: Any, cwd: Any, env
     usual = close_fds and len(keep) == 1 and (gid, gids, uid, umask, before) == (None, None, None, -1, None)
     if command and usual and group in (-1, 0) and not others:
         folder = str(Path(os.fsdecode(cwd or "")).absolute())
-        order = command | {"environment": environment, "session": bool(session), "folder": folder}
+        order = command | {"environment": environment, "session": bool(session), "folder": folder, "leads": group == 0}
         streams = [number if given == -1 else given for number, given in enumerate((stdin, stdout, stderr))]
         with _lock:
             if pid := _ask(order, streams):
-                if group == 0:
+                if group == 0:  # so does the process itself: neither is to find that it has not happened
                     os.setpgid(pid, pid)
                 return pid
     return int(_execute(args, executables, close_fds, keep, cwd, env, *rest))
@@ -105,6 +109,8 @@ def _command(program: str, *words: str, path: str) -> dict[str, Any] | None:
     if (program, *words[:1]) == ("/usr/bin/env", _SCRIPT.name):
         found = shutil.which(_SCRIPT.name, path=path) == str(_SCRIPT)
         return {"kind": ["", str(_SCRIPT)], "words": words[1:], "safe": False, "name": _SCRIPT.name} if found else None
+    if program == sys.executable and Path(words[0]).parent == _BENCHMARKS:
+        return {"kind": ["", words[0]], "words": words[1:], "safe": False, "name": Path(program).name}
     safe = words[:1] == ("-P",)
     kind = list(words[safe : safe + 2])
     if program != sys.executable or kind not in _COMMANDS:
@@ -154,6 +160,8 @@ def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
         pid = fork_orphan(session=order["session"]) if _fits(order) else 0
         if pid is None:
             channel.close()
+            if order["leads"]:
+                os.setpgid(0, 0)
             signal.signal(signal.SIGINT, usual)
             _COMM.write_text(order["name"])
             return order, list(streams)
@@ -179,9 +187,14 @@ def _first(order: dict[str, Any]) -> list[str]:
 
 def _hides_nothing(folder: Path) -> bool:
     """Whether no module or package that a folder has comes before one of ours, or of Python's start."""
-    files = folder.iterdir() if folder.is_dir() and folder != ROOT else ()
+    files = folder.iterdir() if folder.is_dir() and folder not in (ROOT, FAULTS) else ()
     found = [file for file in files if file.suffix in all_suffixes() or (file / "__init__.py").exists()]
     return not {file.name.partition(".")[0] for file in found} & {"sitecustomize", "usercustomize", *sys.modules}
+
+
+def _brings_faults(order: dict[str, Any]) -> bool:
+    """Whether Python reads at its start what kills it later; that changes modules too that are there already."""
+    return str(FAULTS) in _first(order)
 
 
 def _become(order: dict[str, Any], streams: list[int]) -> None:
@@ -236,18 +249,27 @@ def main() -> None:
     kind, what = order["kind"]
     if seconds := os.environ.get(WANDB_POLL):
         sys.modules["wandb.wandb_agent"].Agent.POLL_INTERVAL = float(seconds)
-    if kind == "-m":
-        with leaving():  # W&B's commands would take apart what they never imported
+    with leaving():  # not every command would take apart what the server imported for all
+        if _brings_faults(order):
+            importlib.import_module("sitecustomize")
+        if kind == "-m":
             runpy.run_module(what, run_name="__main__", alter_sys=True)
-    elif kind == "-c":
-        exec(what, {"__name__": "__main__"})  # noqa: S102
-    else:
-        runpy.run_path(what, run_name="__main__")
+        elif kind == "-c":
+            exec(what, {"__name__": "__main__"})  # noqa: S102
+        else:
+            runpy.run_path(what, run_name="__main__")
 
 
 def _starts_others(kind: Sequence[str], words: Sequence[str]) -> bool:
     """Whether a command starts `moe` in turn."""
-    return words[:1] == ["agent"] if kind == ["-m", "wandb"] else words[:1] == ["sweep"] and words[1] in _STARTS_OTHERS
+    match words:
+        case ["agent", *_]:
+            return kind == ["-m", "wandb"]
+        case ["sweep", command, *_]:
+            return command in _STARTS_OTHERS
+        case ["train", *options]:  # Lightning starts it once more for each device
+            return any(option.startswith("--machine.devices=") for option in options)
+    return False
 
 
 if __name__ == "__main__":

@@ -2,19 +2,22 @@
 
 import json
 import os
+import pickle
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from probes.drawing import base
-from probes.paper import making
+from probes.paper import clusters, experts, making
 from probes.registry import PROBES
+from probes.suite import routing_probe
 from sweeps.launching import plan, register_planned
 from sweeps.queue.opening import open_queue
 from sweeps.runs.files import DamagedFileWarning
@@ -56,6 +59,37 @@ def flipped(content: bytes, seed: int) -> bytes:
     return bytes(changed)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """Figures of equal numbers are equal: each is drawn once for all tests here, which read and check all numbers."""
+    with pytest.MonkeyPatch.context() as patch:
+        drawing = {
+            experts: ("gating", "exciting", "clouds", "separability"),
+            clusters: ("clusters", "silhouettes"),
+            routing_probe: ("heatmap",),
+        }
+        for module, names in drawing.items():
+            for name in names:
+                patch.setattr(module, name, kept(getattr(module, name), pickle.dumps))
+        patch.setattr(making, "_picture", kept(making._picture, lambda asked: asked[0][0].figure))
+        encoded = kept(lambda figure, path: base.save(figure, path).read_bytes(), lambda asked: asked[0][0])
+        patch.setattr(routing_probe, "save", lambda figure, path: path.write_bytes(encoded(figure, path)))
+        yield
+
+
+def kept(make: Callable[..., Any], key: Callable[[Any], Any]) -> Callable[..., Any]:
+    """The function, which is called once for all arguments that are equal by `key`."""
+    found: dict[Any, Any] = {}
+
+    def make_once(*args: Any, **kwargs: Any) -> Any:
+        place = key((args, kwargs))
+        if place not in found:
+            found[place] = make(*args, **kwargs)
+        return found[place]
+
+    return make_once
+
+
 @pytest.fixture
 def small(tmp_path, monkeypatch) -> Iterator[tuple[Path, Path]]:
     """A home with two probed runs of a sweep, and a whole copy of it."""
@@ -80,13 +114,33 @@ def files(whole: Path) -> list[Path]:
 
 
 def damage(root: Path, whole: Path, file: Path, change: Callable[[bytes], bytes] | None) -> None:
-    shutil.rmtree(root)
-    shutil.copytree(whole, root)
+    restore(root, whole)
     if change is None:
         (root / file).unlink()
         (root / file).mkdir()
     else:
         (root / file).write_bytes(change((whole / file).read_bytes()))
+
+
+def restore(root: Path, whole: Path) -> None:
+    """Make a folder equal its copy again; what has the size and time of its last change is equal."""
+    there = {path.relative_to(whole): path for path in whole.rglob("*")}
+    for path in sorted(root.rglob("*"), reverse=True):  # what is in a folder before the folder
+        wanted = there.get(path.relative_to(root), root.parent / "nothing")
+        if path.is_dir() and not path.is_symlink():
+            if not wanted.is_dir():
+                path.rmdir()
+        elif path.is_symlink() or not (path.is_file() and wanted.is_file()):
+            path.unlink()
+    for name, path in sorted(there.items()):
+        if path.is_dir():
+            (root / name).mkdir(exist_ok=True)
+        elif not (root / name).exists() or changed(root / name) != changed(path):
+            shutil.copy2(path, root / name)
+
+
+def changed(file: Path) -> tuple[int, int]:
+    return file.stat().st_size, file.stat().st_mtime_ns
 
 
 def shown(name: str, printed: str) -> set[str]:

@@ -14,6 +14,7 @@ from sweeps.runs.endings import INTERRUPTED
 from sweeps.runs.store import RunStore
 from sweeps.training.trial import train
 from tests.conftest import tiny_config, tiny_store
+from tests.sweeps.test_sweep_cli import alive, children
 
 pytestmark = pytest.mark.slow
 
@@ -37,17 +38,6 @@ def start(config, home):
         text=True,
         cwd=Path(__file__).parents[3],
     )
-
-
-def children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def until_epoch(process, number):

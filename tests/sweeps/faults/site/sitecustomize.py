@@ -119,3 +119,5 @@ class Finder(importlib.abc.MetaPathFinder):
 
 
 sys.meta_path.insert(0, Finder())
+for loaded in PATCHES.keys() & sys.modules.keys():  # in a process that is forked from one that imported them
+    PATCHES[loaded](sys.modules[loaded])
