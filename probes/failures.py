@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from moe.errors import UserError
+from sweeps.console import failure
+
 Found = TypeVar("Found")
 
 
@@ -32,7 +35,7 @@ class Failures:
             return work()
         except Exception as error:  # noqa: BLE001 - a probe, ours or another package's, may fail in any way
             self.found.append((what, error))
-            self._report(f"  {what} failed: {type(error).__name__}: {error}")
+            self._report(f"  {what} failed: {_said(error)}")
             return None
 
     def end(self) -> None:
@@ -40,4 +43,8 @@ class Failures:
         if self.found:
             (what, error), count = self.found[0], len(self.found)
             many = f"{count} probes" if count > 1 else "1 probe"
-            raise ProbesFailedError(f"{many} failed, first {what}: {type(error).__name__}: {error}") from error
+            raise ProbesFailedError(f"{many} failed, first {what}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else failure(error)

@@ -114,7 +114,7 @@ class Finding:
 
     def p_adjusted(self, which_m: NDArray[np.bool_]) -> list[float]:
         """P of each of some experts, corrected for all of them: against the largest of each permutation."""
-        if not len(self.null_Dm):
+        if not (len(self.null_Dm) and which_m.any()):
             return [float("nan")] * int(which_m.sum())
         largest_D = np.fmax.reduce(self.null_Dm[:, which_m], axis=1)
         return [reaches(float(value), largest_D) for value in self.value_m[which_m]]

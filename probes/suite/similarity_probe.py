@@ -94,8 +94,8 @@ class SimilarityProbe(Probe):
     seed: int = Field(0, ge=0, description="of halves, clouds and dealings")
 
     def skip(self, store: ImageStore) -> str | None:
-        """Needs a few images."""
-        return None if len(store) >= _LEAST_IMAGES else "too few images"
+        """Needs a few images, of rated ones where there are any."""
+        return None if len(representative_rows(store, self.images)) >= _LEAST_IMAGES else "too few images"
 
     def run(self, subject: Subject, folder: Path, progress: Progress) -> Result:
         """Similarity among the experts of one run."""
