@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from callbacks.embedding_monitor import EmbeddingMonitor
 from callbacks.monitors import Coactivation, FewestViews, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
@@ -185,6 +186,7 @@ def _trainer(
 ) -> L.Trainer:
     machine = config.machine
     device = device_type(machine)
+    rank_zero_only.rank = _rank(config)  # Lightning takes it from Slurm's or MPI's variables, which are not ours
     return L.Trainer(
         accelerator=device,
         devices=machine.devices,
