@@ -195,6 +195,15 @@ def test_what_is_no_file_is_neither_waited_for_nor_read_to_its_end(small, thing)
 NAMED = ["state.json", "config.json", "summary.json", "history.jsonl", "result.json", "sweep.json"]
 
 
+def test_a_table_of_training_is_mended_by_training(small):
+    root, whole = small
+    file = next(file for file in files(whole) if file.suffix == ".csv" and file.parts[1] == "routing")
+    damage(root, whole, file, lambda _content: b"a\n1,2\n")
+    code, _, said = ask(COMMANDS["report"])
+    assert code == 0
+    assert f"{file} is damaged: its rows differ in length; `moe sweep resume SWEEP` writes it again" in said
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_the_file_is_named_once_with_what_mends_it(small, name):
     root, whole = small
