@@ -1,6 +1,7 @@
 """The command line: odd words for every command and option, as a person, a script or a form may hand them over."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,6 +17,7 @@ from cli import app
 from sweeps.queue.opening import open_queue
 from tests.fuzz.asking import ask
 from tests.fuzz.bounds import examples
+from tests.fuzz.restoring import restore, statuses
 from tests.sweeps.views.made import made_sweep
 
 
@@ -27,6 +29,7 @@ def _commands(group: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...
         yield path, group
 
 
+Originals = dict[Path, os.stat_result]
 COMMANDS = dict(_commands(typer.main.get_command(app)))
 # `worker` waits for an order; what the words behind keep from downloading, drawing, training or submitting jobs
 LAST = {
@@ -35,10 +38,6 @@ LAST = {
     ("data", "prepare"): ["--source", "nowhere"],
     ("data", "import"): [],
 }
-READ_ONLY = {
-    ("train",), ("runs", "list"), ("runs", "show"), ("sweep", "launch"), ("sweep", "ls"), ("sweep", "status"),
-    ("sweep", "files"), ("data", "list"), ("data", "verify"),
-}  # fmt: skip
 LEFT_OUT = {("worker",), ("doctor",), ("sweep", "dashboard")}
 
 ODD = st.sampled_from(
@@ -84,18 +83,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def originals(whole: Path) -> Originals:
+    """What is in it."""
+    return statuses(whole)
+
+
 @settings(max_examples=examples(100, 10_000))
 @given(words=lines())
-def test_command_lines(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+def test_command_lines(
+    tmp_path: Path, whole: Path, originals: Originals, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
     here = tmp_path / "here"
-    if not here.exists():
-        shutil.copytree(whole, here)
+    restore(here, whole, originals)
     monkeypatch.setenv("MOE_HOME", str(here / "runs"))
     monkeypatch.setenv("MOE_DATA", str(here / "data"))
     monkeypatch.chdir(here)
     code, out, _ = ask(words)
     monkeypatch.chdir(tmp_path)  # a folder that stays
-    if tuple(words[:1]) not in READ_ONLY and tuple(words[:2]) not in READ_ONLY:
-        shutil.rmtree(here)
     if code == 0 and words[-1:] == ["--json"]:
         json.loads(out)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import stat
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -27,9 +26,9 @@ from tests.conftest import TINY, tiny_config, tiny_store
 from tests.fuzz.asking import ask
 from tests.fuzz.bounds import examples, taken_or_refused
 from tests.fuzz.mutations import JSON, damaged
+from tests.fuzz.restoring import restore, statuses
 
 NONE = (0.0, 0.0, 0.0)
-SAME = ("st_mode", "st_size", "st_mtime_ns")
 SETTINGS = TINY | {"train.epochs": 1, "train.batch_size": 4}
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::sweeps.runs.files.DamagedFileWarning")]
 
@@ -60,57 +59,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Home:
             ask(["probe", "--sweep", "one", "--probe", probe, "--images", "tiny"])
     files = sorted(file.relative_to(folder) for file in (folder / "runs").rglob("*") if file.is_file())
     return Home(folder, run.id, [file for file in files if file.suffix != ".lock" and not file.name.startswith(".")])
-
-
-def restore(root: Path, source: Path, originals: dict[Path, os.stat_result]) -> None:
-    """Make a folder equal to its originals: what has another kind, size or time goes, what lacks is copied.
-
-    Most is as it was, and a copy of all would cost more than what is tested.
-    """
-    root.mkdir(exist_ok=True)
-    for folder, folders, files in os.walk(root):
-        for name in [*folders, *files]:
-            path = Path(folder, name)
-            found, wanted = path.lstat(), originals.get(path.relative_to(root))
-            if wanted and stat.S_ISDIR(found.st_mode) and stat.S_ISDIR(wanted.st_mode):
-                continue
-            if wanted and all(getattr(found, key) == getattr(wanted, key) for key in SAME):
-                continue
-            if stat.S_ISDIR(found.st_mode):
-                shutil.rmtree(path)
-                folders.remove(name)
-            else:
-                path.unlink()
-    for file, status in sorted(originals.items()):
-        if stat.S_ISDIR(status.st_mode):
-            (root / file).mkdir(exist_ok=True)
-        elif not os.path.lexists(root / file):
-            shutil.copy2(source / file, root / file)
-
-
-def statuses(root: Path) -> dict[Path, os.stat_result]:
-    return {file.relative_to(root): file.lstat() for file in root.rglob("*")}
-
-
-def test_a_restored_folder_is_as_it_was(tmp_path: Path) -> None:
-    source, copy = tmp_path / "source", tmp_path / "copy"
-    (source / "a" / "b").mkdir(parents=True)
-    for name in ("one", "a/two", "a/b/three"):
-        (source / name).write_text(name)
-    originals = statuses(source)
-    for _ in range(2):
-        restore(copy, source, originals)
-        assert {file: [getattr(status, key) for key in SAME[:2]] for file, status in statuses(copy).items()} == {
-            file: [getattr(status, key) for key in SAME[:2]] for file, status in originals.items()
-        }
-        assert [(copy / name).read_text() for name in ("one", "a/two", "a/b/three")] == ["one", "a/two", "a/b/three"]
-        (copy / "one").write_text("eno")
-        (copy / "a" / "two").unlink()
-        (copy / "a" / "two").mkdir()
-        shutil.rmtree(copy / "a" / "b")
-        (copy / "a" / "b").symlink_to("nowhere")
-        (copy / "more").mkdir()
-        (copy / "more" / "yet").write_text("")
 
 
 @pytest.fixture

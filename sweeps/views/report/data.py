@@ -10,6 +10,7 @@ import numpy as np
 from callbacks.files import View
 from callbacks.keys import Keys, importance, load
 from sweeps.runs.files import unless_damaged
+from sweeps.runs.folders import TRAIN_AGAIN
 from sweeps.runs.run import Run
 from sweeps.views.compare import Comparison, Group
 from sweeps.views.report.experts import Gallery, cards, maps
@@ -120,6 +121,6 @@ def routing(run: Run) -> dict[str, Any] | None:
 
 def _matrix(file: Path) -> tuple[list[str], list[list[float | None]]]:
     """Names of the rows, and the numbers beside them, to three decimals; nothing of a damaged table."""
-    rows = [list(row.values()) for row in table(file)]
+    rows = [list(row.values()) for row in table(file, mend=TRAIN_AGAIN)]
     names = [row[0] for row in rows]
     return names, [[None if (x := rounded(cell)) is None else round(x, 3) for cell in row[1:]] for row in rows]
