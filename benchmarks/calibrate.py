@@ -346,7 +346,7 @@ def lines(repeats: int | None) -> Iterator[str]:
         off = luck(count)
         verdict = "ok" if all(case.low - off <= rate <= case.high + off for rate in found) else "WRONG"
         shares = " | ".join(f"{rate:.3f}" for rate in found)
-        yield f"{verdict:6}{name:22}{shares:16}{case.low:.2f}..{case.high:.3f}  {count:5} x  {case.about}"
+        yield f"{verdict:6}{name:33}{shares:16}{case.low:.2f}..{case.high:.3f}  {count:5} x  {case.about}"
 
 
 if __name__ == "__main__":
