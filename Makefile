@@ -12,8 +12,9 @@ ENV := .venv/installed
 # runs of the quickstart live where `moe` looks by default
 REPORT := runs/quickstart.html
 FUZZ ?= tests/fuzz
-# one process more than cores, as many tests wait; how tests are dealt to them: tests/conftest.py
-PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist worksteal
+# one or two processes more than cores, as tests wait, slow ones above all; how tests are dealt to them: tests/conftest.py
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+PARALLEL := -n $(shell expr $(CORES) + 2) --dist worksteal
 # some images set it: every process of the tests would compile our modules anew
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -45,7 +46,7 @@ test: check
 
 test-fast: $(ENV)
 	$(BIN)/ruff check .
-	$(BIN)/pytest $(PARALLEL) -m "not slow"
+	$(BIN)/pytest -n $(shell expr $(CORES) + 1) --dist worksteal -m "not slow"
 
 fuzz: $(ENV)
 	MOE_FUZZ=long $(BIN)/pytest $(PARALLEL) -rf $(FUZZ)

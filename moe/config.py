@@ -388,7 +388,7 @@ def _value(text: str) -> Any:
     """What a word stands for in YAML. W&B hands a null over as the text None."""
     if text in ("", "None"):
         return None if text else ""
-    if len(text) > _LONGEST or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+    if len(text) > _LONGEST or ("*" in text and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))):
         raise ValueError("a few aliases of aliases stand for more values than fit into memory")
     value = yaml.safe_load(text)
     if isinstance(value, int) and abs(value) > _LARGEST:

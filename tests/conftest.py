@@ -39,9 +39,11 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def forked_commands() -> None:
-    """What tests start of `moe` is forked, in the environment that `isolated` makes."""
-    forking.install(os.environ | {"OMP_NUM_THREADS": "1"})
+def forked_commands(request: pytest.FixtureRequest) -> None:
+    """What tests start of `moe` is forked, in the environment that `isolated` makes; for the few quick ones that start
+    something, it is executed sooner than imported."""
+    if any(item.get_closest_marker("slow") for item in request.session.items):
+        forking.install(os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -51,6 +51,7 @@ def test_all_sections_find_something(tmp_path):
 
 
 @pytest.mark.usefixtures("benchmarks")
+@pytest.mark.slow
 def test_a_section_that_takes_too_long_or_breaks_is_named_and_the_rest_goes_on(tmp_path, monkeypatch, capfd):
     import gpu_check
 

@@ -51,6 +51,7 @@ def measured(*words):
     return json.loads(done.stdout), float(seconds), int(kilobytes) / 1e3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
 def test_ten_thousand_cells_are_planned_and_shown(spec):
     """Processor seconds, which other work on the machine changes little; bounds of the kind one notices."""

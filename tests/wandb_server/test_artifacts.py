@@ -45,6 +45,7 @@ def test_the_same_content_is_no_new_version(versions, tmp_path):
     assert len(versions.state.collections["me", "moe", "model-aa"].committed) == 3
 
 
+@pytest.mark.slow
 def test_download_into_a_fresh_cache(versions, tmp_path, monkeypatch):
     import wandb
 

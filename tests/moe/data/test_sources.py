@@ -293,6 +293,7 @@ class TestZips:
         with pytest.raises(UserError, match=f"neither a folder, a zip, nor .*{says}"):
             read_images(tmp_path / name)
 
+    @pytest.mark.slow
     def test_a_bomb_is_refused_by_what_it_says_of_itself(self, tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for number in range(3):
@@ -339,6 +340,7 @@ class TestArrays:
         with pytest.raises(UserError, match=r"holds no pixels: its shape is|is not a plain array"):
             read_images(tmp_path / "a.npy")
 
+    @pytest.mark.slow
     def test_a_bomb(self, tmp_path: Path) -> None:
         with (
             zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,

@@ -70,6 +70,7 @@ def images(folder: Path, count: int, red: int) -> Path:
 
 
 @pytest.mark.parametrize("how", ["exchange", "two renames"])
+@pytest.mark.slow
 def test_a_kill_at_any_step_leaves_the_old_store_or_the_new_one(tmp_path: Path, how: str) -> None:
     """SIGKILL before the n-th mkdir, open, write, fsync, rename or removal, for every n."""
     old, new = images(tmp_path / "old", 3, 10), images(tmp_path / "new", 4, 20)

@@ -90,7 +90,9 @@ def drawn(experts, classes):
     yield silhouettes({f"E = {number}": {2: 0.5, 3: -0.1} for number in range(experts)})
 
 
-@pytest.mark.parametrize(("experts", "classes"), [(1, 2), (3, 27), (16, 10)])
+@pytest.mark.parametrize(
+    ("experts", "classes"), [(1, 2), *(pytest.param(*many, marks=pytest.mark.slow) for many in ((3, 27), (16, 10)))]
+)
 def test_any_number_of_experts_and_classes_fits_the_width(tmp_path, experts, classes):
     with print_style():
         for number, figure in enumerate(drawn(experts, classes)):

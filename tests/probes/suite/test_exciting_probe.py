@@ -10,6 +10,7 @@ from tests.probes.suite.made import ask, with_activations
 
 
 class TestExciting:
+    @pytest.mark.slow
     def test_duplicates_tie_and_come_in_order(self, tmp_path):
         s = example_subject(tmp_path, duplicates=60)
         ask(ExcitingProbe(count=50), s, tmp_path / "e")

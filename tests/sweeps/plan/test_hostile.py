@@ -76,6 +76,7 @@ def in_a_gigabyte():
 
 
 @pytest.mark.parametrize("text", [LAUGHS, MERGES, HOSTILE["a list of millions"][0]], ids=["aliases", "merges", "list"])
+@pytest.mark.slow
 def test_a_hostile_sweep_file_ends_with_code_2_within_a_gigabyte(tmp_path, text):
     file = tmp_path / "s.yaml"
     file.write_text(text)

@@ -145,6 +145,7 @@ def _badness(values):
     return (math.log10(values["train.lr"]) + 3) ** 2 + 4 * (values["loss.temperature"] - 0.5) ** 2 + values["x"]
 
 
+@pytest.mark.slow
 def test_a_search_finds_better_values_than_chance_with_the_same_budget(sweep_of):
     better = 0
     for repeat in range(8):

@@ -154,6 +154,7 @@ def test_numbers_of_probed_checkpoints_are_among_the_metrics(tmp_path):
     assert data["chance"]["probe/tiny/tuning/gate_r2"] == "probe/tiny/tuning/gate_r2_null"
 
 
+@pytest.mark.slow
 def test_the_variance_goes_to_the_parameter_that_it_comes_from():
     rng = np.random.default_rng(0)
     points = [{"a": a, "b": b, "seed": s} for a in (1, 2, 4) for b in ("x", "y") for s in range(5)]
