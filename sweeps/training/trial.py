@@ -186,7 +186,8 @@ def _trainer(
 ) -> L.Trainer:
     machine = config.machine
     device = device_type(machine)
-    rank_zero_only.rank = _rank(config)  # Lightning takes it from Slurm's or MPI's variables, which are not ours
+    # the rank that Lightning logs by: it takes it from the variables of Slurm or MPI, whose tasks are not processes of this run
+    rank_zero_only.rank = _rank(config)  # type: ignore[attr-defined]
     return L.Trainer(
         accelerator=device,
         devices=machine.devices,
