@@ -186,7 +186,7 @@ def _trainer(
 ) -> L.Trainer:
     machine = config.machine
     device = device_type(machine)
-    # the rank that Lightning logs by: it takes it from the variables of Slurm or MPI, whose tasks are not processes of this run
+    # by which Lightning logs; it takes it from the variables of Slurm, whose tasks are not processes of this run
     rank_zero_only.rank = _rank(config)  # type: ignore[attr-defined]
     return L.Trainer(
         accelerator=device,
