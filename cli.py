@@ -353,6 +353,7 @@ def _fail(error: Exception) -> NoReturn:
 
 def main() -> None:
     """Run the command; mistakes end with one sentence and code 2, failures with code 1."""
+    os.environ["MPLBACKEND"] = "agg"  # figures go into files; a notebook sets its own for what it starts
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal or a file of another encoding lacks is escaped
             stream.reconfigure(errors="backslashreplace")

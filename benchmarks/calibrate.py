@@ -327,6 +327,11 @@ CASES = {
 }  # fmt: skip
 
 
+def luck(repeats: int) -> float:
+    """How far the share of so few simulations may lie off the range in which it is right."""
+    return float(2.5 * (ALPHA * (1 - ALPHA) / repeats) ** 0.5)
+
+
 def rates(case: Case, repeats: int, seed: int = 0) -> list[float]:
     """Share of the simulations in which each event of a case occurs."""
     rng = np.random.default_rng(seed)
@@ -338,9 +343,10 @@ def lines(repeats: int | None) -> Iterator[str]:
     for name, case in CASES.items():
         count = repeats or case.repeats
         found = rates(case, count)
-        verdict = "ok" if all(case.low <= rate <= case.high for rate in found) else "WRONG"
+        off = luck(count)
+        verdict = "ok" if all(case.low - off <= rate <= case.high + off for rate in found) else "WRONG"
         shares = " | ".join(f"{rate:.3f}" for rate in found)
-        yield f"{verdict:6}{name:22}{shares:16}{case.low:.2f}..{case.high:.3f}  {count:5} x  {case.about}"
+        yield f"{verdict:6}{name:33}{shares:16}{case.low:.2f}..{case.high:.3f}  {count:5} x  {case.about}"
 
 
 if __name__ == "__main__":

@@ -67,7 +67,10 @@ def _devices() -> list[Check]:
 
 
 def _tracker() -> list[Check]:
-    here = connection()
+    try:
+        here = connection()
+    except UserError as error:
+        return [Check("W&B", str(error), ok=False, mend="no run can tell W&B anything before")]
     pieces = len(waiting(RunStore()))
     found = f"{here.mode}: {here.why}" + (f"; waiting: {counted(pieces, 'offline run')}" if pieces else "")
     if not here.online:

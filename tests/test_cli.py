@@ -208,6 +208,12 @@ def test_the_systems_errors_are_told_with_the_file_and_what_helps(moe, monkeypat
     assert "sqlalche.me" not in err
 
 
+def test_a_notebooks_way_to_draw_is_not_that_of_a_command_it_starts(moe, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://a_module_that_this_environment_lacks")
+    assert moe("runs", "list")[0] == 0
+    assert os.environ["MPLBACKEND"] == "agg"
+
+
 def test_what_the_terminal_has_no_character_for_is_escaped(monkeypatch):
     monkeypatch.setattr("sweeps.views.listing.details", lambda _run: {"run": {"loss": "1 ± 2", "file": "a\udcff"}})
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")

@@ -27,6 +27,7 @@ from sweeps.plan.source import Source, find, read
 
 COMMAND = ("${env}", "moe", "train", "${args}")
 METHODS = ("grid", "random", "bayes")
+_LONGEST_PROJECT = 128  # characters
 TEXT_KEYS = ("name", "description", "program", "project", "entity", "job", "image_uri", "apiVersion", "kind")
 KEYS = (*TEXT_KEYS, "method", "metric", "parameters", "command", "run_cap", "early_terminate", "controller")
 CUSTOM_KEYS = ("metrics", "scheduler")  # valid for W&B, but only with its method: custom
@@ -370,6 +371,9 @@ def _check_key(key: str, value: Any, source: Source) -> None:
         )
     if key in TEXT_KEYS and not isinstance(value, str):
         raise source.error((key,), f"{key} must be text; put the value in quotes")
+    if key == "project" and (set(value) & set("/\\#?%:") or len(value) > _LONGEST_PROJECT):
+        problem = f'W&B takes no project "{value:.200}"; up to {_LONGEST_PROJECT} characters, none of / \\ # ? % :'
+        raise source.error((key,), problem)
 
 
 def _check_metric(tree: dict[str, Any], source: Source) -> None:

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlparse
 
+from pydantic import ValidationError
+
+from moe.errors import UserError
+
 Mode = Literal["online", "offline", "disabled"]
 _TIMEOUT = 20  # seconds for the server's answer to one question
 _AWAY = ("giving up after", "did not respond in time", "timed out", "deadline exceeded", "onnection refused", "EOF")
@@ -56,8 +60,13 @@ class Connection:
 
 
 def connection() -> Connection:
-    """W&B's mode: `WANDB_MODE` if set, online with a key, else offline. Never asks for a key."""
-    chosen = os.environ.get("WANDB_MODE", "").lower()
+    """W&B's mode: `WANDB_MODE` if set, online with a key, else offline. Never asks for a key.
+
+    Raises:
+        UserError: the environment holds a setting that W&B's client does not take.
+    """
+    _check_environment()
+    chosen = os.environ.get("WANDB_MODE", "")
     if chosen in ("disabled", "offline", "online"):
         return Connection(chosen, f"WANDB_MODE={chosen}")  # type: ignore[arg-type]
     if chosen == "dryrun":
@@ -67,6 +76,28 @@ def connection() -> Connection:
     if _key_in_netrc():
         return Connection("online", "a key is stored in netrc")
     return Connection("offline", _NO_KEY, keyless=True)
+
+
+def _check_environment() -> None:
+    plain = {"WANDB_API_KEY": None, "WANDB_SERVICE": None} | {"WANDB_MODE": ("disabled", "offline", "online", "dryrun")}
+    chosen = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("WANDB_") and not (name in plain and value in (plain[name] or (value,)))
+    }
+    if not chosen:
+        return
+    import wandb
+
+    try:
+        wandb.Settings().update_from_env_vars(chosen)
+    except (ValueError, wandb.errors.Error):
+        for name, value in chosen.items():
+            try:
+                wandb.Settings().update_from_env_vars({name: value})
+            except (ValueError, wandb.errors.Error) as error:
+                said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else _first_line(error)
+                raise UserError(f'{name}="{value}" is no setting of W&B: {said}; mend or unset it') from None
 
 
 def _key_in_netrc() -> bool:

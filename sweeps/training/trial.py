@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from callbacks.embedding_monitor import EmbeddingMonitor
 from callbacks.monitors import Coactivation, FewestViews, LoadBalanceMonitor, RoutingHeatmap, ViewAgreementMonitor
@@ -185,6 +186,8 @@ def _trainer(
 ) -> L.Trainer:
     machine = config.machine
     device = device_type(machine)
+    # by which Lightning logs; it takes it from the variables of Slurm, whose tasks are not processes of this run
+    rank_zero_only.rank = _rank(config)  # type: ignore[attr-defined]
     return L.Trainer(
         accelerator=device,
         devices=machine.devices,

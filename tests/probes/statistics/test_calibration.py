@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.calibrate import CASES, rates
+from benchmarks.calibrate import CASES, luck, rates
 
 # as many simulations as a few seconds allow
 QUICK = {
@@ -57,9 +57,8 @@ QUICK = {
 @pytest.mark.parametrize("name", QUICK)
 def test_errors_are_as_rare_as_promised(name):
     case, repeats = CASES[name], QUICK[name]
-    luck = 2.5 * (0.05 * 0.95 / repeats) ** 0.5  # of so few simulations
     for rate in rates(case, repeats):
-        assert case.low - luck <= rate <= case.high + luck
+        assert case.low - luck(repeats) <= rate <= case.high + luck(repeats)
 
 
 def test_an_effect_is_found():

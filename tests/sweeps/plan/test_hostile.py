@@ -45,6 +45,7 @@ HOSTILE = {
     "a number of hundreds of digits": (f"method: grid\nparameters: {{train.lr: {{value: {'9' * 400}}}}}", "too large"),
     "a number of base eight": (SEED.replace("0", "010"), "010 is 8 in YAML"),
     "a number of base sixty": (SEED.replace("0", "1:30"), "1:30 is 90 in YAML"),
+    "a project that W&B refuses": ("project: a/b\n" + SEED, 'W&B takes no project "a/b"'),
     "an infinite factor": (STOP + "min_iter: 1, eta: .inf}", "no factor above 1"),
     "a step too small for a float": (
         "method: random\nrun_cap: 3\nparameters: {train.lr: {distribution: q_uniform, min: 0.1, max: 1, q: 1.0e-320}}",

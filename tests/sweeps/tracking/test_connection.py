@@ -1,5 +1,6 @@
 import pytest
 
+from moe.errors import UserError
 from sweeps.tracking.connection import connection
 from sweeps.tracking.media import typed
 
@@ -43,3 +44,17 @@ def test_wandb_mode_decides(bare, monkeypatch, value, mode):
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.setenv("WANDB_MODE", value)
     assert connection().mode == mode
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WANDB_MODE", "banana"), ("WANDB_MODE", "Offline"), ("WANDB_BASE_URL", "notaurl"), ("WANDB_PROJECT", "a/b"),
+        ("WANDB_PROJECT", "x" * 200), ("WANDB_RESUME", "perhaps"), ("WANDB_SILENT", "maybe"), ("WANDB_RUN_ID", "a/b"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_wandb_does_not_take_is_one_sentence_that_names_it(bare, monkeypatch, name, value):
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=rf'^{name}="{value}" is no setting of W&B: .*; mend or unset it$'):
+        connection()

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from safetensors.torch import load_file
 
 from moe.config import flat
@@ -260,6 +261,16 @@ def test_too_large_a_batch_is_a_users_mistake(tmp_path):
     tiny_store()
     with pytest.raises(UserError, match=r"train.batch_size=64 exceeds the 48 images"):
         train(tiny_config(train__batch_size=64), RunStore(tmp_path / "runs"), report=silent)
+
+
+def test_a_run_is_whole_as_whichever_task_of_a_slurm_job_it_is_trained(tmp_path, monkeypatch):
+    """`srun -n 4 moe sweep agent SWEEP` starts tasks of the ranks 0 to 3, as Lightning counts them."""
+    monkeypatch.setattr(rank_zero_only, "rank", 2)
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    tiny_store()
+    run = train(tiny_config(train__epochs=1), RunStore(tmp_path / "runs"), report=silent)
+    assert run.finished
+    assert [row["epoch"] for row in run.history()] == [0, 1]
 
 
 def test_moe_train_writes_an_offline_tracker_run_without_asking_for_a_key(tmp_path, monkeypatch):
