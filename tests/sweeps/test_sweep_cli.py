@@ -98,7 +98,7 @@ def test_an_agent_killed_in_mid_trial_loses_nothing(tmp_path):
     """kill -9 of the agent: its workers end by themselves, the launcher replaces it. Then kill -9 of launcher and
     agent at once: resume finishes every cell, each epoch once."""
     tiny_store()
-    spec = write_spec(tmp_path, epochs=15, seeds=3)
+    spec = write_spec(tmp_path, epochs=10, seeds=3)
     launcher = subprocess.Popen([*MOE, "sweep", "launch", str(spec)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def epochs_done():
@@ -110,7 +110,7 @@ def test_an_agent_killed_in_mid_trial_loses_nothing(tmp_path):
         workers = children(agent)
         os.kill(agent, signal.SIGKILL)
         wait_until(lambda: not any(alive(worker) for worker in workers))
-        wait_until(lambda: epochs_done() > 19)  # a new agent is in the second run
+        wait_until(lambda: epochs_done() > 14)  # a new agent is in the second run
         (agent,) = [child for child in children(launcher.pid) if alive(child)]
         workers = children(agent)
         launcher.kill()
@@ -126,7 +126,7 @@ def test_an_agent_killed_in_mid_trial_loses_nothing(tmp_path):
     done = json.loads(moe("sweep", "resume", "little", "--json").stdout)
     assert [trial["state"] for trial in done["trials"]] == ["finished"] * 3
     for run in RunStore().all():
-        assert epochs_of(run) == list(range(16))
+        assert epochs_of(run) == list(range(11))
 
 
 def test_a_failing_cell_is_given_up_with_its_reason_and_resumes_once_mended(tmp_path):
