@@ -15,8 +15,6 @@ from moe.model import build_model
 from tests.fuzz.bounds import taken_or_refused
 from tests.fuzz.test_plans import VALUES, WORDS
 
-pytestmark = pytest.mark.slow  # each input builds a network
-
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):

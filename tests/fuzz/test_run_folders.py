@@ -30,7 +30,7 @@ from tests.fuzz.restoring import restore, statuses
 
 NONE = (0.0, 0.0, 0.0)
 SETTINGS = TINY | {"train.epochs": 1, "train.batch_size": 4}
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::sweeps.runs.files.DamagedFileWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::sweeps.runs.files.DamagedFileWarning")
 
 
 class Home(NamedTuple):
