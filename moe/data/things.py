@@ -184,9 +184,11 @@ def _embedding(folder: _Folder) -> tuple[dict[str, int], NDArray[np.float64], tu
     names = _names(folder, embedding.shape[1])
     if embedding.shape != (len(ids), len(names)):
         raise UserError(f"{table.name} is {embedding.shape}, but {len(ids)} ids and {len(names)} names exist")
-    if not np.isfinite(embedding).all():
-        row, column = np.argwhere(~np.isfinite(embedding))[0]
-        raise UserError(f'{table}: "{names[column]}" of {ids[row]} is {embedding[row, column]}, not a number; mend it')
+    bad = ~(np.abs(embedding) <= np.finfo(np.float32).max)  # as which they are kept
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        what = "too large" if np.isfinite(embedding[row, column]) else "not a number"
+        raise UserError(f'{table}: "{names[column]}" of {ids[row]} is {embedding[row, column]}, {what}; mend it')
     notes = []
     if shared := sorted({name for name in names if names.count(name) > 1}):
         notes.append(f"several dimensions have one name: {first_few(shared)}")

@@ -27,6 +27,7 @@ from probes.subject import evenly, rated_rows
 
 _LEAST = 4  # images
 _DELIMITERS = (",", ";", "\t")
+_LARGEST = 1e100  # whose square, over all pairs of images, is a number still
 _ROUNDING = 1e-5  # of a largest entry, by which the two halves of a matrix may differ
 
 
@@ -169,6 +170,8 @@ def _check(matrix: NDArray[Any], found: str) -> None:
         bad = int((~np.isfinite(values)).sum())
         raise UserError(f"{found} has {bad:,} numbers that are not finite; leave their images out")
     largest = float(np.abs(values).max())
+    if largest > _LARGEST:
+        raise UserError(f"{found} has dissimilarities up to {largest:.0e}, too large to be squared; divide them all")
     if values.ndim == 2 and values.diagonal().any():
         raise UserError(f"{found} is not 0 on its diagonal; of similarities r give 1 - r")
     if values.ndim == 2 and np.abs(values - values.T).max() > _ROUNDING * largest:

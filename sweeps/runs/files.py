@@ -9,6 +9,7 @@ import contextlib
 import csv
 import io
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,9 +120,26 @@ def read_json(path: Path, mend: str = "") -> Any:
     """
     with reading(path, mend):
         try:
-            return json.loads(content(path).decode())
+            return from_json(content(path))
         except FileNotFoundError:
             return None
+
+
+def from_json(text: bytes) -> Any:
+    """What JSON says, whose whole numbers are such as a float holds.
+
+    Raises:
+        ValueError: it is no JSON, or has a larger number.
+        RecursionError: its lists are too deep.
+    """
+    return json.loads(text.decode(), parse_int=_whole)
+
+
+def _whole(digits: str) -> int:
+    number = int(digits)
+    if abs(number) > sys.float_info.max:
+        raise ValueError(f"a number of {len(digits.lstrip('-')):,} digits")
+    return number
 
 
 def read_typed(path: Path, kind: TypeAdapter[Read], otherwise: Read, mend: str = "") -> Read:

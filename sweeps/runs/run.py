@@ -1,6 +1,5 @@
 """A run: what its folder holds, read."""
 
-import json
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from pydantic import AfterValidator, TypeAdapter
 
 from moe.config import RunConfig
 from moe.files import content
-from sweeps.runs.files import DamagedFileError, read_typed, reading, unless_damaged, write_json
+from sweeps.runs.files import DamagedFileError, from_json, read_typed, reading, unless_damaged, write_json
 from sweeps.runs.folders import PASSES, TRAIN_AGAIN, WAITS_AGAIN, RunFolder
 from sweeps.runs.lock import is_locked
 from sweeps.runs.state import RunState
@@ -135,7 +134,7 @@ class Run(RunFolder):
 
     def _row(self, number: int, line: bytes) -> Row:
         try:
-            return _ROW.validate_python(json.loads(line))
+            return _ROW.validate_python(from_json(line))
         except (ValueError, RecursionError) as error:
             raise DamagedFileError(self.history_file, f"line {number} is no row of a history", TRAIN_AGAIN) from error
 

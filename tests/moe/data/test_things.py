@@ -381,12 +381,16 @@ class TestAsDownloaded:
 
 
 class TestContradictions:
-    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    def test_ratings_that_are_no_numbers(self, folder: Path, value: float) -> None:
+    @pytest.mark.parametrize(
+        ("value", "what"),
+        [(np.nan, "nan, not a number"), (np.inf, "inf, not a number"), (-np.inf, "-inf, not a number"),
+         (1e100, r"1e\+100, too large"), (-1e39, r"-1e\+39, too large")],
+    )  # fmt: skip
+    def test_ratings_that_are_no_numbers(self, folder: Path, value: float, what: str) -> None:
         ratings = RATINGS.copy()
         ratings[1, 2] = value
         np.savetxt(folder / EMBEDDING, ratings)
-        with pytest.raises(UserError, match=rf'{EMBEDDING}: "alive" of apple is -?(nan|inf), not a number'):
+        with pytest.raises(UserError, match=rf'{EMBEDDING}: "alive" of apple is {what}; mend'):
             read_things(folder)
 
     def test_a_concept_twice(self, folder: Path) -> None:

@@ -63,6 +63,7 @@ class TestReading:
         [
             (lambda m: m + np.eye(6, k=5), "is not symmetric: .* in row 1, column 6, and"),
             (lambda m: np.where(m == m[1, 2], np.nan, m), "has 2 numbers that are not finite"),
+            (lambda m: 1e200 * m, r"dissimilarities up to \d+e\+\d+, too large to be squared; divide them all"),
             (lambda m: -m, "negative entries, least -"),
             (lambda m: 1 / (1 + m), "is not 0 on its diagonal; of similarities r give 1 - r"),
             (lambda m: 0 * m, "the same dissimilarity for all images"),

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from moe.errors import UserError
-from sweeps.runs.files import read_json, write_json
+from sweeps.runs.files import DamagedFileError, DamagedFileWarning, read_json, write_json
 from sweeps.runs.lock import LockedError, is_locked, locked
 from sweeps.runs.store import RunStore
 from sweeps.training.history import HistoryLogger
@@ -67,6 +67,19 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         write_json(path, {"a": object()})
     assert read_json(path) == {"a": 1}
     assert read_json(tmp_path / "absent.json") is None
+
+
+def test_a_number_that_no_float_holds_is_damage(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text('{"mean": ' + "1" + "0" * 308 + "}")
+    assert float(read_json(path)["mean"]) == 1e308
+    path.write_text('{"mean": -' + "1" + "0" * 309 + "}")
+    with pytest.raises(DamagedFileError, match=r"result\.json.*a number of 310 digits"):
+        read_json(path)
+    run = RunStore(tmp_path).create(tiny_config())
+    run.history_file.write_text('{"epoch": 1, "loss": 1' + "0" * 400 + '}\n{"epoch": 2, "loss": 2}\n')
+    with pytest.warns(DamagedFileWarning, match="line 1 is no row"):
+        assert [row["epoch"] for row in run.history_rows()] == [2]
 
 
 def test_a_lock_ends_with_its_process(tmp_path):
