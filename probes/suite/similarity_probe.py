@@ -326,7 +326,7 @@ def _said(group: Group) -> Numbers:
     return {
         f"clusters{group.suffix}": group.found.k,
         f"silhouette{group.suffix}": number(group.silhouette),
-        f"silhouette{group.suffix}_null": number(group.null_b.mean() if len(group.null_b) else np.nan),
+        f"silhouette{group.suffix}_null": mean(group.null_b),
         f"silhouette{group.suffix}_p": number(group.p),
     }
 
