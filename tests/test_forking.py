@@ -99,3 +99,11 @@ def test_it_is_killed_as_any_child(forked):
         assert int(process.stdout.readline()) == process.pid
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+
+
+def test_processes_of_a_parallel_run_are_forked(request):
+    """And are known to be by what the tests import here."""
+    if not hasattr(request.config, "workerinput"):
+        pytest.skip("this run is not parallel")
+    assert forking._forked
+    assert forking._channel
