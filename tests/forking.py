@@ -2,9 +2,9 @@
 
 Tests start `moe` hundreds of times, and each sweep its agents and workers, which would import for some seconds each; so
 would each process of a parallel run of the tests. After `install` such commands of this process are forked by a server
-that has imported everything and done nothing else. What comes out is a process as it would have been started: a child of who started it, with the
-environment, folder, standard streams and session that it was given, and an end of its own. A command that starts others
-keeps a copy of itself from before its first step, which forks for it in turn.
+that has imported everything and done nothing else. What comes out is a process as it would have been started: a child
+of who started it, with the environment, folder, standard streams and session that it was given, and an end of its own.
+A command that starts others keeps a copy of itself from before its first step, which forks for it in turn.
 
 Whatever is not plainly such a command is executed as ever: other programs, another environment of Python or of the
 libraries, signals that are ignored. MOE_TEST_EXEC=1 executes everything.

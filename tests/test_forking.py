@@ -38,7 +38,7 @@ END = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(60)"
 def server():
     """A new one, for all tests here: another may have begun in another environment."""
     forking.uninstall()
-    forking.install(os.environ | {"OMP_NUM_THREADS": "1"})
+    forking.install(dict(os.environ))
 
 
 @pytest.fixture
@@ -92,6 +92,12 @@ def test_another_environment_of_libraries_is_executed(forked, tmp_path):
     assert not state(env=os.environ | {"OMP_NUM_THREADS": "5"})["torch"]
     (tmp_path / "numpy.py").touch()
     assert not state(env=os.environ | {"PYTHONPATH": str(tmp_path)})["torch"]
+
+
+def test_what_moe_adds_to_its_own_environment_makes_no_other_one(forked, moe):
+    """So its agents are forked, and their workers."""
+    assert moe("--help")[0] == 0
+    assert state()["torch"]
 
 
 def test_it_is_killed_as_any_child(forked):
