@@ -20,10 +20,19 @@ from tests import forking
 pytest_plugins = ["tests.wandb_server.fixtures"]
 
 
-def pytest_configure() -> None:
-    """In the background a shell leaves Ctrl-C ignored, for us and all that tests start; they mean to be interrupted."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything is started, what holds for all of it.
+
+    One thread a process: models of tests are tiny, and threads would wait for each other, above all beside another
+    process. Figures go into files, as `moe` itself says in its environment. Ctrl-C is heeded, which a shell leaves
+    ignored in the background, for us and all that tests start: they mean to be interrupted. The processes of a parallel
+    run are forked.
+    """
+    os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("numprocesses", None):
+        forking.install(dict(os.environ))
 
 
 def pytest_unconfigure() -> None:
@@ -43,7 +52,7 @@ def forked_commands(request: pytest.FixtureRequest) -> None:
     """What tests start of `moe` is forked, in the environment that `isolated` makes; for the few quick ones that start
     something, it is executed sooner than imported."""
     if any(item.get_closest_marker("slow") for item in request.session.items):
-        forking.install(os.environ | {"OMP_NUM_THREADS": "1"})
+        forking.install(dict(os.environ))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -89,7 +98,6 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MOE_HOME", str(tmp_path / "runs"))
     monkeypatch.setenv("MOE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in ("WANDB_API_KEY", "WANDB_PROJECT", "MOE_SWEEP", "MOE_FOLLOW_STDIN", "MOE_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path

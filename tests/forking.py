@@ -1,10 +1,10 @@
-"""Processes of the `moe` and `wandb` commands that need not import them again: forked from one that has.
+"""Processes that need not import torch and its like again: forked from one that has.
 
-Tests start `moe` hundreds of times, and each sweep its agents and workers, which would import torch and its like for
-some seconds each. After `install` such commands of this process are forked by a server that has imported everything and
-done nothing else. What comes out is a process as it would have been started: a child of who started it, with the
-environment, folder, standard streams and session that it was given, and an end of its own. A command that starts others
-keeps a copy of itself from before its first step, which forks for it in turn.
+Tests start `moe` hundreds of times, and each sweep its agents and workers, which would import for some seconds each; so
+would each process of a parallel run of the tests. After `install` such commands of this process are forked by a server
+that has imported everything and done nothing else. What comes out is a process as it would have been started: a child
+of who started it, with the environment, folder, standard streams and session that it was given, and an end of its own.
+A command that starts others keeps a copy of itself from before its first step, which forks for it in turn.
 
 Whatever is not plainly such a command is executed as ever: other programs, another environment of Python or of the
 libraries, signals that are ignored. MOE_TEST_EXEC=1 executes everything.
@@ -13,6 +13,7 @@ libraries, signals that are ignored. MOE_TEST_EXEC=1 executes everything.
 import contextlib
 import importlib
 import io
+import itertools
 import json
 import os
 import runpy
@@ -39,6 +40,8 @@ _SOURCE = "import cli; cli.main()"
 _COMMANDS = (["-m", "cli"], ["-m", "moe_command"], ["-m", "wandb"], ["-c", _SOURCE],
              ["-m", "tests.moe.two_processes"], ["-m", "tests.callbacks.two_processes"],
              ["-m", "tests.sweeps.training.kills"])  # fmt: skip
+_TESTS = ["-c", "import sys;exec(eval(sys.stdin.readline()))"]  # as pytest-xdist starts what runs a share of the tests
+_OPTIONS = ("-P", "-u", "-B")  # of Python, that are heeded here
 _SCRIPT = Path(sys.executable).with_name("moe")  # as W&B's agent finds it
 _BENCHMARKS = ROOT / "benchmarks"  # those that tests start import no `probes`, which one of them is called
 _STARTS_OTHERS = ("launch", "resume", "retry", "agent")
@@ -109,14 +112,16 @@ def _command(program: str, *words: str, path: str) -> dict[str, Any] | None:
     """What is to be run, if it is a command that can be forked: a script is told by its place, without an option."""
     if (program, *words[:1]) == ("/usr/bin/env", _SCRIPT.name):
         found = shutil.which(_SCRIPT.name, path=path) == str(_SCRIPT)
-        return {"kind": ["", str(_SCRIPT)], "words": words[1:], "safe": False, "name": _SCRIPT.name} if found else None
-    if program == sys.executable and Path(words[0]).parent == _BENCHMARKS:
-        return {"kind": ["", words[0]], "words": words[1:], "safe": False, "name": Path(program).name}
-    safe = words[:1] == ("-P",)
-    kind = list(words[safe : safe + 2])
-    if program != sys.executable or kind not in _COMMANDS:
+        order = {"kind": ["", str(_SCRIPT)], "words": words[1:], "options": [], "name": _SCRIPT.name}
+        return order if found else None
+    options = list(itertools.takewhile(_OPTIONS.__contains__, words))
+    kind, words = list(words[len(options) : len(options) + 2]), words[len(options) + 2 :]
+    if kind and Path(kind[0]).parent == _BENCHMARKS:
+        kind, words = ["", kind[0]], (*kind[1:], *words)
+    elif kind not in (*_COMMANDS, _TESTS):
         return None
-    return {"kind": kind, "words": words[safe + 2 :], "safe": safe, "name": Path(program).name}
+    order = {"kind": kind, "words": words, "options": options, "name": Path(program).name}
+    return order if program == sys.executable else None
 
 
 def _ask(order: dict[str, Any], streams: list[int]) -> int:
@@ -182,7 +187,7 @@ def _fits(order: dict[str, Any]) -> bool:
 def _first(order: dict[str, Any]) -> list[str]:
     """What comes before the usual folders of modules."""
     places = {"-m": order["folder"], "-c": "", "": str(Path(order["kind"][1]).parent)}
-    here = [] if order["safe"] else [places[order["kind"][0]]]
+    here = [] if "-P" in order["options"] else [places[order["kind"][0]]]
     return here + [folder for folder in order["environment"].get("PYTHONPATH", "").split(os.pathsep) if folder]
 
 
@@ -210,7 +215,8 @@ def _become(order: dict[str, Any], streams: list[int]) -> None:
     by_imports = {name: os.environ[name] for name in _imports_set}
     os.environ.clear()
     os.environ.update(by_imports | order["environment"])
-    unbuffered = bool(order["environment"].get("PYTHONUNBUFFERED"))
+    unbuffered = "-u" in order["options"] or bool(order["environment"].get("PYTHONUNBUFFERED"))
+    sys.dont_write_bytecode |= "-B" in order["options"]
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     for number, name in ((1, "stdout"), (2, "stderr")):
         binary = open(number, "wb", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
@@ -221,7 +227,7 @@ def _become(order: dict[str, Any], streams: list[int]) -> None:
     importlib.invalidate_caches()
     kind, what = order["kind"]
     sys.argv = [kind or what, *order["words"]]
-    sys.orig_argv = [sys.executable, *["-P"] * order["safe"], *filter(None, order["kind"]), *order["words"]]
+    sys.orig_argv = [sys.executable, *order["options"], *filter(None, order["kind"]), *order["words"]]
     np.random.seed()  # noqa: NPY002 - each process has draws of its own
 
 
@@ -233,6 +239,7 @@ def main() -> None:
         for name in _MODULES:
             importlib.import_module(name)
     _imports_set.update(set(os.environ) - before)
+    sys.modules["tests.forking"] = sys.modules[__name__]  # for tests: what forks for them is known here
     order, streams = _serve(socket.socket(fileno=int(sys.argv[1])))
     # a command that starts others has a copy of itself for that, which may be one of the others in turn
     while _starts_others(order["kind"], order["words"]):
@@ -271,7 +278,7 @@ def _starts_others(kind: Sequence[str], words: Sequence[str]) -> bool:
             return command in _STARTS_OTHERS
         case ["train", *options]:  # Lightning starts it once more for each device
             return any(option.startswith("--machine.devices=") for option in options)
-    return Path(kind[1]).parent == _BENCHMARKS
+    return kind == _TESTS or Path(kind[1]).parent == _BENCHMARKS
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ END = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(60)"
 def server():
     """A new one, for all tests here: another may have begun in another environment."""
     forking.uninstall()
-    forking.install(os.environ | {"OMP_NUM_THREADS": "1"})
+    forking.install(dict(os.environ))
 
 
 @pytest.fixture
@@ -94,8 +94,22 @@ def test_another_environment_of_libraries_is_executed(forked, tmp_path):
     assert not state(env=os.environ | {"PYTHONPATH": str(tmp_path)})["torch"]
 
 
+def test_what_moe_adds_to_its_own_environment_makes_no_other_one(forked, moe):
+    """So its agents are forked, and their workers."""
+    assert moe("--help")[0] == 0
+    assert state()["torch"]
+
+
 def test_it_is_killed_as_any_child(forked):
     with subprocess.Popen([sys.executable, "-c", END], stdout=subprocess.PIPE, text=True) as process:
         assert int(process.stdout.readline()) == process.pid
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+
+
+def test_processes_of_a_parallel_run_are_forked(request):
+    """And are known to be by what the tests import here."""
+    if not hasattr(request.config, "workerinput"):
+        pytest.skip("this run is not parallel")
+    assert forking._forked
+    assert forking._channel
