@@ -42,6 +42,8 @@ class TestSimilarity:
         assert numbers["silhouette_p"] == 0.001
         assert numbers["silhouette_null"] < numbers["silhouette"]
         assert numbers["silhouette_E4_p"] <= 0.05
+        assert numbers["silhouette_within_runs_p"] <= 0.01
+        assert numbers["silhouette_within_runs_null"] < numbers["silhouette_within_runs"]
         assert numbers["runs_in_every_cluster_E4"] == 1.0  # each kind occurs in each run
         assert "runs_in_every_cluster_E6" not in numbers  # of one run there is nothing to say
         assert numbers["mean_similarity_low"] < numbers["mean_similarity"] < numbers["mean_similarity_high"]
@@ -76,6 +78,8 @@ class TestSimilarity:
             assert numbers[f"runs_in_every_cluster_E{E}_null"] > 0.7
             assert numbers[f"runs_in_every_cluster_E{E}_p_fewer"] <= 0.01
             assert numbers[f"runs_in_every_cluster_E{E}_p_more"] == 1.0
+        assert numbers["silhouette_p"] == 0.001
+        assert numbers["silhouette_within_runs_p"] > 0.05  # each run is one cloud
         counts = [int(row["experts_in_cluster"]) for row in table(folder / "recurrence.csv")]
         assert sorted(counts) == [0] * 8 + [4] * 4 + [6] * 4
 

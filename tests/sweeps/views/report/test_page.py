@@ -51,8 +51,9 @@ def test_a_whole_sweep_is_in_its_page(tmp_path):
     assert len(data["experts"]) == 2 * 2 + 2 * 4
     assert [len(one["points"]) for one in data["maps"]] == [12]
     assert data["maps"][0]["said"] == (
-        "2 clusters, mean silhouette 0.71: more clearly parted than experts without clusters would be (0.32, "
-        "p = 0.001). Clusters follow the runs at E = 4."
+        "2 clusters, mean silhouette 0.71, more clearly parted than experts without clusters would be (0.32, "
+        "p = 0.001). Clusters follow the runs at E = 4. Within single runs: mean silhouette 0.30, no more clearly "
+        "parted than experts without clusters would be (0.25, p = 0.4)."
     )
     assert "What is missing" not in html
 
