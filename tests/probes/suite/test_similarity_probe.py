@@ -86,7 +86,9 @@ class TestSimilarity:
     def test_two_runs_cannot_tell_how_far_the_mean_hangs_on_the_run(self, tmp_path):
         folder = tmp_path / "s"
         folder.mkdir()
-        result = SimilarityProbe(draws=0).across_runs(kinds_of_experts(tmp_path, [4, 4]), folder, no_progress)
+        result = SimilarityProbe(draws=0, permutations=9).across_runs(
+            kinds_of_experts(tmp_path, [4, 4]), folder, no_progress
+        )
         assert result.numbers["mean_similarity_low"] is None
         assert "no interval of mean_similarity: 3 runs are needed to tell how far it hangs on the run" in result.notes
 
@@ -105,7 +107,7 @@ class TestSimilarity:
         assert (numbers["clusters"], numbers["silhouette_null"], numbers["silhouette_p"]) == (2, None, None)
 
     def test_one_run_works(self, tmp_path):
-        result = ask(SimilarityProbe(draws=2), kinds_of_experts(tmp_path, [4])[0], tmp_path / "s")
+        result = ask(SimilarityProbe(draws=2, permutations=9), kinds_of_experts(tmp_path, [4])[0], tmp_path / "s")
         assert result.numbers["clusters"] == 2
 
     @pytest.mark.parametrize(("experts", "dead"), [(1, ()), (2, ()), (4, (0, 2))])

@@ -170,6 +170,7 @@ def test_the_variance_goes_to_the_parameter_that_it_comes_from():
     assert mean == pytest.approx(chance_shares(points, ["a", "b", "seed"])[:2], abs=0.15)  # 2/7, 1/7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_importance_needs_runs_and_says_how_many(tmp_path, seeds):
     sweep = made_sweep(tmp_path, seeds=seeds, further="  loss.temperature: {values: [0.2, 0.5]}\n")
