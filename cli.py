@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from moe.errors import UserError
 from moe.importing import importing, leaving
@@ -95,11 +96,11 @@ def _list_choices(kind: str, as_json: bool) -> None:
         print_json(listed)
         return
     for shown in listed[kind]:
-        out.print(f"{shown['name']}: {shown['about']}", markup=False)
+        out.print(f"{shown['name']}: {shown['about']}")
         for option in shown["options"]:
-            out.print(f"  {option['name']}={option['default']}  {option['about']}", markup=False)
+            out.print(f"  {option['name']}={option['default']}  {option['about']}")
     for name, why in listed["broken"].items():
-        out.print(f"{name}: cannot be loaded: {why}", markup=False)
+        out.print(f"{name}: cannot be loaded: {why}")
 
 
 @app.command("worker", hidden=True)
@@ -119,7 +120,7 @@ def _train(config: Path | None, assignments: list[str]) -> None:
 
     run = run_config(config, assignments)
     for path, why in run.unread([pair.partition("=")[0] for pair in assignments]).items():
-        err.print(f"{path} does not count with {why}", markup=False)
+        err.print(f"{path} does not count with {why}")
     train(run, group=os.environ.get("MOE_SWEEP"), report=out.print)
 
 
@@ -199,8 +200,8 @@ def report_command(
             count = len(list(making.write_pieces(pieces, figures)))
         for piece in pieces:
             for gap in piece.gaps:
-                err.print(f"{piece.title}: {gap.text}: {gap.command}", markup=False)
-        err.print(f"wrote {count} files into {figures}", markup=False)
+                err.print(f"{piece.title}: {gap.text}: {gap.command}")
+        err.print(f"wrote {count} files into {figures}")
     if html is not None:
         _write(html, page.to_html(compare.compare(opened), making.plates(pieces)))
 
@@ -233,13 +234,13 @@ def data_list(as_json: Json = False) -> None:
     opened, damaged = open_all()
     stores = [store.manifest for store in opened]
     for one in damaged:
-        err.print(f"{one.name}: {one.problem}", markup=False)
+        err.print(f"{one.name}: {one.problem}")
     if as_json:
         print_json({"datasets": {name: dataset.about for name, dataset in DATASETS.usable().items()},
                "stores": [manifest.model_dump(mode="json") for manifest in stores],
                "damaged": {one.name: one.problem for one in damaged}})  # fmt: skip
         return
-    out.print("[bold]known datasets[/bold] (moe data prepare NAME)")
+    out.print(Text("known datasets", "bold"), "(moe data prepare NAME)")
     for name, dataset in DATASETS.usable().items():
         out.print(f"  {name}: {dataset.about}")
     table = Table("name", "images", "size", "classes", "dimensions", "origin", title=f"prepared in {data_root()}")
@@ -305,11 +306,11 @@ def _describe(manifest: Any) -> None:
         parts.append(f"{number} class{'es' if number > 1 else ''} ({first_few(manifest.classes)})")
     if manifest.factors:
         parts.append(f"{len(manifest.factors)} dimensions")
-    out.print(", ".join(parts), markup=False)
+    out.print(", ".join(parts))
     for note in manifest.notes:
-        out.print(f"  {note}", markup=False)
+        out.print(f"  {note}")
     for path, why in manifest.left_out.items():
-        out.print(f"  left out: {path} is {why}", markup=False)
+        out.print(f"  left out: {path} is {why}")
 
 
 @data_app.command("verify")
@@ -331,8 +332,11 @@ def doctor_command(as_json: Json = False) -> None:
         print_json({"checks": [check.as_json() for check in checks]})
     else:
         for check in checks:
-            mark = "[green]ok[/green]  " if check.ok else "[red]stop[/red]" if check.fatal else "[yellow]note[/yellow]"
-            out.print(f"{mark} {check.name}: {check.found}" + (f"\n     -> {check.mend}" if check.mend else ""))
+            word, colour = ("ok", "green") if check.ok else ("stop", "red") if check.fatal else ("note", "yellow")
+            out.print(
+                Text(f"{word:4}", colour),
+                f"{check.name}: {check.found}" + (f"\n     -> {check.mend}" if check.mend else ""),
+            )
     if any(check.fatal for check in checks):
         raise typer.Exit(FAILURE)
 
@@ -345,9 +349,9 @@ def _fail(error: Exception) -> NoReturn:
     with contextlib.suppress(OSError):  # where this is printed the disk may be full; the code says so
         if os.environ.get("MOE_DEBUG"):
             traceback.print_exception(error)
-        err.print(f"error: {error if mistake else failure(error)}", markup=False)
+        err.print(f"error: {error if mistake else failure(error)}")
         if not known and code in (FAILURE, OUT_OF_MEMORY) and not os.environ.get("MOE_DEBUG"):
-            err.print("(`moe --debug ...` shows where)", markup=False)
+            err.print("(`moe --debug ...` shows where)")
     raise SystemExit(code)
 
 

@@ -4,6 +4,7 @@ The defaults are the paper's recipe (Section 3, Appendix A.1) for E = 4, seed 0.
 docs/paper.md names the choice.
 """
 
+import datetime as dt
 import hashlib
 import json
 import re
@@ -26,6 +27,7 @@ from moe.section import Fraction, Options, Positive, Range, Section, sentence, s
 _LONGEST = 10_000  # characters of a value
 _LARGEST = 2**63
 _OF_ANOTHER_BASE = re.compile(r"[-+]?(0[0-7_]*[0-7][0-7_]*|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+_AS_WRITTEN = re.compile(r"(?!(None|null|Null|NULL)\Z)[A-Za-z0-9_][\w.+-]*")  # what images can be called, and the like
 _NO_VALUE = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
@@ -260,6 +262,13 @@ def is_number(annotation: Any) -> bool:
     return False
 
 
+def is_text(annotation: Any) -> bool:
+    """Whether a parameter of this type takes text, or nothing, and no other kind of value."""
+    if get_origin(annotation) in (types.UnionType, Union, Literal):
+        return all(one is type(None) or isinstance(one, str) or is_text(one) for one in get_args(annotation))
+    return annotation is str
+
+
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted paths to nested sections: ``{"model.experts": 4}`` -> ``{"model": {"experts": 4}}``."""
     tree: dict[str, Any] = {}
@@ -335,30 +344,38 @@ def parse_assignments(pairs: list[str], where: str = "") -> dict[str, Any]:
     Raises:
         UserError: for a pair without ``=``, with an unknown path, or one path with two values.
     """
-    values = assigned(pairs, "KEY=VALUE, for example model.experts=8", where)
+    known = parameter_types()
+    texts = frozenset(path for path, annotation in known.items() if is_text(annotation))
+    values = assigned(pairs, "KEY=VALUE, for example model.experts=8", where, texts)
     check_paths(values, where)
     return values
 
 
-def assigned(pairs: Sequence[str], form: str, where: str = "") -> dict[str, Any]:
+def assigned(pairs: Sequence[str], form: str, where: str = "", texts: Collection[str] = frozenset()) -> dict[str, Any]:
     """Words ``PATH=VALUE`` to values by path, each read as YAML.
 
     Args:
         pairs: the words.
         form: what they look like, for the message, with an example.
         where: what the message begins with.
+        texts: paths that take text: images may be called 2024 or on.
 
     Raises:
         UserError: for a word without ``=``, a value that is not YAML, or one path with two values.
     """
-    texts: dict[str, str] = {}
+    words: dict[str, str] = {}
     for pair in pairs:
         path, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f'{where}"{pair}" is not {form}')
-        if texts.setdefault(path, text) != text:
-            raise UserError(f"{where}{path} is given twice, as {texts[path]} and as {text}; leave one of them out")
-    return {path: read_value(text, f'{where}"{path}={shown.repr(text)[1:-1]}": ') for path, text in texts.items()}
+        if words.setdefault(path, text) != text:
+            raise UserError(f"{where}{path} is given twice, as {words[path]} and as {text}; leave one of them out")
+    return {
+        path: text
+        if path in texts and _AS_WRITTEN.fullmatch(text)
+        else read_value(text, f'{where}"{path}={shown.repr(text)[1:-1]}": ')
+        for path, text in words.items()
+    }
 
 
 def read_value(text: str, where: str = "") -> Any:
@@ -393,4 +410,4 @@ def _value(text: str) -> Any:
     value = yaml.safe_load(text)
     if isinstance(value, int) and abs(value) > _LARGEST:
         raise ValueError("no program but Python takes such a number")
-    return value
+    return text if isinstance(value, dt.date) else value

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from moe.wording import visible
+
 _LONGEST = 1_500  # characters of a message
 _LONGEST_NAME = 100  # of one that is compared with those that exist
 
@@ -23,7 +25,7 @@ class Notice(UserWarning):
 
 def _printable(text: str) -> str:
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 2]}.."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.replace("\n", " "))
+    return visible(text.replace("\n", " "))
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 
 _MANY = {"is": "are", "was": "were"}
+_LONGEST = 200  # characters of a name in a list
 
 
 def printable(name: str) -> str:
     r"""A file's name as text that can be printed and stored: bytes that are no UTF-8 are written as \xe4."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def visible(text: str) -> str:
+    r"""Text as a line of a terminal can show it: what moves its cursor or shows nothing is written as \x1b."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def reason(error: Exception) -> str:
@@ -25,6 +31,6 @@ def counted(count: int, what: str, verb: str = "") -> str:
 
 
 def first_few(names: Sequence[str]) -> str:
-    """Up to five names, and how many more there are."""
-    shown = ", ".join(names[:5])
+    """Up to five names, as a terminal can show them, and how many more there are."""
+    shown = ", ".join(visible(name if len(name) <= _LONGEST else f"{name[: _LONGEST - 2]}..") for name in names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5:,} more"

@@ -64,8 +64,8 @@ def _list_probes(as_json: bool) -> None:
         print_json(listed)
         return
     for shown in listed["probes"]:
-        out.print(shown["about"], markup=False)
+        out.print(shown["about"])
         for option in shown["options"]:
-            out.print(f"  {option['name']}={option['default']}  {option['about']}", markup=False)
+            out.print(f"  {option['name']}={option['default']}  {option['about']}")
     for name, reason in listed["broken"].items():
-        out.print(f"{name}: cannot be loaded: {reason}", markup=False)
+        out.print(f"{name}: cannot be loaded: {reason}")

@@ -177,7 +177,7 @@ def _print_plan(
     check_storage(queue, sweep.name, storage)
     for line in (launching.growth(sweep, cells, storage), collapsed(sweep, cells)):
         if line:
-            err.print(line, markup=False)
+            err.print(line)
     rows = preview(sweep, cells, storage, QUEUES[queue].draws(sweep))
     size = max((cell.config.machine.devices for cell in cells), default=1)
     missing = [(row["config"], row["epochs_left"]) for row in rows if row["state"] != "finished"]
@@ -208,12 +208,12 @@ def _print_status(now: "SweepStatus", as_json: bool) -> None:
     print_table(table(now))
     if stopped := sum(cell.ending is Ending.STOPPED for cell in now.cells):
         again = f"`moe sweep retry {quote(now.name)} --stopped` goes on with them"
-        out.print(f"{stopped} of {len(now.cells)} stopped by you in W&B; {again}", markup=False)
+        out.print(f"{stopped} of {len(now.cells)} stopped by you in W&B; {again}")
     for cell in now.cells:
         if cell.state == "failed":
-            out.print(f"\n{cell.run.id} failed: {cell.error}", markup=False)
+            out.print(f"\n{cell.run.id} failed: {cell.error}")
             if cell.note:
-                out.print("\n".join(f"    {line}" for line in cell.note.splitlines()), markup=False)
+                out.print("\n".join(f"    {line}" for line in cell.note.splitlines()))
 
 
 @app.command("agent")
@@ -365,7 +365,7 @@ def list_command(as_json: Json = False) -> None:
     print_table(table)
     for row in rows:
         if "problem" in row:
-            err.print(f"{row['sweep']}: {row['problem']}", markup=False)
+            err.print(f"{row['sweep']}: {row['problem']}")
 
 
 @app.command("files")
@@ -381,11 +381,11 @@ def files_command(
         if as_json:
             print_json({"name": show, "text": text})
         else:
-            out.print(text, end="", markup=False)
+            out.print(text, end="")
         return
     files = {name: about(shipped_text(name)) for name in shipped()}
     if as_json:
         print_json({"files": [{"name": name, "about": line} for name, line in files.items()]})
         return
     for name, line in files.items():
-        out.print(f"{name}: {line}", markup=False)
+        out.print(f"{name}: {line}")

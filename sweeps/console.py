@@ -14,13 +14,30 @@ import typer
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from moe.errors import Notice
+from moe.wording import visible
 
-out = Console(highlight=False, soft_wrap=True)
 _WIDEST = 10_000  # characters of a line of a file
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class Terminal(Console):
+    """Shows text as it is, for names come from people and files: no markup in "[x]", no picture in ":x:".
+
+    What could move the cursor or colour the screen is written as an escape.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text, title or cell of a table."""
+        return super().render_str("".join(c if c in "\n\t" else visible(c) for c in text), **options)
+
+
+out = Terminal()
+err = Terminal(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a parameter.")]
@@ -94,7 +111,7 @@ def show_notices() -> None:
 
 def _show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     if issubclass(category, Notice):
-        err.print(str(message), markup=False)
+        err.print(str(message))
     else:
         _show_others(message, category, *where, **more)
 
@@ -109,7 +126,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, _total: last.__setitem__(0, done)
         err.print(f"{what}: {last[0]}")
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

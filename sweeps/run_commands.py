@@ -47,9 +47,9 @@ def runs_show(
         print_json(shown)
         return
     for section, values in shown.items():
-        out.print(f"[bold]{section}[/bold]")
+        out.print(section, style="bold")
         for key, value in values.items():
-            out.print(f"  {key}: {value}", markup=False)
+            out.print(f"  {key}: {value}")
 
 
 @app.command("sync")

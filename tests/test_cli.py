@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 import torch
 import yaml
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -285,6 +286,20 @@ def test_images_are_imported_listed_and_verified(moe, tmp_path):
     assert [store["name"] for store in listed["stores"]] == ["mine"]
     assert set(listed["datasets"]) == {"synthetic", "stl10", "things"}
     assert moe("data", "import", "mine", tmp_path / "images.npy")[0] == 2
+
+
+def test_names_are_shown_as_they_are_and_move_no_cursor(moe, tmp_path, monkeypatch):
+    monkeypatch.setenv("MOE_DATA", str(tmp_path / "[/] :cat:"))
+    pictures = tmp_path / "[b] \x1b[2J"
+    for name in ("[red]", "a\nb"):
+        (pictures / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(pictures / name / "0.png")
+    code, out, _ = moe("data", "import", "mine", pictures)
+    assert (code, out) == (0, "mine: 2 images of 16x16, 2 classes ([red], a\\nb)\n")
+    code, out, _ = moe("data", "list")
+    assert code == 0
+    assert "imported from [b] \\x1b[2J" in out
+    assert "[/] :cat:" in out
 
 
 def test_shipped_sweep_files_are_listed_and_printed(moe):

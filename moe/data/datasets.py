@@ -5,6 +5,7 @@ package brings one by an entry point of the group ``moe.datasets`` that leads to
 arguments; `moe.testing.DatasetContract` holds what it must keep to.
 """
 
+import dataclasses
 import shlex
 import warnings
 from pathlib import Path
@@ -16,7 +17,7 @@ from moe.data.readers import Progress, ReadOptions, no_progress, read_images
 from moe.data.staging import check_name, staged
 from moe.data.stl10 import is_stl10
 from moe.data.store import Images, ImageStore, data_root, fill, is_prepared, store_names, write_store
-from moe.data.things import is_things, read_things
+from moe.data.things import is_things, read_things, refuse_zipped
 from moe.errors import Notice, UserError, suggest
 from moe.registry import Registry
 
@@ -192,18 +193,24 @@ def import_images(
     root = data_root()
     check_name(name, root, replace=replace)
     is_folder(path)  # or says that nothing is there
-    things = labels is None and is_things(path)
+    recognised = is_things(path)
+    things = recognised and labels is None
     _check_own_name(name, path, things=things)
     if is_stl10(path):
         raise UserError(
             f"{path} is STL-10 as it is downloaded; run `moe data prepare stl10 --source {shlex.quote(str(path))}`"
         )
+    if path.suffix.lower() == ".zip":
+        refuse_zipped(path)
     with staged(name, root, replace=replace) as partial:
         options = ReadOptions(size, skip_bad, password, partial, progress)
         if things:
             content = read_things(path, options, allow_unknown=allow_unknown)
         else:
             content = read_images(path, options, labels=labels, classes=classes)
+        if recognised and not things:
+            left = "THINGS' dimensions and categories left out: --labels gives others"
+            content = dataclasses.replace(content, notes=(*content.notes, left))
         fill(partial, name, content)
     return ImageStore(root / name)
 

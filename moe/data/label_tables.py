@@ -123,7 +123,8 @@ def _rows(found: str, text: str, delimiter: str, names: Names) -> list[_Row]:
             )
         if len(row.cells) < min(2, width) or len(row.cells) < width - 1:
             raise UserError(
-                f"line {row.line} of {found} has {len(row.cells)} columns, others {width}; it needs image name, label"
+                f"line {row.line} of {found} has {counted(len(row.cells), 'column')}, others {width}; "
+                "it needs image name, label"
             )
         row.cells[used:] = [""] * (width - used)
     return rows
@@ -155,15 +156,15 @@ def _layout(found: str, rows: list[_Row], names: Names) -> _Layout:
     first = rows[0].cells
     if width < 2:
         raise UserError(f"{found} needs two columns: image name, label")
-    name = _name_column(sample, names)
+    name = _name_column(found, sample, names)
     if name is None and len(rows) == 1 and not any(looks_like_a_file(cell) for cell in first):
         raise UserError(f"{found} has a header and no rows; it needs two columns: image name, label")
     if name is None:
         shown = rows[min(1, len(rows) - 1)].cells[0]
         known = f'the images are called like "{names.ids[0]}"' if names.ids else "there are no images"
         raise UserError(f'{found} names no image that was imported (it has "{shown:.100}", {known})')
-    header = first if _is_header(rows, name, names) else []
-    body = rows[1:] if header else rows
+    body = rows[1:] if _is_header(rows, name, names) else rows
+    header = _header(found, first, body) if body is not rows else []
     rest = [c for c in range(width) if c != name]
     others = [c for c in rest if not _is_index(body, c, header)] or rest
     if len(others) == 1:
@@ -179,17 +180,31 @@ def _layout(found: str, rows: list[_Row], names: Names) -> _Layout:
     )
 
 
-def _name_column(sample: list[_Row], names: Names) -> int | None:
-    """The column that names most different images; between near equals, what the header and the suffixes say."""
+def _name_column(found: str, sample: list[_Row], names: Names) -> int | None:
+    """The column that names most different images; between near equals, what the header and the suffixes say.
+
+    Raises:
+        UserError: two columns name different images, and nothing says which is meant.
+    """
     width = len(sample[0].cells)
     hits = [{names.find(row.cells[c])[0] for row in sample if names.find(row.cells[c])} for c in range(width)]
     most = max(len(places) for places in hits)
     if not most:
         return None
     files = [sum(looks_like_a_file(row.cells[c]) for row in sample) > len(sample) / 2 for c in range(width)]
-    said = [sample[0].cells[c].casefold() in _NAME_WORDS for c in range(width)]
+    header = [cell.casefold() for cell in sample[0].cells]
+    speaks = [(files[c], header[c] in _NAME_WORDS, header[c] not in _LABEL_WORDS) for c in range(width)]
     close = [c for c in range(width) if len(hits[c]) * 2 >= most]
-    return max(close, key=lambda c: (files[c], said[c], -c))
+    first, *others = [c for c in close if speaks[c] == max(speaks[c] for c in close)]
+    for row in sample:
+        one = names.find(row.cells[first])
+        for c in others:
+            if one and (two := names.find(row.cells[c])) and set(one).isdisjoint(two):
+                both = f'"{row.cells[first]:.200}" and "{row.cells[c]:.200}"'
+                raise UserError(
+                    f"line {row.line} of {found} names two images, {both}; keep one column of names, or call it image"
+                )
+    return first
 
 
 def _is_header(rows: list[_Row], name: int, names: Names) -> bool:
@@ -207,6 +222,25 @@ def _is_header(rows: list[_Row], name: int, names: Names) -> bool:
     repeats = bool(below) and all(any(first[c] == row.cells[c].casefold() for row in below) for c in others)
     cells = [first[c] for c in others] + [row.cells[c] for row in below for c in others]
     return not (repeats or (bool(below) and all(number(cell) is not None for cell in cells)))
+
+
+def _header(found: str, first: list[str], body: list[_Row]) -> list[str]:
+    """The names of the columns; moved by one where that of the row numbers lacks, as R writes tables.
+
+    Raises:
+        UserError: rows have more columns than the header.
+    """
+    named = max((n for n, cell in enumerate(first, 1) if cell), default=0)
+    longer = next((row for row in body if any(row.cells[named:])), None)
+    if longer is None:
+        return first
+    if named == len(first) - 1 and _is_index(body, 0, []):
+        return ["", *first[:-1]]
+    used = max(n for n, cell in enumerate(longer.cells, 1) if cell)
+    raise UserError(
+        f"line {longer.line} of {found} has {used} columns, its header {named}; name the last column, or quote a label "
+        "that has a comma"
+    )
 
 
 def _is_index(body: list[_Row], column: int, header: list[str]) -> bool:

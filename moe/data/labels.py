@@ -5,6 +5,7 @@ Numbers sort as numbers, also where they are written 3.0; whatever can be unders
 Axes: N images, C classes.
 """
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal
@@ -21,9 +22,11 @@ from moe.data.label_tables import Labels, read_table, table_in_lines
 from moe.errors import UserError
 from moe.wording import counted, first_few, printable
 
-_UNKNOWN = frozenset(("", "nan", "<na>"))  # as pandas writes a missing value
-# as R, SQL, JSON and Python write a missing value, and what comes of a division by zero; all of them are also words
-_MISSING_OR_WORD = frozenset(("NA", "N/A", "NULL", "null", "None", "inf", "-inf", "Inf", "-Inf", "Infinity"))
+_UNKNOWN = frozenset(("", "nan", "<na>", "nat", "#n/a"))  # as pandas and spreadsheets write a missing value
+# as R, SQL, JSON, Python and people write a missing value, and what comes of errors; all of them can be classes
+_MISSING_OR_CLASS = re.compile(r"(?i:NA|N/A|NULL|[-+]?inf(inity)?)|None|[?]+|-+|[.]+|#[A-Z/0]+[!?]")
+_SIGNS = {"+", "-"}
+_LABEL_AND_NAME = re.compile(r"(?P<label>[^\s,;:]+)[\s,;:]+(?P<name>.+)")
 _MOST_LABELS = 16 * 2**20  # bytes or numbers of a label file in image order
 
 
@@ -107,7 +110,8 @@ def checked(read: Labels, count: int, name: str, found: str) -> Labels:
     values = ["" if value.strip().casefold() in _UNKNOWN else value.strip() for value in read.values]
     read.values = ["" if _is_minus_one(value) else value for value in values]
     known = {value for value in values if value}
-    if doubtful := sorted(known & _MISSING_OR_WORD):
+    signs = _SIGNS if known >= _SIGNS else set[str]()
+    if doubtful := sorted(value for value in known - signs if _MISSING_OR_CLASS.fullmatch(value)):
         raise UserError(
             f'{found} has the label "{doubtful[0]}", which can be a class or mean that there is none; leave the label '
             "empty, or give the class another name"
@@ -149,7 +153,8 @@ def classify(
 
     Args:
         values: one an image.
-        classes: a text file with one class name a line, in that order.
+        classes: a text file with one class name a line, in that order; or with label and name ("3 cat"); or with the
+            labels themselves, in the order that the classes are to have.
         from_file: the values come from a label file, where 1 and 1.0 are one class; folder names stay apart.
 
     Raises:
@@ -161,7 +166,7 @@ def classify(
     spelled = _spellings(numbers) if numeric and from_file else {value: value for value in known}
     by_name = {spelled[value]: found for value, found in numbers.items()}
     order = sorted(by_name, key=lambda name: (by_name[name], name)) if numeric else sorted(known)
-    names = _class_names(classes, order) if classes else order
+    order, names = _named_classes(classes, order) if classes else (order, order)
     index = {name: number for number, name in enumerate(order)}
     labels_N = np.array([index[spelled[value]] if value else -1 for value in values], np.int64)
     return labels_N, tuple(names)
@@ -191,11 +196,28 @@ def _spellings(numbers: dict[str, Decimal]) -> dict[str, str]:
     return called
 
 
-def _class_names(path: Path, order: Sequence[str]) -> list[str]:
+def _named_classes(path: Path, order: list[str]) -> tuple[list[str], list[str]]:
+    """The labels in the order of the classes, and the classes' names."""
     names = [line for line in read_lines(path) if line]
     found = printable(str(path))
     if len(names) != len(order):
         raise UserError(f"{found} has {len(names)} class names for {len(order)} different labels ({first_few(order)})")
+    by_meaning = {_meaning(label): label for label in order}
+    told_apart = len(by_meaning) == len(order)  # unlike the folders 1 and 01
+    cells = [_LABEL_AND_NAME.fullmatch(name) for name in names]
+    numbered = {_meaning(cell["label"]): cell["name"] for cell in cells if cell}
+    if told_apart and {_meaning(name) for name in names} == by_meaning.keys():
+        order = [by_meaning[_meaning(name)] for name in names]
+    elif told_apart and numbered.keys() == by_meaning.keys():
+        names = [numbered[_meaning(label)] for label in order]
+    elif named := [name for name in names if number(name) is None and _meaning(name) in by_meaning]:
+        raise UserError(f'{found} names "{named[0]}", which is a label, but not every label; name all or none of them')
     if twice := sorted({name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()):
         raise UserError(f'{found} has the class name "{twice[0]}" twice; give each class its own')
-    return names
+    return order, names
+
+
+def _meaning(label: str) -> Decimal | str:
+    """What two spellings of a label have in common."""
+    value = number(label)
+    return label.casefold() if value is None else value

@@ -40,7 +40,7 @@ _OVERHEAD = {"TIFF": 1.8, "GIF": 2, "WEBP": 2, "AVIF": 2, "HEIF": 2, "JPEG2000":
 _ROWS_PER_STRIP = 278
 _ONE_BYTE_MODES = ("1", "L", "P")
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_PNG_KEPT = (b"tRNS", b"eXIf")  # beside the chunks that no PNG can do without
 _Result = TypeVar("_Result")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -197,7 +197,7 @@ def _bytes(file: ImageFile) -> bytes:
 
 
 def _twice(path: str, data: bytes, read: Callable[[io.BytesIO], _Result]) -> _Result:
-    """What `read` makes of a picture; of a PNG that it cannot read, without texts and colour profile."""
+    """What `read` makes of a picture; of a PNG that it cannot read, without texts, profile and the like."""
     try:
         return read(io.BytesIO(data))
     except _DAMAGE as error:
@@ -205,7 +205,7 @@ def _twice(path: str, data: bytes, read: Callable[[io.BytesIO], _Result]) -> _Re
         said = "cannot identify it" if said.startswith("cannot identify image file") else said
     if data.startswith(_PNG):
         with contextlib.suppress(*_DAMAGE):
-            return read(io.BytesIO(_without_texts(data)))
+            return read(io.BytesIO(_bare(data)))
     raise BadPictureError(path, f"not a readable image ({said})")
 
 
@@ -214,13 +214,14 @@ def _size(stream: io.BytesIO) -> tuple[int, int]:
         return image.size
 
 
-def _without_texts(data: bytes) -> bytes:
-    """A PNG without the chunks that Pillow refuses to unpack beyond a megabyte; they say nothing about pixels."""
+def _bare(data: bytes) -> bytes:
+    """A PNG without the chunks that a reader may ignore: Pillow unpacks no large text, and reads no damaged gamma."""
     kept, start = [_PNG], len(_PNG)
     while start + 8 <= len(data):
         length = int.from_bytes(data[start : start + 4], "big")
         end = start + length + 12
-        if data[start + 4 : start + 8] not in _PNG_TEXTS:
+        kind = data[start + 4 : start + 8]
+        if kind[:1].isupper() or kind in _PNG_KEPT:
             kept.append(data[start:end])
         start = end
     return b"".join(kept)
@@ -233,6 +234,8 @@ def _decoded(image: Image.Image, side: int) -> Decoded:
         image.draft("RGB" if image.mode == "RGB" else "L", (4 * side, 4 * side))  # a JPEG is decoded at a fraction
     _check_memory(image, stored)
     image.load()
+    if image.format == "PPM" and image.mode == "I":  # of 16 bits
+        image = image.convert("I;16")
     turn = _TURNS.get(_orientation(image))
     if image.width * image.height > _LARGE:
         picture, transparent = _shrunk(image, side)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from callbacks import keys
 from moe.config import RunConfig
 from moe.errors import suggest
-from sweeps.plan.parameters import as_yaml, is_finite
+from sweeps.plan.parameters import as_yaml, is_count, is_finite
 from sweeps.plan.source import Source
 
 METRICS = keys.metrics()  # docs/metrics.md says what each is; <e> is an expert
@@ -101,7 +101,7 @@ class Hyperband:
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> "Hyperband":
         """From what a sweep file says under `early_terminate`."""
-        return cls(**{key: value for key, value in entry.items() if key != "type"})
+        return cls(**{key: _whole(value) for key, value in entry.items() if key != "type"})
 
     def brackets(self, last: int) -> list[int]:
         """Epochs at which runs are compared, up to epoch `last`."""
@@ -147,6 +147,11 @@ class Hyperband:
         )
 
 
+def _whole(value: Any) -> Any:
+    """The whole number that 3.0 is; anything else as it came."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def check_stopping(entry: Any, source: Source) -> None:
     """Refuse a mistaken `early_terminate`.
 
@@ -175,8 +180,7 @@ def check_stopping(entry: Any, source: Source) -> None:
 
 
 def _problem(key: str, value: Any) -> str | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if key in ("min_iter", "max_iter", "s") and not (number and isinstance(value, int) and value >= 1):
+    if key in ("min_iter", "max_iter", "s") and not is_count(value):
         return "is no count; write a whole number from 1"
     if key == "eta" and not (is_finite(value) and value > 1):
         return "is no factor above 1; write 3, say"

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from types import UnionType
 from typing import Any, get_args, get_origin
 
+import yaml
+
 from moe.config import check_paths, from_flat, is_number, parameter_types, readers
 from moe.errors import UserError, suggest
 from sweeps.plan.distributions import DISTRIBUTIONS, LARGEST_EXPONENT, RANGE, AxisKind, Parameter
@@ -42,17 +44,24 @@ def _kind_problem(path: str, value: Any) -> str | None:
     """Mistakes of kind that pydantic would let pass or explain less well."""
     annotation = parameter_types()[path]
     if is_number(annotation):
-        if isinstance(value, str):
-            return _text_problem(path, value)
-        if isinstance(value, bool):
-            return f"{path} takes a number, not {as_yaml(value)}; write the number"
-        if isinstance(value, float) and not math.isfinite(value):
-            return f"{path}={value} is not a finite number; write one"
-    elif annotation is bool:
+        return _number_problem(path, value)
+    if annotation is bool:
         if not isinstance(value, bool):
             return f"{path} takes true or false, not {as_yaml(value)}; write true or false without quotes"
     elif isinstance(value, bool):
         return f"{path}: YAML reads a bare yes, no, on, off, true or false as a truth value; put it in quotes"
+    elif isinstance(value, int | float) and str in (annotation, *get_args(annotation)):
+        return f"{path}: YAML reads {value} as a number; put it in quotes"
+    return None
+
+
+def _number_problem(path: str, value: Any) -> str | None:
+    if isinstance(value, str):
+        return _text_problem(path, value)
+    if isinstance(value, bool):
+        return f"{path} takes a number, not {as_yaml(value)}; write the number"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{path}={value} is not a finite number; write one"
     return None
 
 
@@ -272,6 +281,11 @@ def is_finite(value: Any) -> bool:
     return abs(value) <= sys.float_info.max  # neither nan nor inf, nor a whole number that is too large for a float
 
 
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number from 1; 3.0 is one, too."""
+    return is_finite(value) and value >= 1 and float(value).is_integer()
+
+
 def _takes_whole(annotation: Any) -> bool:
     return annotation is int or (get_origin(annotation) is UnionType and int in get_args(annotation))
 
@@ -287,13 +301,19 @@ def _text_problem(path: str, text: str) -> str:
     if isinstance(number, str):
         return f"{path} takes a number, not the text {as_yaml(text)}; write the number"
     mantissa, exponent, power = text.strip().lower().partition("e")
-    if not exponent:
+    if not exponent and _is_number_in_yaml(text):
         return f'{path}: "{text}" in quotes is text; write {text} without them'
+    if not exponent:
+        return f"{path}: YAML reads {text} as text, not as a number; write {number}"
     # YAML 1.1 knows a float by its dot and by the sign of its exponent
     dotted = mantissa if "." in mantissa else f"{mantissa}.0"
     signed = power if power[0] in "+-" else f"+{power}"
     written = str(number) if isinstance(number, int) else f"{dotted}e{signed}"
     return f"{path}: YAML reads {text} as text, not as a number; write {written}"
+
+
+def _is_number_in_yaml(text: str) -> bool:
+    return not isinstance(yaml.safe_load(text), str)
 
 
 def as_number(path: str, value: Any) -> Any:

@@ -1,6 +1,7 @@
 """The text of a sweep file, and the line in which everything in it stands."""
 
 import contextlib
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -19,6 +20,7 @@ Keys = tuple[str, ...]
 _LONGEST = 250_000  # characters; PyYAML reads about that many in a second
 _MOST_VALUES = 100_000
 _LARGEST = 2**63  # whole numbers that other programs take, too
+_PLAIN = (yaml.resolver.Resolver.DEFAULT_MAPPING_TAG, yaml.resolver.Resolver.DEFAULT_SEQUENCE_TAG)
 _SHOWN = 60
 _NO_VALUE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # PyYAML's answers to odd scalars
 
@@ -165,6 +167,9 @@ class _Reader:
             raise self.source.error(at, f"more than {_MOST_VALUES:,} values, aliases written out; {fix}")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, at)
+        if node.tag not in _PLAIN:
+            tag = as_text(node.tag.replace("tag:yaml.org,2002:", "!!"))
+            raise self.source.error(at, f"the tag {tag} makes no plain list or mapping; remove it")
         with self._opened(node, at):
             if isinstance(node, yaml.MappingNode):
                 pairs = self._pairs(node, at)
@@ -180,6 +185,9 @@ class _Reader:
             raise self.source.error(at, problem) from None
         if isinstance(value, str):
             return self._text(value, at)
+        if isinstance(value, dt.date | bytes):
+            what = "binary data" if isinstance(value, bytes) else "a date"
+            raise self.source.error(at, f"{as_text(node.value)} is {what} in YAML; put it in quotes if text is meant")
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise self.source.error(at, f"{as_text(node.value)} is too large for a whole number; write a smaller one")
         if other := misread(node.value, value):

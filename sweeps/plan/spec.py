@@ -22,7 +22,7 @@ from moe.errors import UserError, suggest
 from sweeps.plan.distributions import AxisKind, Parameter, draw, extremes
 from sweeps.plan.draws import draws, patience, reachable, size
 from sweeps.plan.goal import Metric, check_metric, check_stopping
-from sweeps.plan.parameters import as_number, as_yaml, flatten, read_parameter, value_problem
+from sweeps.plan.parameters import as_number, as_yaml, flatten, is_count, read_parameter, value_problem
 from sweeps.plan.source import Source, find, read
 
 COMMAND = ("${env}", "moe", "train", "${args}")
@@ -115,7 +115,7 @@ def _sweep(tree: Any, source: Source) -> Sweep:
         method=tree["method"],
         parameters=parameters,
         metric=Metric(**{key: metric[key] for key in ("name", "goal", "target") if key in metric}) if metric else None,
-        run_cap=tree.get("run_cap"),
+        run_cap=int(tree["run_cap"]) if "run_cap" in tree else None,
         early_terminate=tree.get("early_terminate"),
         raw={"program": "moe", "command": list(COMMAND)} | tree | {"parameters": flat_entries},
         digest=hashlib.sha256(json.dumps(flat_entries, sort_keys=True, default=str).encode()).hexdigest(),
@@ -343,7 +343,7 @@ def _check_top(tree: Any, source: Source) -> None:
     if not (isinstance(tree["parameters"], dict) and tree["parameters"]):
         raise source.error(("parameters",), "parameters has no entries; write for example seed: {values: [0, 1]}")
     cap = tree.get("run_cap", 1)
-    if not isinstance(cap, int) or isinstance(cap, bool) or cap < 1:
+    if not is_count(cap):
         raise source.error(("run_cap",), f"run_cap={as_yaml(cap)} is no number of runs; write a whole number from 1")
     _check_name(tree.get("name", PurePath(source.file).stem), source)
     if "early_terminate" in tree:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import Any, NamedTuple
 
-from rich.markup import escape
 from rich.table import Table
 
 from callbacks.keys import Keys
@@ -265,15 +264,15 @@ def rows_of(comparison: Comparison) -> list[list[str]]:
 def terminal_table(comparison: Comparison) -> Table:
     """A row a group of runs."""
     table = Table(
-        title=f"sweep {escape(comparison.name)}: last epoch, mean ± sd over seeds",
-        caption=escape("\n".join([*comparison.said, *claim_lines(comparison.claims)])),
+        title=f"sweep {comparison.name}: last epoch, mean ± sd over seeds",
+        caption="\n".join([*comparison.said, *claim_lines(comparison.claims)]),
         title_justify="left", caption_justify="left",
     )  # fmt: skip
     numbers_from = len(comparison.parameters)
     for place, name in enumerate(header(comparison)):  # names hold [images], which rich would read as style
-        table.add_column(escape(name), justify="left" if place < numbers_from else "right", vertical="bottom")
+        table.add_column(name, justify="left" if place < numbers_from else "right", vertical="bottom")
     for row in rows_of(comparison):
-        table.add_row(*(escape(value) for value in row))
+        table.add_row(*row)
     return table
 
 

@@ -48,9 +48,9 @@ def table(status: SweepStatus, footer: str = "") -> Table:
 
 def _row(cell: CellStatus, swept: Sequence[str]) -> list[Text | ProgressBar | str]:
     where = cell.run.progress
-    bar: ProgressBar | Text | str = ProgressBar(where["epochs"], where["epoch"], width=16) if where else ""
+    bar: ProgressBar | str = ProgressBar(where["epochs"], where["epoch"], width=16) if where else ""
     if cell.error or (cell.state == "finished" and cell.note):
-        bar = Text((cell.error or cell.note or "")[:60])
+        bar = (cell.error or cell.note or "")[:60]
     chance = f" ({where['chance']:.2f})" if "chance" in where else ""
     return [
         cell.run.id,
@@ -99,7 +99,7 @@ class Screen:
 
     def note(self, line: str) -> None:
         """Print it."""
-        self.console.print(line, markup=False)
+        self.console.print(line)
 
     def look(self, read: Callable[[], SweepStatus], agents: int) -> None:
         """Refresh the table in a terminal; elsewhere print a line for every cell that moved on."""
@@ -121,7 +121,7 @@ def _print_changes(status: SweepStatus, seen: dict[str, tuple[str, int]], remain
         where = cell.run.progress if cell.state in ("running", "finished") else {}
         now = (cell.state, int(where.get("epoch", 0)))
         if seen.get(cell.run.id, ("waiting", 0)) != now:
-            console.print(_line(cell, status.sweep.swept, remaining), markup=False)
+            console.print(_line(cell, status.sweep.swept, remaining))
         seen[cell.run.id] = now
 
 

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from moe.config import flat, from_flat
@@ -126,7 +125,7 @@ def hedges_g(a: Cell, b: Cell) -> float | None:
 def effects_table(effects: Sequence[Effect], first: str) -> Table:
     """For the terminal: a row a difference, largest effect first."""
     table = Table(
-        title=f"differences from {escape(first)}: Hedges' g over seeds", title_justify="left",
+        title=f"differences from {first}: Hedges' g over seeds", title_justify="left",
         caption="g: the difference in pooled standard deviations over seeds", caption_justify="left",
     )  # fmt: skip
     for name in (SWEEP, "cell", "number"):
@@ -139,7 +138,7 @@ def effects_table(effects: Sequence[Effect], first: str) -> Table:
             "" if effect.g is None else f"{effect.g:+.2f}",
             f"{effect.n[0]}, {effect.n[1]}",
         )
-        table.add_row(*(escape(word) for word in (effect.sweep, effect.cell, effect.column, *words)))
+        table.add_row(effect.sweep, effect.cell, effect.column, *words)
     return table
 
 

@@ -118,6 +118,17 @@ def test_assignments_are_read_as_yaml():
     assert values == {"model.experts": 8, "gate.noisy": False, "data.name": "synthetic", "data.validation": None}
 
 
+@pytest.mark.parametrize("name", ["2024", "007", "1e3", "2026-11-30", "on", "a+1", "None.png"])
+def test_images_may_be_called_what_yaml_reads_as_something_else(name):
+    assert parse_assignments([f"data.name={name}", f"data.validation={name}"]) == dict.fromkeys(
+        ("data.name", "data.validation"), name
+    )
+    assert parse_assignments(["data.validation=null", 'data.name="a b"']) == {
+        "data.validation": None,
+        "data.name": "a b",
+    }
+
+
 def test_assignments_take_small_numbers_as_shells_write_them():
     assert from_flat(parse_assignments(["train.lr=1e-4"])).train.lr == 1e-4
 

@@ -46,12 +46,14 @@ class TestTables:
             'file,label\n"red/a.png","warm"\n"red/b.png", "warm"\n"blue/c.png","cold"\n"blue/d.png",cold\n',
             "image,warm,cold\na.png,1,0\nb.png,1.0,0.0\nc.png,0,1\nd.png,False,True\n",
             "sep=;\nfile;label\nred/a.png;warm\nred/b.png;warm\nblue/c.png;cold\nblue/d.png;cold\n",
+            '"file","label"\n"1","a.png","warm"\n"2","b.png","warm"\n"3","c.png","cold"\n"4","d.png","cold"\n',
+            "image,mask,label\na.png,a_m.png,warm\nb.png,b_m.png,warm\nc.png,c_m.png,cold\nd.png,d_m.png,cold\n",
         ],
         ids=[
             "plain", "byte order mark", "Windows line ends", "blank lines", "comments", "spaces", "semicolons", "tabs",
             "bars", "swapped", "pandas' index", "named column", "trailing commas", "no header", "dot slash",
             "backslashes", "drives", "absolute", "upper case", "bare names", "quoted", "one-hot",
-            "Excel's first line",
+            "Excel's first line", "R's row names", "files beside",
         ],
     )  # fmt: skip
     def test_that_say_the_same(self, tmp_path: Path, text: str) -> None:
@@ -72,11 +74,12 @@ class TestTables:
             ("file,label\na.png,1\nrde/b.png,1\nc.png,0\nd.png,0\n", "1 image without a row in labels.csv: red/b"),
             ("file,label\na.png,1\nc.png,0\nd.png,0\nb,1\nb,1\n", "1 row of labels.csv said twice"),
             ("file,label\na.png,2\nb.png,\nc.png,NaN\nd.png,-1\n", "3 of 4 images without a label"),
+            ("file,label\na.png,2\nb.png,#N/A\nc.png,NaT\nd.png,\u22121\n", "3 of 4 images without a label"),
             ("a.png,1\nb.png,1\nc.png,0\nd.png,0\n", "labels.csv has no header; its first row is data"),
             ("file,warm,cold\na,1,0\nb,1,0\nc,0,1\nd,0,1\n", "the columns warm, cold of labels.csv are the classes"),
             ("file,day,label\na,1,0\nb,1,0\nc,3,1\nd,0,1\n", 'the labels are column "label" of labels.csv'),
         ],
-        ids=["rows", "images", "twice", "unknown", "header", "one-hot", "column"],
+        ids=["rows", "images", "twice", "unknown", "unknown elsewhere", "header", "one-hot", "column"],
     )  # fmt: skip
     def test_what_does_not_match_is_counted_and_named(self, tmp_path: Path, text: str, says: str) -> None:
         assert says in read_labels(table(tmp_path, text), IDS).notes
@@ -105,7 +108,15 @@ class TestTables:
             ('file,label\n"a.png,warm\nb.png,warm\n', r'cannot be read.*a " is missing'),
             ('file,label\n"a.png,warm\nb.png",warm\n', r'runs over several lines; a " is missing'),
             ("file,label\na.png,warm, really\nb.png,cold\n", "line 2 of .* has 3 columns, others 2; quote a label"),
-            ("file,label\na.png\nb.png,cold\n", "line 2 of .* has 1 columns, others 2"),
+            ("file,label\na.png\nb.png,cold\n", "line 2 of .* has 1 column, others 2"),
+            ("file,label\na.png,warm, really\nb.png,cold, really\n",
+             "line 2 of .* has 3 columns, its header 2; name the last column, or quote a label"),
+            ("one,two,label\na.png,b.png,1\nc.png,d.png,0\n",
+             'line 2 of .* names two images, "a.png" and "b.png"; keep one column of names, or call it image'),
+            ("file,label\na.png,n/a\nb.png,cold\n", 'the label "n/a"'),
+            ("file,label\na.png,?\nb.png,cold\n", r'the label "\?"'),
+            ("file,label\na.png,-\nb.png,cold\n", 'the label "-"'),
+            ("file,label\na.png,#DIV/0!\nb.png,cold\n", 'the label "#DIV/0!"'),
             ("file,label\na.png,NA\nb.png,cold\n", 'the label "NA", which can be a class or mean that there is none'),
             ("file,label\na.png,None\nb.png,cold\n", 'the label "None"'),
             ("file,label\na.png,-1\nb.png,1\n", "has -1 beside 1: -1 means unknown here; if it is a class, number"),
@@ -127,7 +138,8 @@ class TestTables:
 
     def test_numbers_that_are_names_and_labels(self, tmp_path: Path) -> None:
         text = "".join(f"{n},{9 - n}\n" for n in range(10))
-        assert read_labels(table(tmp_path, text), list("0123456789")).values == list("9876543210")
+        with pytest.raises(UserError, match=r'line 1 of .* names two images, "0" and "9"; keep one .*or call it image'):
+            read_labels(table(tmp_path, text), list("0123456789"))
         swapped = "label,id\n" + "".join(f"{9 - n},{n}\n" for n in range(10))
         assert read_labels(table(tmp_path, swapped), list("0123456789")).values == list("9876543210")
 
@@ -256,6 +268,38 @@ class TestClasses:
         (tmp_path / "names.txt").write_bytes("kält \r\nwarm\r\n\r\n".encode(encoding))
         assert classify(["0", "1"], tmp_path / "names.txt", from_file=True)[1] == ("kält", "warm")
 
+    @pytest.mark.parametrize(
+        ("values", "text", "named"),
+        [
+            (["0", "1", "2"], "2 ten\n0: two\n1,three, four\n", ["two", "three, four", "ten"]),
+            (["n02", "n01"], "n02 a dog\nn01\tcat, tabby\n", ["a dog", "cat, tabby"]),
+            (["warm", "cold"], "warm\ncold\n", ["warm", "cold"]),
+            (["Warm", "cold"], "cold\nwarm\n", ["warm", "cold"]),
+            (["1", "2"], "2\n1\n", ["1", "2"]),
+            (["1", "2"], "1 a\n3 b\n", ["1 a", "3 b"]),
+            (["1", "01"], "a\nb\n", ["b", "a"]),
+        ],
+        ids=["numbered", "ImageNet", "labels", "another case", "numbers", "other numbers", "alike"],
+    )
+    def test_class_files_that_say_the_labels_too(
+        self, tmp_path: Path, values: list[str], text: str, named: list[str]
+    ) -> None:
+        (tmp_path / "names.txt").write_text(text)
+        labels_N, names = classify(values, tmp_path / "names.txt", from_file=values != ["1", "01"])
+        assert [names[label] for label in labels_N] == named
+
+    def test_the_labels_themselves_give_the_order(self, tmp_path: Path) -> None:
+        (tmp_path / "names.txt").write_text("warm\ncold\n")
+        assert classify(["cold", "warm"], tmp_path / "names.txt", from_file=True)[1] == ("warm", "cold")
+
+    def test_some_of_the_labels_are_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "names.txt").write_text("warm\nhot\n")
+        with pytest.raises(UserError, match='names "warm", which is a label, but not every label'):
+            classify(["cold", "warm"], tmp_path / "names.txt", from_file=True)
+
+    def test_plus_and_minus_are_classes(self) -> None:
+        assert checked(Labels(["+", "-"]), 2, "y", "y").values == ["+", "-"]
+
     def test_a_class_name_twice_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text("warm\nwarm\n")
         with pytest.raises(UserError, match=r'names\.txt has the class name "warm" twice'):
@@ -265,7 +309,7 @@ class TestClasses:
         ("names", "found"),
         [
             (["cat", "Cat", "dog"], "cat, Cat"), (["big cat", "big  cat", "bigcat"], "big cat, big  cat, bigcat"),
-            (["\u00e9", "e\u0301"], "\u00e9, e\u0301"), (["cat", "c\u200bat"], "cat, c\u200bat"),
+            (["\u00e9", "e\u0301"], "\u00e9, e\u0301"), (["cat", "c\u200bat"], "cat, c\\u200bat"),
             (["2", "\u00b2"], "2, \u00b2"),
         ],
     )  # fmt: skip

@@ -71,11 +71,22 @@ class TestThatAreRead:
             with_chunk(encoded(), b"zTXt", b"key\0\0" + zlib.compress(b"y" * 2_000_000)),
             with_chunk(encoded(), b"eXIf", b"no TIFF at all"),
             with_chunk(encoded(), b"eXIf", b"II*\0\xff\xff\xff\xff"),
+            with_chunk(encoded(), b"gAMA", b"\0"),
+            with_chunk(encoded(), b"pHYs", b"\0"),
         ],
-        ids=["text", "profile", "compressed text", "exif", "exif out of bounds"],
+        ids=["text", "profile", "compressed text", "exif", "exif out of bounds", "gamma", "size"],
     )
     def test_png_with_what_says_nothing_about_pixels(self, data: bytes) -> None:
         assert (pixels(data) == RED).all()
+
+    def test_transparency_stays_where_other_chunks_are_left_out(self) -> None:
+        clear = encoded(Image.new("L", (16, 16), 9), transparency=9)
+        assert (pixels(with_chunk(clear, b"gAMA", b"\0")) == 255).all()
+
+    def test_grey_of_16_bits(self) -> None:
+        levels = np.array([[0, 257 * 100], [257 * 200, 65535]], ">u2").repeat(8, 0).repeat(8, 1)
+        shown = pixels(b"P5 16 16 65535 " + levels.tobytes())
+        assert (shown[::8, ::8, 0] == [[0, 100], [200, 255]]).all()
 
     def test_jpeg_with_broken_exif(self) -> None:
         assert np.abs(pixels(broken_exif_jpeg()).astype(int) - RED).max() < 8

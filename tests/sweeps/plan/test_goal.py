@@ -37,6 +37,7 @@ SCHEDULES = {
     "slow": ({"min_iter": 30, "eta": 1.01}, [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40]),
     "max_iter": ({"max_iter": 27, "s": 2}, [3, 9]),
     "more than there is": ({"max_iter": 20, "s": 9, "eta": 2}, [1, 2, 5, 10]),
+    "whole numbers with a point": ({"max_iter": 27.0, "s": 2.0}, [3, 9]),
     "late": ({"min_iter": 41}, []),
 }
 

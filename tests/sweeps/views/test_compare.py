@@ -6,8 +6,8 @@ import json
 import statistics
 
 import pytest
-from rich.console import Console
 
+from sweeps.console import print_table
 from sweeps.launching import plan, register_planned
 from sweeps.runs.files import write_json
 from sweeps.views import compare
@@ -61,7 +61,7 @@ def test_probe_numbers_are_columns_and_undefined_ones_are_left_out(sweep):
 
 
 def test_the_terminal_shows_which_images_a_probe_used(sweep, capsys):
-    Console(width=200).print(compare.terminal_table(compare.compare(sweep)))
+    print_table(compare.terminal_table(compare.compare(sweep)))
     assert "gate r2 [tiny]" in capsys.readouterr().out
 
 

@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from rich.console import Console
 
+from sweeps.console import print_table
 from sweeps.launching import plan, register_planned
 from sweeps.runs.files import write_json
 from sweeps.views import compare, versus
@@ -54,7 +54,7 @@ def test_what_differs_between_sweeps_becomes_a_parameter(both):
         ("warm", 4, 0.5), ("warm", 8, 0.5), ("cold", 4, 0.1), ("cold", 8, 0.1),
     ]  # fmt: skip
     assert merged.name == "warm, cold"
-    Console(width=200).print(compare.terminal_table(merged))
+    print_table(compare.terminal_table(merged))
 
 
 def test_what_some_cells_of_a_sweep_alone_have_is_no_setting_of_it(tmp_path):
@@ -80,7 +80,7 @@ def test_differences_are_between_equal_cells_and_in_standard_deviations(both):
     assert effect.difference == pytest.approx(1.5)
     assert effect.g == pytest.approx(3.0 * 1.0 / (math.sqrt(2) * 0.886226925452758))
     assert effect.n == (3, 3)
-    Console(width=200).print(versus.effects_table(effects, "warm"))
+    print_table(versus.effects_table(effects, "warm"))
 
 
 def test_a_sweep_beside_itself_differs_in_nothing(both):
