@@ -224,6 +224,7 @@ def test_draws_that_repeat_are_drawn_on(sweep_of, parameters, cap, runs):
     assert fewer == cells[:-1]  # a raised run_cap adds runs to those there are
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "found"),
     [
