@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import cli
+from probes.failures import ProbesFailedError
 from sweeps import console
 from sweeps.plan.source import shipped
 from sweeps.runs.folders import home
@@ -244,6 +245,10 @@ def test_a_fault_of_ours_names_its_place(moe, monkeypatch):
     code, _, err = moe("runs", "list")
     assert code == 1
     assert "(in sweeps/views/listing.py, line " in err
+
+
+def test_an_error_of_our_own_is_its_sentence():
+    assert console.failure(ProbesFailedError("1 probe failed")) == "1 probe failed"
 
 
 def test_a_module_of_the_users_that_is_called_like_ours_is_none_of_ours(tmp_path):
