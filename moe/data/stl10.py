@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moe.data.files import is_folder, read_lines, regular
+from moe.data.files import is_named_folder, read_lines, regular
 from moe.data.readers import Progress
 from moe.data.staging import hidden_folder
 from moe.data.store import Images, ImageStore, write_store
@@ -52,7 +52,7 @@ class STL10:
     def prepare(self, root: Path, source: Path | None, progress: Progress) -> list[ImageStore]:
         """Stores of the splits whose official binaries lie at `source`; downloads them if that is None."""
         place = self._download(root) if source is None else source
-        is_folder(place)  # or says that nothing is there
+        is_named_folder(place)  # or says that nothing is there
         folder = binaries(place)
         if folder is not None:
             return self._from_folder(folder, root, progress)
