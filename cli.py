@@ -25,6 +25,8 @@ from sweeps.runs.endings import FAILURE, NO_ROOM, OUT_OF_MEMORY, USER_MISTAKE, e
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # read by Lightning as it is imported
+
 app = typer.Typer(
     help="Sweeps of sparse Mixture-of-Experts vision models, and probes that ask each expert what it encodes.",
     no_args_is_help=True,
@@ -45,6 +47,11 @@ def _main(
     if debug:
         os.environ["MOE_DEBUG"] = "1"
     show_notices()
+    for name in _RANKS:
+        try:
+            int(os.environ.get(name, "0"))
+        except ValueError:
+            raise UserError(f"{name}={os.environ[name]} is no number of a process; unset {name}") from None
     for name in ("MOE_HOME", "MOE_DATA"):
         given = os.environ.get(name, ".")
         try:

@@ -308,6 +308,10 @@ CASES = {
         "4 clusters of 4, r .8 within, .4 between: some found",
         lambda rng: claims.planted_clusters(rng, kinds=4, each=4)[1:], 0.9, 1.0, 500,
     ),
+    "within_runs": Case("4 runs, each one cloud: clusters in them, p <= .05", claims.clusters_of_runs, *AT_MOST, 1000),
+    "within_runs_found": Case(
+        "the same, two kinds of experts in each run", lambda rng: claims.clusters_of_runs(rng, apart=0.8), 0.5, 1.0, 300
+    ),
     "independent_40": Case("40 experts with nothing in common: two clusters", claims.structureless, 0.0, 0.05, 200),
     "two_clusters": Case("margin of two clusters in its interval, 2 x 2 runs", claims.margin_interval, 0.93, 1.0, 500),
     "two_clusters_2_runs": Case(

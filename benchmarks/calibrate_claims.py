@@ -32,6 +32,7 @@ from probes.statistics import (
     trait_difference,
     unique_null,
     verdict,
+    within_runs,
 )
 from probes.statistics.nonlinearity import curve_r2
 from probes.statistics.resampling import Interval
@@ -146,6 +147,25 @@ def _told_from_a_cloud(similarity_NN: Floats, rng: Random) -> list[bool]:
     found, null = cluster(similarity_NN), continuum(similarity_NN, draws=39, seed=int(rng.integers(2**31)))
     pairs = ((found.silhouette[2], null.pair_b), (found.silhouette[found.k], null.best_b))
     return [p_value(silhouette, null_b) <= ALPHA for silhouette, null_b in pairs]
+
+
+def clusters_of_runs(
+    rng: Random, *, apart: float = 0.0, own: float = 0.7, runs: tuple[int, ...] = (4, 4, 8, 8)
+) -> list[bool]:
+    """Whether the experts of runs seem to be in clusters within their runs: clouds, or two kinds `apart`.
+
+    Runs differ in the experts' mean, by `own`, and in how far and along which axes their experts lie.
+    """
+    clouds = []
+    for E in runs:
+        spread = 0.3 * rng.uniform(0.5, 1.5) * np.arange(1, 21) ** -rng.uniform(0.0, 1.5)
+        kinds = apart * np.eye(20)[1] * (np.arange(E)[:, None] % 2)
+        clouds.append(own * rng.normal(size=20) + kinds + rng.normal(size=(E, 20)) * spread)
+    points = np.concatenate(clouds)
+    similarity_NN = 1 - ((points[:, None] - points) ** 2).sum(axis=2) / 2
+    runs_N = np.repeat(np.arange(len(runs)), runs)
+    found = within_runs(similarity_NN, runs_N, draws=39, seed=int(rng.integers(2**31)))
+    return [p_value(found.silhouette, found.null_b) <= ALPHA]
 
 
 def _kinds(

@@ -91,7 +91,9 @@ class MachineConfig(Section):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = Field(1, ge=1, description="processes that share each batch, one a GPU (on CPUs: on this machine)")
-    threads: int | None = Field(None, ge=1, description="CPU threads, fixed; default: all that others leave cores for")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads, fixed; default: all that others leave cores for"
+    )
     images: Literal["auto", "host", "device"] = Field("auto", description="where the uint8 images stay while training")
     experts: Literal["auto", "plain", "batched"] = Field(
         "auto", description="experts one after another or as one computation; auto: batched on one GPU, plain elsewhere"
@@ -386,6 +388,8 @@ def read_value(text: str, where: str = "") -> Any:
     """
     try:
         value = _value(text)
+    except UserError as error:
+        raise UserError(f"{where}{error}") from None
     except _NO_VALUE:
         written = shown.repr(text)[1:-1]
         raise UserError(f"{where}{written} is not a value in YAML; check its brackets and quotes") from None
@@ -409,5 +413,5 @@ def _value(text: str) -> Any:
         raise ValueError("a few aliases of aliases stand for more values than fit into memory")
     value = yaml.safe_load(text)
     if isinstance(value, int) and abs(value) > _LARGEST:
-        raise ValueError("no program but Python takes such a number")
+        raise UserError(f"{shown.repr(text)[1:-1]} is too large for a whole number; write a smaller one")
     return text if isinstance(value, dt.date) else value

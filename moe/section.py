@@ -155,6 +155,8 @@ def sentence(error: ValidationError, section: str = "") -> str:
         message = " or ".join([message, *(said.removeprefix("Input should be ") for said in rest)])
         first["loc"] = first["loc"][:place]
     path = ".".join(str(part) for part in ([section] if section else []) + list(first["loc"]))
+    if first["type"] == "model_type":
+        return f"{path}={shown.repr(first['input'])}: its settings stand below it by name, as in model: {{experts: 8}}"
     if first["type"] == "extra_forbidden":
         return f'unknown parameter "{path}"'
     message = message[:1].lower() + message[1:]

@@ -30,6 +30,8 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        if self.width < 1:  # COLUMNS=0
+            self.width = 80
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Text, title or cell of a table."""

@@ -16,7 +16,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any, Protocol
 
-from moe.config import DataConfig, from_flat
+from moe.config import RunConfig, from_flat
 from moe.errors import UserError
 from moe.wording import counted
 from sweeps.agents import cluster, cluster_status
@@ -38,6 +38,7 @@ from sweeps.queue.opening import (
 from sweeps.queue.status import SweepStatus, status
 from sweeps.runs.endings import Ending
 from sweeps.runs.folders import home
+from sweeps.runs.store import RunStore
 from sweeps.tracking.connection import connection
 
 _PAUSE = 0.5  # seconds between looks at the agents
@@ -198,8 +199,9 @@ def register(
     sweep, cells = plan(spec, overrides, name)
     chosen, why = choose_queue(backend, sweep)
     more = growth(sweep, cells, storage)
-    for data in {cell.config.data for cell in cells} or {_fixed_data(sweep)}:
+    for data in {cell.config.data for cell in cells} or {_fixed(sweep).data}:
         check_available(data)
+    check_batches(sweep, cells)
     launched = register_planned(sweep, cells, chosen, storage)
     reporter.note(f"backend {chosen}: {why}")
     for line in (more, collapsed(sweep, cells)):
@@ -296,10 +298,29 @@ def submit(
     return cluster.submit(sweep.name, sweep.root, resources, on, options=options, storage=sweep.storage)
 
 
-def _fixed_data(sweep: Sweep) -> DataConfig:
-    """The images of a bayes sweep, as far as its file fixes them."""
-    chosen = {path: sweep.parameters[path].values[0] for path in sweep.fixed if path.startswith("data.")}
-    return from_flat(chosen).data
+def _fixed(sweep: Sweep) -> RunConfig:
+    """The images and batches of a bayes sweep, as far as its file fixes them."""
+    known = {"train.batch_size", *(path for path in sweep.fixed if path.startswith("data."))}
+    return from_flat({path: value for path, value in sweep.fixed.items() if path in known})
+
+
+def check_batches(sweep: Sweep, cells: Sequence[Cell]) -> None:
+    """Refuse batches larger than the images of runs that are yet to be trained, where these are prepared here.
+
+    Raises:
+        UserError: names the line, the images and their count.
+    """
+    from moe.data.datasets import check_batch
+
+    done = RunStore().finished_ids()
+    configs = [cell.config for cell in cells if cell.run_id not in done]
+    if not (cells or {"train.batch_size", "data.name"} & set(sweep.swept)):
+        configs = [_fixed(sweep)]
+    for config in {(config.data.name, config.train.batch_size): config for config in configs}.values():
+        try:
+            check_batch(config)
+        except UserError as error:
+            raise sweep.source.error(("parameters", "train.batch_size"), str(error)) from None
 
 
 def _refresh(sweep: LaunchedSweep, queue: Queue, reporter: Reporter, *, failed: bool, stopped: bool = False) -> int:

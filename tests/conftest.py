@@ -24,11 +24,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before anything is started, what holds for all of it.
 
     One thread a process: models of tests are tiny, and threads would wait for each other, above all beside another
-    process. Figures go into files, as `moe` itself says in its environment. Ctrl-C is heeded, which a shell leaves
-    ignored in the background, for us and all that tests start: they mean to be interrupted. The processes of a parallel
-    run are forked.
+    process; where a test asks for two, they wait asleep. Figures go into files, as `moe` itself says in its
+    environment. Ctrl-C is heeded, which a shell leaves ignored in the background, for us and all that tests start: they
+    mean to be interrupted. The processes of a parallel run are forked.
     """
-    os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    os.environ |= {"OMP_WAIT_POLICY": "passive", "MPLBACKEND": "agg"}
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("numprocesses", None):

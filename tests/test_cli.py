@@ -147,6 +147,17 @@ def test_a_place_that_cannot_be_is_refused_in_one_sentence(moe, monkeypatch, nam
     assert err.startswith(f"error: {name}={place} cannot be used: ")
 
 
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"])
+def test_a_rank_that_is_no_number_is_refused_in_one_sentence(moe, monkeypatch, name):
+    monkeypatch.setenv(name, "x")
+    assert moe("runs", "list")[::2] == (2, f"error: {name}=x is no number of a process; unset {name}\n")
+
+
+def test_a_terminal_without_width_is_given_one(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "0")
+    assert console.Terminal().width == 80
+
+
 def test_a_plan_looks_whether_its_storage_is_one(moe):
     code, _, err = moe("sweep", "launch", "quickstart", "--dry-run", "--storage", "a name")
     assert (code, err) == (2, 'error: --storage "a name" is no database URL; write postgresql://USER@HOST/DATABASE\n')
@@ -246,7 +257,7 @@ def test_a_module_of_the_users_that_is_called_like_ours_is_none_of_ours(tmp_path
 
 
 def test_no_number_of_a_table_is_cut(moe, tmp_path, monkeypatch):
-    tiny_store()
+    tiny_store(count=256)
     spec = SPEC.replace("model.experts:", "train.lr: {values: [5.3015e-05, 0.00012345678]}\n  model.experts:")
     file = write(tmp_path / "sweep.yaml", spec)
     monkeypatch.setenv("COLUMNS", "40")

@@ -5,18 +5,19 @@ package brings one by an entry point of the group ``moe.datasets`` that leads to
 arguments; `moe.testing.DatasetContract` holds what it must keep to.
 """
 
+import dataclasses
 import shlex
 import warnings
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from moe.config import DataConfig
-from moe.data.files import is_folder
+from moe.config import DataConfig, RunConfig
+from moe.data.files import is_named_folder
 from moe.data.readers import Progress, ReadOptions, no_progress, read_images
 from moe.data.staging import check_name, staged
 from moe.data.stl10 import is_stl10
 from moe.data.store import Images, ImageStore, data_root, fill, is_prepared, store_names, write_store
-from moe.data.things import is_things, read_things
+from moe.data.things import is_things, read_things, refuse_zipped
 from moe.errors import Notice, UserError, suggest
 from moe.registry import Registry
 
@@ -126,7 +127,7 @@ class Things:
 
     def prepare(self, root: Path, source: Path | None, progress: Progress) -> list[ImageStore]:
         """The store `things` from a folder laid out as in moe.data.things."""
-        if source is None or not (is_folder(source) and is_things(source)):
+        if source is None or not (is_named_folder(source) and is_things(source)):
             raise UserError(
                 "THINGS cannot be downloaded without its password; pass --source FOLDER with images/, unique_id.txt "
                 "and spose_embedding_66d_sorted.txt"
@@ -191,19 +192,25 @@ def import_images(
     """
     root = data_root()
     check_name(name, root, replace=replace)
-    is_folder(path)  # or says that nothing is there
-    things = labels is None and is_things(path)
+    is_named_folder(path)  # or says that nothing is there
+    recognised = is_things(path)
+    things = recognised and labels is None
     _check_own_name(name, path, things=things)
     if is_stl10(path):
         raise UserError(
             f"{path} is STL-10 as it is downloaded; run `moe data prepare stl10 --source {shlex.quote(str(path))}`"
         )
+    if path.suffix.lower() == ".zip":
+        refuse_zipped(path)
     with staged(name, root, replace=replace) as partial:
         options = ReadOptions(size, skip_bad, password, partial, progress)
         if things:
             content = read_things(path, options, allow_unknown=allow_unknown)
         else:
             content = read_images(path, options, labels=labels, classes=classes)
+        if recognised and not things:
+            left = "THINGS' dimensions and categories left out: --labels gives others"
+            content = dataclasses.replace(content, notes=(*content.notes, left))
         fill(partial, name, content)
     return ImageStore(root / name)
 
@@ -269,6 +276,23 @@ def probe_stores(names: list[str], config: DataConfig) -> list[ImageStore]:
     first = [open_store(name) for name in own] or [validation_store(config)]
     things = [open_store("things")] if "things" in prepared and config.name == "stl10" else []
     return first + [store for store in things if store.name not in {s.name for s in first}]
+
+
+def check_batch(config: RunConfig) -> None:
+    """Refuse a run whose batches hold more images than there are, where these are prepared.
+
+    Raises:
+        UserError: names the images and their count.
+    """
+    parts, root = config.data.name.split("+"), data_root()
+    names = [DATASETS[part].train if part in DATASETS else part for part in parts]
+    if not all(is_prepared(name, root) for name in names):
+        return
+    count, size = sum(len(ImageStore(root / name)) for name in names), config.train.batch_size
+    if count < size:
+        raise UserError(
+            f"train.batch_size={size} exceeds the {count:,} images of {config.data.name}; choose a smaller one"
+        )
 
 
 def check_available(config: DataConfig) -> None:

@@ -11,8 +11,8 @@ _MOST_TEXT = 64 * 2**20  # bytes; a million labelled images fit
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 
 
-def is_folder(path: Path) -> bool:
-    """Whether what is there is a folder.
+def is_named_folder(path: Path) -> bool:
+    """Whether what a user named is a folder.
 
     Raises:
         UserError: nothing is there, or it cannot be reached.

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from moe.config import RunConfig
-from moe.data.datasets import training_stores, validation_store
+from moe.data.datasets import check_batch, training_stores, validation_store
 from moe.data.pixels import chunks
 from moe.data.store import ImageStore
 from moe.errors import UserError
@@ -225,9 +225,7 @@ def load_run_data(config: RunConfig) -> RunData:
     size = config.data.image_size
     train = load_pixels(training_stores(config.data), size)
     validation = load_pixels([validation_store(config.data)], size)
-    count = len(train.images_NCSS)
-    if count < config.train.batch_size:
-        raise UserError(f"train.batch_size={config.train.batch_size} exceeds the {count} images of {config.data.name}")
+    check_batch(config)
     if config.loss.load().needs_labels:
         _check_labels(f"loss.objective={config.loss.objective}", config, train, validation)
     if config.gate.load().told is Told.CLASS:

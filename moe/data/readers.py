@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from moe.data.arrays import npz_arrays, plain_array
-from moe.data.files import is_folder, regular
+from moe.data.files import is_named_folder, regular
 from moe.data.label_tables import Labels
 from moe.data.labels import alike, array_labels, checked, classify, read_labels
 from moe.data.names import natural, without_suffix
@@ -129,7 +129,7 @@ def read_images(
 
 def _read(path: Path, options: ReadOptions, listed: _Listed) -> _Read:
     shown = printable(str(path))
-    if is_folder(path):
+    if is_named_folder(path):
         return _read_files(folder_files(path, options.folders), shown, options, listed)
     regular(path)
     if path.suffix.lower() == ".npy":

@@ -4,16 +4,18 @@ Its official binaries, as a folder, in torchvision's folder `stl10_binary`, or i
 """
 
 import gzip
+import itertools
 import lzma
-import shutil
+import operator
 import struct
 import tarfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from moe.data.files import is_folder, read_lines, regular
+from moe.data.files import is_named_folder, read_lines, regular
 from moe.data.readers import Progress
 from moe.data.staging import hidden_folder
 from moe.data.store import Images, ImageStore, write_store
@@ -50,7 +52,7 @@ class STL10:
     def prepare(self, root: Path, source: Path | None, progress: Progress) -> list[ImageStore]:
         """Stores of the splits whose official binaries lie at `source`; downloads them if that is None."""
         place = self._download(root) if source is None else source
-        is_folder(place)  # or says that nothing is there
+        is_named_folder(place)  # or says that nothing is there
         folder = binaries(place)
         if folder is not None:
             return self._from_folder(folder, root, progress)
@@ -59,7 +61,10 @@ class STL10:
             raise UserError(f"{place} holds no train_X.bin, test_X.bin or unlabeled_X.bin of STL-10, and no {ARCHIVE}")
         with hidden_folder("stl10", root) as unpacked:
             _unpack(archive, unpacked)
-            return self._from_folder(unpacked, root, progress)
+            try:
+                return self._from_folder(unpacked, root, progress)
+            except UserError as error:
+                raise UserError(str(error).replace(str(unpacked), str(archive))) from None
 
     @staticmethod
     def _from_folder(folder: Path, root: Path, progress: Progress) -> list[ImageStore]:
@@ -113,8 +118,10 @@ def read_stl10(folder: Path, split: str) -> Images:
     images_NHWC = raw.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 3, 2, 1)
     ids = [f"{split}-{number:06d}" for number in range(len(images_NHWC))]
     label_file = folder / f"{split}_y.bin"
-    if not label_file.exists():
+    if split == "unlabeled":
         return Images(images_NHWC, ids, f"STL-10 {split}")
+    if not label_file.exists():
+        raise UserError(f"{printable(str(label_file))} is missing; fetch it from the same archive")
     if not (folder / "class_names.txt").exists():
         raise UserError(f"{folder} holds {label_file.name} but no class_names.txt; fetch it from the same archive")
     names = [name for line in read_lines(folder / "class_names.txt") for name in line.split()]
@@ -128,23 +135,32 @@ def read_stl10(folder: Path, split: str) -> Images:
 
 def _unpack(archive: Path, target: Path) -> None:
     """The files of STL-10 in its archive, and nothing else of it."""
+    for name, pieces in itertools.groupby(_pieces(archive), key=operator.itemgetter(0)):
+        with (target / name).open("wb") as file:
+            file.writelines(piece for _, piece in pieces)
+    if binaries(target) is None:
+        raise UserError(f"{archive} holds no train_X.bin, test_X.bin or unlabeled_X.bin of STL-10")
+
+
+def _pieces(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """The content of STL-10's files in its archive, piece by piece, with the file's name."""
+    seen = set[str]()
     try:
         with tarfile.open(archive) as packed:
             for member in packed:
                 name = Path(member.name).name
                 if name not in _MOST or not member.isfile():
                     continue
-                if member.size > _MOST[name]:
-                    raise UserError(
-                        f"{name} in {archive} has {member.size:,} bytes, more than STL-10's; fetch it again"
-                    )
+                if name in seen or member.size > _MOST[name]:
+                    what = "is there twice" if name in seen else f"has {member.size:,} bytes, more than STL-10's"
+                    raise UserError(f"{name} in {archive} {what}; fetch it again")
+                seen.add(name)
                 stream = packed.extractfile(member)
-                if stream is not None:
-                    with (target / name).open("wb") as file:
-                        shutil.copyfileobj(stream, file, 2**20)
+                while stream is not None and (piece := stream.read(2**20)):
+                    yield name, piece
     except _DAMAGE as error:
         raise UserError(
             f"{archive} is damaged ({reason(error)}), as after a download that broke off; fetch it again"
         ) from None
-    if binaries(target) is None:
-        raise UserError(f"{archive} holds no train_X.bin, test_X.bin or unlabeled_X.bin of STL-10")
+    except OSError as error:
+        raise UserError(f"{archive} cannot be read ({reason(error)}); check the disk, or fetch it again") from None

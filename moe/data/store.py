@@ -310,6 +310,8 @@ def check(content: Images) -> None:
 
 def _check_labels(content: Images) -> None:
     labels_N, count = content.labels_N, len(content.ids)
+    if twice := [name for name, number in Counter(content.classes).items() if number > 1]:
+        raise UserError(f'two classes of {content.source} have the name "{twice[0]:.200}"; rename one')
     if labels_N is not None and labels_N.max(initial=-1) >= len(content.classes):
         raise UserError(f"label {labels_N.max()} but {len(content.classes)} class names")
     if labels_N is not None and labels_N.min(initial=0) < -1:

@@ -1,37 +1,42 @@
 """THINGS: object photographs by concept, with 66 (or 49) behavioural dimensions and 27 categories.
 
 Hebart et al. 2019 (images), Hebart et al. 2020 (dimensions). A folder laid out as it is downloaded from OSF; the tables
-may lie in folders like data/, variables/ and Metadata/:
+may lie in folders like data/, variables/ and Metadata/, and be .txt, .tsv or .csv:
 
     images/<concept>/<photo>.jpg           or object_images/, or several object_images_A-C/, ...; 00001_<concept> too
     unique_id.txt                          concepts in row order
-    spose_embedding_66d_sorted.txt         concepts x 66; .tsv and .csv too, and 49d
+    spose_embedding_66d_sorted.txt         concepts x 66; 49d too
     labels_66.txt, labels_short.txt, labels.txt    names of the dimensions
     things_concepts.tsv                    optional, also _concepts-metadata_things.tsv: column "Bottom-up Category ..."
     category_mat_manual.tsv                optional: concepts x 27, 1 where a concept is in a category
 """
 
+import csv
+import os
 import re
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moe.data.files import read_lines, read_text
 from moe.data.readers import DEFAULTS, ReadOptions, read_images
+from moe.data.sources import ZIP_DAMAGE
 from moe.data.store import Images
 from moe.errors import UserError
 from moe.wording import counted, first_few, printable, reason
 
 EMBEDDING = "spose_embedding_66d_sorted.txt"
 _EMBEDDING = re.compile(r"spose_embedding_?(\d*)d?_?.*\.(txt|tsv|csv)", re.IGNORECASE)
-_CONCEPTS = re.compile(r"_?(things_concepts|concepts[-_]metadata_things)\.tsv", re.IGNORECASE)
-_IMAGES = re.compile(r"_?(object_)?images?(_\w-\w|_cc0)?", re.IGNORECASE)
-_NESTED = ("data", "variables", "metadata", "things", "main", "concepts", "dimensions", "embedding", "embeddings")
-_IDS, _MANUAL = "unique_id.txt", "category_mat_manual.tsv"
+_CONCEPTS = re.compile(r"_?(things_concepts|concepts[-_]metadata_things)\.(tsv|csv|txt)", re.IGNORECASE)
+_IMAGES = re.compile(r"_?(object_)?images?(_\w-\w|_cc0|_things)?", re.IGNORECASE)
+_SUFFIXES = (".txt", ".tsv", ".csv")
+_DEEPEST, _FEW = 3, 40  # levels and folders beside each other in which tables are looked for
+_IDS, _MANUAL = "unique_id", "category_mat_manual"
 _CATEGORY = "Bottom-up Category (Human Raters)"
 _NUMBERED = re.compile(r"[0-9]+[_-](?P<concept>.+)")
 _PHOTO = re.compile(r"_[0-9]+[a-z]*$", re.IGNORECASE)
@@ -46,10 +51,12 @@ class _Folder:
                 break
             path = inside[0]  # as an archive unpacks, into a folder of its own
         self.path = path
-        self.files = {file.name.casefold(): file for file in reversed(list(_files(path, 2)))}
+        self.places = list(_places(path, _DEEPEST))
+        self.files = {file.name.casefold(): file for place in reversed(self.places) for file in _tables(place)}
 
-    def get(self, *names: str) -> Path | None:
-        """The first of these files that is there."""
+    def get(self, *stems: str) -> Path | None:
+        """The first of these tables that is there."""
+        names = (f"{stem}{suffix}" for stem in stems for suffix in _SUFFIXES)
         return next((self.files[name] for name in names if name in self.files), None)
 
     @cached_property
@@ -66,29 +73,28 @@ class _Folder:
 
     def images(self) -> list[Path]:
         """Folders of photographs: one called images or object_images, else all whose names start so."""
-        places = [self.path, *_nested(self.path)]
-        found = [folder for place in places for folder in sorted(place.iterdir()) if _is_images(folder)]
+        found = [folder for place in self.places for folder in _folders(place) if _IMAGES.fullmatch(folder.name)]
         for name in ("images", "object_images"):
             if exact := [folder for folder in found if folder.name.casefold() == name]:
                 return exact[:1]
         return found
 
 
-def _is_images(folder: Path) -> bool:
-    return _IMAGES.fullmatch(folder.name) is not None and folder.is_dir()
+def _folders(path: Path) -> list[Path]:
+    return [Path(entry.path) for entry in sorted(os.scandir(path), key=lambda entry: entry.name) if entry.is_dir()]
 
 
-def _nested(path: Path) -> Iterator[Path]:
-    for folder in sorted(path.iterdir()):
-        if folder.name.casefold() in _NESTED and folder.is_dir():
-            yield folder
+def _places(path: Path, levels: int) -> Iterator[Path]:
+    """A folder and those below it that may hold tables; of many folders beside each other, each is a concept."""
+    yield path
+    inside = [folder for folder in _folders(path) if not (_IMAGES.fullmatch(folder.name) or folder.name[0] == ".")]
+    for folder in inside if levels and len(inside) <= _FEW else ():
+        yield from _places(folder, levels - 1)
 
 
-def _files(path: Path, levels: int) -> Iterator[Path]:
-    yield from (file for file in sorted(path.iterdir()) if file.suffix and not file.is_dir())
-    if levels:
-        for folder in _nested(path):
-            yield from _files(folder, levels - 1)
+def _tables(place: Path) -> Iterator[Path]:
+    names = sorted((entry.name for entry in os.scandir(place)), reverse=True)
+    yield from (place / name for name in names if PurePath(name).suffix.lower() in (*_SUFFIXES, ".zip"))
 
 
 def is_things(path: Path) -> bool:
@@ -100,6 +106,21 @@ def is_things(path: Path) -> bool:
         return bool(folder.embeddings) or folder.get(_IDS) is not None
     except OSError as error:
         raise UserError(f"{printable(str(path))} cannot be read ({error.strerror})") from None
+
+
+def refuse_zipped(path: Path) -> None:
+    """Say of a zip with THINGS' tables that these are read from a folder.
+
+    Raises:
+        UserError: it is one.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {PurePath(name).name.casefold() for name in archive.namelist()}
+    except ZIP_DAMAGE:
+        return  # whoever reads it says so
+    if f"{_IDS}.txt" in names or any(map(_EMBEDDING.fullmatch, names)):
+        raise UserError(f"{printable(str(path))} holds THINGS' tables; unpack it and import the folder")
 
 
 def read_things(path: Path, options: ReadOptions = DEFAULTS, *, allow_unknown: bool = False) -> Images:
@@ -120,6 +141,12 @@ def read_things(path: Path, options: ReadOptions = DEFAULTS, *, allow_unknown: b
     rows, embedding, names, notes = _embedding(folder)
     photos = _photos(folder, options)
     concepts = [_concept(name, rows) for name in photos.ids]
+    if not set(concepts) & set(rows):
+        listed, shown = next(iter(rows), ""), concepts[0]
+        raise UserError(
+            f'{folder.get(_IDS)} lists concepts like "{listed}", but the photographs show ones like "{shown}"; mend '
+            "the list or the folders' names"
+        )
     missing = sorted(set(concepts) - set(rows))
     if missing and not allow_unknown:
         raise UserError(
@@ -171,9 +198,9 @@ def _concept(name: str, rows: dict[str, int]) -> str:
 def _embedding(folder: _Folder) -> tuple[dict[str, int], NDArray[np.float64], tuple[str, ...], list[str]]:
     table, id_file = next(iter(folder.embeddings), None), folder.get(_IDS)
     if table is None or id_file is None:
-        lacks = f"{folder.path / EMBEDDING} (or 49d, .tsv, .csv)" if table is None else folder.path / _IDS
+        lacks = f"{folder.path / EMBEDDING} (or 49d, .tsv, .csv)" if table is None else f"{folder.path / _IDS}.txt"
         raise UserError(f"{lacks} is missing; add it, or import the folder of photographs alone")
-    ids = [line for line in read_lines(id_file) if line]
+    ids = [_unquoted(line) for line in read_lines(id_file) if line]
     if ids and ids[0].casefold() in ("uniqueid", "unique_id"):
         ids = ids[1:]
     rows = {concept: number for number, concept in enumerate(ids)}
@@ -189,7 +216,7 @@ def _embedding(folder: _Folder) -> tuple[dict[str, int], NDArray[np.float64], tu
         row, column = np.argwhere(bad)[0]
         what = "too large" if np.isfinite(embedding[row, column]) else "not a number"
         raise UserError(f'{table}: "{names[column]}" of {ids[row]} is {embedding[row, column]}, {what}; mend it')
-    notes = []
+    notes = [] if _lists(folder, len(names)) else ["no list of the dimensions' names, which are numbered"]
     if shared := sorted({name for name in names if names.count(name) > 1}):
         notes.append(f"several dimensions have one name: {first_few(shared)}")
     if others := [file.name for file in folder.embeddings[1:]]:
@@ -224,22 +251,28 @@ def _is_float(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell
 
 
 def _names(folder: _Folder, count: int) -> tuple[str, ...]:
     """Names of the dimensions: from the first list that has as many."""
-    stems = (f"labels_{count}", "labels_66", "labels_short", f"labels_short{count}", f"labels{count}", "labels")
-    lists = [[line for line in read_lines(file) if line] for stem in stems if (file := folder.get(f"{stem}.txt"))]
+    lists = _lists(folder, count)
     fitting = [names for names in lists if len(names) == count]
     if lists and not fitting:
         return tuple(lists[0])  # the caller says that they do not fit
     return tuple(fitting[0] if fitting else (f"dimension {number}" for number in range(count)))
 
 
-def _tabbed(table: Path) -> list[list[str]]:
-    """Rows of a tab-separated table; a quote is one only around a whole cell."""
-    rows = [line.split("\t") for line in read_text(table).split("\n") if line.strip()]
+def _lists(folder: _Folder, count: int) -> list[list[str]]:
+    """The lists of the dimensions' names that are there."""
+    stems = (f"labels_{count}", "labels_66", "labels_short", f"labels_short{count}", f"labels{count}", "labels")
+    return [[line for line in read_lines(file) if line] for stem in stems if (file := folder.get(stem))]
+
+
+def _rows(table: Path) -> list[list[str]]:
+    """Rows of a table with tabs, or commas in a .csv; a quote is one only around a whole cell."""
+    lines = [line for line in read_text(table).split("\n") if line.strip()]
+    rows = list(csv.reader(lines)) if table.suffix.lower() == ".csv" else [line.split("\t") for line in lines]
     return [[_unquoted(cell.strip()) for cell in row] for row in rows]
 
 
@@ -253,8 +286,9 @@ def _categories(
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
     table = folder.concepts
     if table is None:
+        notes.append("no table of concepts (things_concepts.tsv), and so no classes")
         return None, ()
-    header, *rows = _tabbed(table) or [[]]
+    header, *rows = _rows(table) or [[]]
     if {"uniqueID", _CATEGORY} - set(header):
         raise UserError(f'{table} needs the columns "uniqueID" and "{_CATEGORY}"')
     name_column, category_column = header.index("uniqueID"), header.index(_CATEGORY)
@@ -287,13 +321,15 @@ def _manual_categories(
     table = folder.get(_MANUAL)
     if table is None:
         return None
-    classes, *lines = _tabbed(table) or [[]]
+    classes, *lines = _rows(table) or [[]]
     try:
         member = np.array(lines, np.float64)
     except ValueError as error:
         raise UserError(f"{table} is damaged: {reason(error)}") from None
-    if member.shape != (len(rows), len(classes)) or not np.isfinite(member).all():
-        raise UserError(f"{_MANUAL} is {member.shape}, but {len(rows)} ids and {len(classes)} categories exist")
+    if not np.isfinite(member).all():
+        raise UserError(f"{table} has a cell that is no number; mend it or get it anew")
+    if member.shape != (len(rows), len(classes)):
+        raise UserError(f"{table.name} is {member.shape}, but {len(rows)} ids and {len(classes)} categories exist")
     single = np.where((member > 0).sum(axis=1) == 1, (member > 0).argmax(axis=1), -1)
     labels = [int(single[rows[concept]]) if concept in rows else -1 for concept in concepts]
     return np.array(labels, np.int64), tuple(classes)

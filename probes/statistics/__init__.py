@@ -3,7 +3,16 @@
 from probes.statistics.agreement import Agreement, clusters_by_measure
 from probes.statistics.animacy import SplitTest, animacy_index, animacy_test, animate_classes, bootstrap_animacy
 from probes.statistics.class_pairs import Difference, PairMean, expert_differences, mean_over_experts, pair_mean
-from probes.statistics.cluster_null import Structureless, continuum, independent, margin, run_halves, spread_of_halves
+from probes.statistics.cluster_null import (
+    Structureless,
+    WithinRuns,
+    continuum,
+    independent,
+    margin,
+    run_halves,
+    spread_of_halves,
+    within_runs,
+)
 from probes.statistics.cluster_traits import TraitDifference, trait_difference
 from probes.statistics.constancy import constant_columns, is_constant
 from probes.statistics.coupling import Coupling, bootstrap_coupling, couplings
@@ -53,6 +62,7 @@ __all__ = [
     "Tuning",
     "TuningNull",
     "Verdict",
+    "WithinRuns",
     "animacy_index",
     "animacy_test",
     "animate_classes",
@@ -116,4 +126,5 @@ __all__ = [
     "tuning_null",
     "unique_null",
     "verdict",
+    "within_runs",
 ]

@@ -36,6 +36,18 @@ class Structureless(NamedTuple):
     k_b: NDArray[np.int64]
 
 
+class WithinRuns(NamedTuple):
+    """Clusters of each run's experts, seen together.
+
+    Attributes:
+        silhouette: mean over runs of the silhouette at each one's best number of clusters; NaN without any.
+        null_b: what it is where no run's experts have clusters; of none without runs.
+    """
+
+    silhouette: float
+    null_b: Floats
+
+
 def margin(silhouette: Mapping[int, float], k: int = _PAIR) -> float:
     """Silhouette of k clusters less the best of any other number; above 0 if k is chosen. NaN without others."""
     others = [value for other, value in silhouette.items() if other != k]
@@ -74,6 +86,29 @@ def continuum(similarity_NN: Floats, *, draws: int, seed: int) -> Structureless:
         return np.asarray(1 - (size_N[:, None] + size_N) / 2 + product_NN)
 
     return _clustered(cloud() for _ in range(draws))
+
+
+def within_runs(similarity_NN: Floats, runs_N: NDArray[Any], *, draws: int, seed: int) -> WithinRuns:
+    """Whether the experts of a run fall into clusters, asked of all runs at once.
+
+    All experts together are first of all in the clusters that their runs make, since those of a run share its first
+    blocks. Here every run is compared with clouds of its own spectrum (`continuum`), so that nothing between runs
+    counts; a single run has too few experts to tell much, the mean over runs more.
+
+    Args:
+        similarity_NN: of living experts.
+        runs_N: run of each expert; runs with fewer than four are left out.
+        draws: number of clouds of each run.
+        seed: of the clouds.
+    """
+    parts = [np.flatnonzero(runs_N == run) for run in dict.fromkeys(runs_N.tolist())]
+    of_runs = [similarity_NN[np.ix_(part, part)] for part in parts if len(part) >= _LEAST]
+    if not of_runs:
+        return WithinRuns(float("nan"), np.empty(0))
+    found = [max(cluster(one).silhouette.values()) for one in of_runs]
+    seeds = np.random.SeedSequence(seed).generate_state(len(of_runs)).tolist()
+    nulls = [continuum(one, draws=draws, seed=own).best_b for one, own in zip(of_runs, seeds, strict=True)]
+    return WithinRuns(float(np.mean(found)), np.mean(nulls, axis=0))
 
 
 def independent(

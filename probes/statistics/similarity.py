@@ -5,7 +5,7 @@ Source: Section "Representational Stability Across Instantiations" (Figures 6 an
 Axes: n images, d readout units (may differ between experts), N experts, P = n (n - 1) / 2 pairs of images.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -205,23 +205,26 @@ def cluster(similarity_NN: NDArray[np.float64], k_range: Iterable[int] = range(2
     distance_NN = np.maximum(1.0 - (similarity_NN + similarity_NN.T) / 2, 0.0)
     np.fill_diagonal(distance_NN, 0.0)
     tree = linkage(squareform(distance_NN), method="average")
-    labels = {k: labels_N for k, labels_N in _cuts(tree) if k in tried}
+    labels = _cuts(tree, set(tried))
     silhouette = {k: _mean_silhouette(distance_NN, labels[k]) for k in tried}
     best = max(tried, key=silhouette.__getitem__)  # the first maximum, so the smallest k
     return Clusters(best, labels[best], silhouette)
 
 
-def _cuts(tree: NDArray[np.float64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """The labels after each merge, by number of clusters; numbered by first appearance.
+def _cuts(tree: NDArray[np.float64], wanted: set[int]) -> dict[int, NDArray[np.int64]]:
+    """The labels at each wanted number of clusters; numbered by first appearance.
 
     As scipy's `cut_tree`, with one pass for all numbers: k clusters even where merges are tied, unlike `fcluster`.
     """
     N = len(tree) + 1
     node_N = np.arange(N)
-    for merge, pair in enumerate(tree[:, :2].astype(np.intp)):
-        node_N[np.isin(node_N, pair)] = N + merge
-        _, first, labels_N = np.unique(node_N, return_index=True, return_inverse=True)
-        yield N - 1 - merge, np.argsort(np.argsort(first))[labels_N].astype(np.int64)
+    found = {}
+    for merge, (one, other) in enumerate(tree[:, :2].astype(np.intp).tolist()):
+        node_N[(node_N == one) | (node_N == other)] = N + merge
+        if (k := N - 1 - merge) in wanted:
+            _, first, labels_N = np.unique(node_N, return_index=True, return_inverse=True)
+            found[k] = np.argsort(np.argsort(first))[labels_N].astype(np.int64)
+    return found
 
 
 def _mean_silhouette(distance_NN: NDArray[np.float64], labels_N: NDArray[np.int64]) -> float:

@@ -21,7 +21,7 @@ from probes.drawing.matrices import similarity_matrix
 from probes.drawing.pictures import Block, picture_grid
 from probes.drawing.points import cluster_map
 from probes.probe import Numbers, Probe, Result
-from probes.statistics.cluster_null import continuum
+from probes.statistics.cluster_null import continuum, within_runs
 from probes.statistics.exciting import most_exciting
 from probes.statistics.mean_similarity import MIN_RUNS, image_spread, run_spread, similarity_interval
 from probes.statistics.recurrence import recurrence
@@ -138,6 +138,7 @@ class SimilarityProbe(Probe):
         for group in groups:
             numbers |= _said(group)
         if len(subjects) > 1:
+            numbers |= self._within_runs(living, similarity_NN)
             numbers |= self._recurrence(folder, living, groups)
         if self.draws:
             numbers |= self._stability(folder, [readouts[place] for place in alive], living, groups, progress)
@@ -159,6 +160,16 @@ class SimilarityProbe(Probe):
                 null_b = continuum(part, draws=draws, seed=self.seed).best_b
                 groups.append(Group(name, suffix, places, cluster(part), null_b))
         return groups
+
+    def _within_runs(self, living: Sequence[Member], similarity_NN: NDArray[np.float64]) -> Numbers:
+        """Whether the experts of single runs have clusters, which are not those that their shared blocks make."""
+        runs_N = np.array([member.subject.run.id for member in living])
+        found = within_runs(similarity_NN, runs_N, draws=self.permutations, seed=self.seed)
+        return {
+            "silhouette_within_runs": number(found.silhouette),
+            "silhouette_within_runs_null": mean(found.null_b),
+            "silhouette_within_runs_p": number(p_value(found.silhouette, found.null_b)),
+        }
 
     def _recurrence(self, folder: Path, living: Sequence[Member], groups: Sequence[Group]) -> Numbers:
         """For the runs of each E, whether every cluster comes back in each run."""

@@ -35,8 +35,13 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{file} must hold settings by section, like `model: {{experts: 8}}`")
     known = parameter_types()
+    sections = {path.partition(".")[0] for path in known if "." in path}
+    tree = {key: value for key, value in tree.items() if not (key in sections and value is None)}
     for at, value in _leaves(tree):
         path = ".".join(at)
+        if path in known and any("." in key for key in at):
+            section, _, name = path.rpartition(".")
+            raise source.error(at, f"settings stand by section here; write {section}: {{{name}: ..}} for {path}")
         # JSON's 1e-06 is text in YAML
         if path in known and (problem := value_problem(path, as_number(path, value))):
             raise source.error(at, problem)

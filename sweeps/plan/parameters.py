@@ -11,10 +11,12 @@ import yaml
 
 from moe.config import check_paths, from_flat, is_number, parameter_types, readers
 from moe.errors import UserError, suggest
+from moe.section import shown
 from sweeps.plan.distributions import DISTRIBUTIONS, LARGEST_EXPONENT, RANGE, AxisKind, Parameter
 from sweeps.plan.source import Keys, Source
 
 KEYS = ("value", "values", "probabilities", "distribution", *RANGE, "q", "mu", "sigma", "a", "b")
+_LARGEST = 3.4e38  # what torch computes with
 _SHOWN = 200  # characters of a value in a message
 _MOST_VALUES = 10_000  # of a list: more than a sweep may have runs
 
@@ -43,6 +45,9 @@ def _own_problem(path: str, value: Any, chosen: dict[str, Any]) -> str | None:
 def _kind_problem(path: str, value: Any) -> str | None:
     """Mistakes of kind that pydantic would let pass or explain less well."""
     annotation = parameter_types()[path]
+    for number in value if isinstance(value, list) else ():
+        if problem := _size_problem(path, number):
+            return problem
     if is_number(annotation):
         return _number_problem(path, value)
     if annotation is bool:
@@ -60,8 +65,14 @@ def _number_problem(path: str, value: Any) -> str | None:
         return _text_problem(path, value)
     if isinstance(value, bool):
         return f"{path} takes a number, not {as_yaml(value)}; write the number"
+    return _size_problem(path, value)
+
+
+def _size_problem(path: str, value: Any) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
         return f"{path}={value} is not a finite number; write one"
+    if isinstance(value, int | float) and abs(value) > _LARGEST:
+        return f"{path}={shown.repr(value)} is more than a float of 32 bits holds; write a smaller number"
     return None
 
 

@@ -67,9 +67,9 @@ class Sweep:
         return tuple(path for path, parameter in self.parameters.items() if not parameter.fixed)
 
     @property
-    def fixed(self) -> tuple[str, ...]:
-        """Dotted paths with one value, in file order."""
-        return tuple(path for path, parameter in self.parameters.items() if parameter.fixed)
+    def fixed(self) -> dict[str, Any]:
+        """The parameters that have one value, by dotted path in file order."""
+        return {path: extremes(parameter)[0] for path, parameter in self.parameters.items() if parameter.fixed}
 
 
 @dataclass(frozen=True)
@@ -316,6 +316,11 @@ def _samples(sweep: Sweep) -> Iterator[dict[str, Any]]:
     for pair in itertools.islice(pairs, _CHECKED_PAIRS):
         yield central | dict(pair)
     yield from itertools.islice(reachable(parameters, sweep.digest), _CHECKED_DRAWS)
+
+
+def example(sweep: Sweep) -> dict[str, Any]:
+    """Values that a suggestion of a bayes sweep may have; `expand` has tried them together."""
+    return next(_samples(sweep))
 
 
 def searched(sweep: Sweep) -> dict[str, Parameter]:

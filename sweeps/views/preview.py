@@ -7,7 +7,7 @@ from typing import Any
 
 from moe.config import from_flat
 from moe.errors import UserError
-from sweeps.plan.spec import Cell, Sweep
+from sweeps.plan.spec import Cell, Sweep, example
 from sweeps.queue.base import CellState
 from sweeps.queue.launched import QueuedCell, blank_cells, blank_number
 from sweeps.queue.opening import names, open_queue, open_sweep
@@ -31,7 +31,8 @@ def preview(
     store, known = RunStore(), _known(sweep.name, storage)
     done, begun = store.finished_ids(), store.begun_ids()
     if blanks or sweep.method == "bayes":
-        return [_blank_row(sweep, cell, known.get(cell.run_id), done) for cell in blanks or blank_cells(sweep)]
+        values = cells[0].values if cells else example(sweep)
+        return [_blank_row(values, cell, known.get(cell.run_id), done) for cell in blanks or blank_cells(sweep)]
     rows = []
     for cell in cells:
         state = "finished" if cell.run_id in done else "waiting"
@@ -54,12 +55,11 @@ def _known(name: str, storage: str | None) -> Mapping[str, CellState]:
     return {}
 
 
-def _blank_row(sweep: Sweep, blank: QueuedCell, known: CellState | None, done: set[str]) -> dict[str, Any]:
-    """A cell of a bayes sweep: its values are found while it runs."""
+def _blank_row(values: Mapping[str, Any], blank: QueuedCell, known: CellState | None, done: set[str]) -> dict[str, Any]:
+    """A cell whose values are found while the sweep runs; until then its configuration has `values`."""
     cell = known.cell if known else blank
     state = "waiting" if known is None or known.lacks_results(done) else known.state
-    fixed = {path: sweep.parameters[path].values[0] for path in sweep.fixed}
-    config = from_flat(fixed | cell.values).model_dump(mode="json")
+    config = from_flat({**values, **cell.values}).model_dump(mode="json")
     kind = state if state != "waiting" else "new" if blank_number(cell) is not None else "resumable"
     row = {"run_id": cell.run_id, "config": config, "values": cell.values, "state": state, "kind": kind}
     return row | {"epochs_left": 0 if state == "finished" else config["train"]["epochs"]}

@@ -99,6 +99,7 @@ def test_idle_experts_keep_weights_statistics_and_moments_bit_by_bit(monkeypatch
             assert all(torch.equal(old[expert][name], new[expert][name]) for name in old[expert]) == idle
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experts", ["plain", "batched"])
 def test_all_experts_are_those_of_a_plain_loop(experts):
     of = module(machine__experts=experts).double()

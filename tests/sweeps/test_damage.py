@@ -175,6 +175,7 @@ def test_the_rest_is_reported_and_probed(small, kind):
             ask(command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thing", ["a pipe", "zeros without end"])
 def test_what_is_no_file_is_neither_waited_for_nor_read_to_its_end(small, thing):
     root, whole = small

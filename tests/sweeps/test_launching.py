@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from moe.config import RunConfig
 from moe.errors import UserError
 from sweeps.agents.agent import work
 from sweeps.agents.crew import Crew
 from sweeps.agents.devices import Device
-from sweeps.launching import InterruptedLaunchError, launch, register, resume, run, stop
+from sweeps.launching import InterruptedLaunchError, check_batches, launch, plan, register, resume, run, stop
 from sweeps.queue.opening import open_sweep
 from sweeps.queue.status import status
 from sweeps.runs.endings import Ending
 from sweeps.runs.store import RunStore
+from sweeps.views.preview import preview
 from tests.conftest import tiny_store
 from tests.holding import Held, needed
 from tests.sweeps.test_sweep_cli import write_spec
@@ -114,6 +116,58 @@ def test_the_devices_of_a_bayes_sweep_are_those_that_its_file_fixes(tmp_path):
     file.write_text(
         "name: search\nmethod: bayes\nmetric: {name: val/loss, goal: minimize}\nrun_cap: 2\nparameters:\n"
         "  train.lr: {min: 0.0001, max: 0.01}\n  machine.devices: {value: 2}\n  data.name: {value: tiny}\n"
-        "  data.image_size: {value: 16}\n"
+        "  data.image_size: {value: 16}\n  train.batch_size: {value: 16}\n"
     )
     assert register(str(file)).devices == 2
+
+
+def written(path, *parameters, method="grid", top=""):
+    lines = [
+        f"method: {method}",
+        top,
+        "parameters:",
+        "  data.name: {value: tiny}",
+        *(f"  {line}" for line in parameters),
+    ]
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+BAYES = {"method": "bayes", "top": "run_cap: 4\nmetric: {name: val/loss}"}
+
+
+@pytest.mark.parametrize(
+    ("size", "how", "refused"),
+    [
+        ("{values: [16, 64]}", {}, True), ("{value: 64}", BAYES, True), ("{values: [16, 64]}", BAYES, False),
+        ("{values: [16, 32]}", {}, False),
+    ],
+)  # fmt: skip
+def test_batches_larger_than_the_images_are_refused_before_anything_starts(moe, tmp_path, size, how, refused):
+    rest = "train.lr: {min: 0.1, max: 0.2}" if how else "seed: {value: 0}"
+    file = written(tmp_path / "s.yaml", f"train.batch_size: {size}", rest, **how)
+    check_batches(*plan(file))  # nothing is known of images that are not there
+    tiny_store(count=48)
+    code, _, err = moe("sweep", "launch", file, "--dry-run")
+    if not refused:
+        assert code == 0
+        register(file)
+        return
+    assert (code, "s.yaml:" in err) == (2, True)
+    with pytest.raises(UserError, match=r"s\.yaml:\d: train\.batch_size=64 exceeds the 48 images of tiny; choose"):
+        register(file)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("model.experts: {values: [8, 16]}", "model.top_k: {value: 8}"),
+        ("train.batch_size: {values: [12, 24]}", "machine.devices: {value: 12}"),
+        ("train.lr: {min: 0.1, max: 0.2}", "train.weight_decay: {min: 0.1, max: 0.1}"),
+    ],
+    ids=["experts", "devices", "a range of one"],
+)
+def test_a_search_is_previewed_with_values_that_go_together(tmp_path, lines):
+    rows = preview(*plan(written(tmp_path / "s.yaml", *lines, **BAYES)))
+    assert [row["state"] for row in rows] == ["waiting"] * 4
+    assert RunConfig.model_validate(rows[0]["config"])

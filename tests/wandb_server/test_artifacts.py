@@ -4,6 +4,8 @@ import hashlib
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def versions(wandb_server, tmp_path):
@@ -45,7 +47,6 @@ def test_the_same_content_is_no_new_version(versions, tmp_path):
     assert len(versions.state.collections["me", "moe", "model-aa"].committed) == 3
 
 
-@pytest.mark.slow
 def test_download_into_a_fresh_cache(versions, tmp_path, monkeypatch):
     import wandb
 

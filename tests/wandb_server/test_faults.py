@@ -6,6 +6,8 @@ import pytest
 
 from tests.wandb_server.faults import Fault, wait_until
 
+pytestmark = pytest.mark.slow
+
 STEPS = 20
 
 
@@ -26,7 +28,6 @@ def arrived(server, name="aa"):
     return there.state == "finished" and there.series("step") == list(range(STEPS)) and "config.yaml" in there.files
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["status", "cut"])
 def test_everything_arrives_after_seconds_without_a_server(wandb_server, kind):
     import wandb
@@ -42,7 +43,6 @@ def test_everything_arrives_after_seconds_without_a_server(wandb_server, kind):
     assert arrived(wandb_server)
 
 
-@pytest.mark.slow
 def test_errors_are_tried_again(wandb_server):
     fault = wandb_server.faults.fail(2)
     log_a_run()
@@ -71,7 +71,6 @@ def test_a_refused_file_stream_is_given_up_in_silence(wandb_server):
     assert wandb_server.run("aa").series("step") == []
 
 
-@pytest.mark.slow
 def test_finish_waits_no_longer_than_it_is_told(wandb_server):
     """What did not get through stays in the run's folder, and `wandb sync` brings it."""
     import wandb
@@ -91,7 +90,6 @@ def test_finish_waits_no_longer_than_it_is_told(wandb_server):
     assert arrived(wandb_server)
 
 
-@pytest.mark.slow
 def test_init_without_a_server_gives_up_in_time(wandb_server):
     import wandb
 
@@ -102,7 +100,6 @@ def test_init_without_a_server_gives_up_in_time(wandb_server):
     assert time.monotonic() - begin < 5
 
 
-@pytest.mark.slow
 def test_a_stop_that_was_asked_for_interrupts_the_process(wandb_server):
     """The client looks every 15 seconds and then raises KeyboardInterrupt in the main thread."""
     import wandb

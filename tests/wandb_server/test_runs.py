@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_run_arrives_whole(wandb_server):
     import wandb

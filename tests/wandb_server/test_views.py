@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SAVE = """
 mutation UpsertView2($id: ID, $entityName: String, $projectName: String, $type: String, $name: String,
                      $displayName: String, $description: String, $spec: String) {

@@ -9,6 +9,7 @@ from callbacks.keys import Keys
 from sweeps.views.compare import Comparison, Gap, Group
 
 _SIGNIFICANT = 0.05
+_WITHIN = "silhouette_within_runs"
 _RECURS, _FEWER = "runs_in_every_cluster_E", "_p_fewer"
 TOGETHER = "--"  # between the names of sets of images that a probe was asked of together
 
@@ -146,15 +147,24 @@ def cluster_words(result: Numbers) -> str:
     if "clusters" not in known or "silhouette" not in known:
         return ""
     words = f"{known['clusters']:.0f} clusters, mean silhouette {known['silhouette']:.2f}"
-    if "silhouette_null" in known and "silhouette_p" in known:
-        than = "more clearly parted than" if known["silhouette_p"] <= _SIGNIFICANT else "no more clearly parted than"
-        by_chance = f"{known['silhouette_null']:.2f}, p = {known['silhouette_p']:.2g}"
-        words += f": {than} experts without clusters would be ({by_chance})"
+    words += _beside_none(known, "silhouette")
     by_run = [
         key.removeprefix(_RECURS).removesuffix(_FEWER) for key, value in known.items()
         if key.startswith(_RECURS) and key.endswith(_FEWER) and value <= _SIGNIFICANT
     ]  # fmt: skip
-    return f"{words}." + (f" Clusters follow the runs at E = {', '.join(by_run)}." if by_run else "")
+    words += f". Clusters follow the runs at E = {', '.join(by_run)}." if by_run else "."
+    if within := _beside_none(known, _WITHIN):
+        words += f" Within single runs: mean silhouette {known[_WITHIN]:.2f}{within}."
+    return words
+
+
+def _beside_none(known: Mapping[str, float], key: str) -> str:
+    """How a silhouette compares with that of experts without clusters, where that is known."""
+    null, p = known.get(f"{key}_null"), known.get(f"{key}_p")
+    if key not in known or null is None or p is None:
+        return ""
+    than = "more clearly parted than" if p <= _SIGNIFICANT else "no more clearly parted than"
+    return f", {than} experts without clusters would be ({null:.2f}, p = {p:.2g})"
 
 
 def _animacy_words(results: Sequence[Numbers]) -> str | None:

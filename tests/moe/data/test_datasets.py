@@ -1,8 +1,12 @@
 """Named datasets: how their stores come to be, which of them a run or a probe uses, and what to do when they lack."""
 
+import errno
+import gzip
 import hashlib
 import io
+import os
 import shutil
+import tarfile
 import warnings
 import zipfile
 from pathlib import Path
@@ -183,6 +187,47 @@ class TestSTL10:
         (tmp_path / "stl10" / "class_names.txt").unlink()
         with pytest.raises(UserError, match=r"class_names\.txt"):
             DATASETS["stl10"].prepare(tmp_path / "data", tmp_path / "stl10", no_progress)
+
+    def test_missing_labels_are_no_split_without_classes(self, tmp_path: Path) -> None:
+        stl10_folder(tmp_path / "stl10")
+        (tmp_path / "stl10" / "test_y.bin").unlink()
+        with pytest.raises(UserError, match=r"test_y\.bin is missing; fetch it from the same archive"):
+            DATASETS["stl10"].prepare(tmp_path / "data", tmp_path / "stl10", no_progress)
+
+    def test_two_classes_of_one_name(self, tmp_path: Path) -> None:
+        stl10_folder(tmp_path / "stl10")
+        (tmp_path / "stl10" / "class_names.txt").write_text("bird\n" * 10)
+        with pytest.raises(UserError, match='two classes of STL-10 train have the name "bird"'):
+            DATASETS["stl10"].prepare(tmp_path / "data", tmp_path / "stl10", no_progress)
+
+    @pytest.mark.parametrize(
+        ("spoil", "says"),
+        [("twice", r"class_names\.txt in .* is there twice; fetch it again"), ("short", r"gz/train_y\.bin: ")],
+    )
+    def test_a_spoilt_archive_is_named_and_no_hidden_place(self, tmp_path: Path, spoil: str, says: str) -> None:
+        stl10_folder(tmp_path / "stl10")
+        if spoil == "short":
+            (tmp_path / "stl10" / "train_y.bin").write_bytes(b"\1")
+        with tarfile.open(tmp_path / "stl10_binary.tar.gz", "w:gz") as archive:
+            for place in ("a", "b") if spoil == "twice" else ("a",):
+                archive.add(tmp_path / "stl10", place)
+        with pytest.raises(UserError, match=says):
+            DATASETS["stl10"].prepare(tmp_path / "data", tmp_path / "stl10_binary.tar.gz", no_progress)
+
+    def test_an_archive_on_a_failing_disk_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        stl10_folder(tmp_path / "made" / "stl10_binary")
+        archive = Path(shutil.make_archive(str(tmp_path / "stl10_binary"), "gztar", tmp_path / "made"))
+
+        read = gzip.GzipFile.read
+
+        def fail(file: gzip.GzipFile, size: int = -1) -> bytes:
+            if file.tell() > 2**15:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return read(file, size)
+
+        monkeypatch.setattr(gzip.GzipFile, "read", fail)
+        with pytest.raises(UserError, match=r"tar\.gz cannot be read \(Input/output error\); check the disk"):
+            DATASETS["stl10"].prepare(tmp_path / "data", archive, no_progress)
 
     def test_without_a_network_the_way_round_is_named(self, tmp_path: Path, no_download: None) -> None:
         with pytest.raises(UserError, match=r"no network here.*`moe data prepare stl10 --source FOLDER`"):

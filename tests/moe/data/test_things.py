@@ -1,11 +1,13 @@
 """THINGS: photographs joined to their concepts' dimensions and categories by id."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from moe.data.datasets import import_images
 from moe.data.readers import ReadOptions
 from moe.data.store import Images, write_store
 from moe.data.things import EMBEDDING, is_things, read_things
@@ -99,7 +101,9 @@ class TestJoin:
 
     def test_dimensions_without_names_are_numbered(self, folder: Path) -> None:
         (folder / "labels_66.txt").unlink()
-        assert read_things(folder).factors == ("dimension 0", "dimension 1", "dimension 2")
+        read = read_things(folder)
+        assert read.factors == ("dimension 0", "dimension 1", "dimension 2")
+        assert "no list of the dimensions' names, which are numbered" in read.notes
 
     def test_layout_is_recognised(self, folder: Path) -> None:
         assert is_things(folder)
@@ -137,9 +141,31 @@ class TestCategories:
         read = read_things(folder)
         assert read.labels_N is None
         assert read.classes == ()
+        assert "no table of concepts (things_concepts.tsv), and so no classes" in read.notes
 
 
 class TestMessages:
+    @pytest.mark.parametrize("ids", ["0 zebra\n1 apple\n2 drum\n3 robin\n", "Zebra\nApple\nDrum\nRobin\n"])
+    def test_a_list_of_other_names(self, folder: Path, ids: str) -> None:
+        (folder / "unique_id.txt").write_text(ids)
+        first = ids.partition("\n")[0]
+        for unknown in (False, True):
+            with pytest.raises(
+                UserError,
+                match=rf'unique_id\.txt lists concepts like "{first}", but the photographs show .*"apple"; mend',
+            ):
+                read_things(folder, allow_unknown=unknown)
+
+    def test_a_zip_of_it(self, folder: Path, tmp_path: Path) -> None:
+        archive = Path(shutil.make_archive(str(tmp_path / "things"), "zip", folder))
+        with pytest.raises(UserError, match=r"things\.zip holds THINGS' tables; unpack it and import the folder"):
+            import_images("mine", archive)
+
+    def test_labels_of_ones_own_leave_its_tables_out_with_a_word(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "l.csv").write_text("image,label\napple_9.png,a\n")
+        store = import_images("mine", folder, labels=tmp_path / "l.csv")
+        assert "THINGS' dimensions and categories left out: --labels gives others" in store.manifest.notes
+
     def test_a_concept_folder_without_a_row(self, folder: Path) -> None:
         (folder / "images" / "robin").rename(folder / "images" / "unicorn")
         with pytest.raises(UserError, match=r"not in unique_id\.txt: 1 concept folder, first: unicorn"):
@@ -270,18 +296,22 @@ class TestManualCategories:
 class TestAsDownloaded:
     """Names, folders and spellings of the copies that lie on OSF, and what editors add."""
 
-    def test_tables_in_folders(self, folder: Path) -> None:
+    @pytest.mark.parametrize(
+        "places",
+        [("data", "variables", "variables/data", "."), ("a/b/c", "Metadata/Concept-specific", "x y", "Images")],
+    )
+    def test_tables_and_photographs_in_folders(self, folder: Path, places: tuple[str, ...]) -> None:
         before = read_things(folder)
-        for name, place in ((EMBEDDING, "data"), ("unique_id.txt", "variables"), ("labels_66.txt", "variables/data")):
+        for name, place in zip((EMBEDDING, "unique_id.txt", "labels_66.txt", "images"), places, strict=True):
             (folder / place).mkdir(exist_ok=True, parents=True)
-            (folder / name).rename(folder / place / name)
+            (folder / name).rename(folder / place / ("_images_THINGS" if place == "Images" else name))
         read = read_things(folder)
         assert is_things(folder)
         np.testing.assert_array_equal(read.factors_NF, before.factors_NF)
         assert (read.factors, read.classes) == (before.factors, before.classes)
 
     @pytest.mark.parametrize(
-        "name", ["labels.txt", "labels_short.txt", "labels_short3.txt", "labels3.txt", "LABELS.TXT"]
+        "name", ["labels.txt", "labels_short.txt", "labels_short3.txt", "labels3.txt", "LABELS.TXT", "labels_66.csv"]
     )
     def test_names_of_dimensions(self, folder: Path, name: str) -> None:
         (folder / "labels_66.txt").rename(folder / name)
@@ -321,6 +351,17 @@ class TestAsDownloaded:
     def test_the_table_of_concepts_under_its_other_names(self, folder: Path, name: str) -> None:
         (folder / "things_concepts.tsv").rename(folder / name)
         assert read_things(folder).classes == ("animal", "toy")
+
+    def test_the_table_of_concepts_with_commas(self, folder: Path) -> None:
+        text = (folder / "things_concepts.tsv").read_text().replace("fruit, food", '"fruit, food"').replace("\t", ",")
+        (folder / "things_concepts.tsv").unlink()
+        (folder / "things_concepts.csv").write_text(text)
+        assert read_things(folder).classes == ("animal", "toy")
+
+    def test_a_list_of_concepts_in_quotes(self, folder: Path) -> None:
+        before = read_things(folder)
+        (folder / "unique_id.txt").write_text("".join(f'"{concept}"\n' for concept in CONCEPTS))
+        assert read_things(folder).groups == before.groups
 
     def test_quotes_inside_of_cells(self, folder: Path) -> None:
         rows = [

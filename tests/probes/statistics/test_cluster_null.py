@@ -5,7 +5,15 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.stats import kurtosis
 
-from probes.statistics.cluster_null import continuum, defined, independent, margin, run_halves, spread_of_halves
+from probes.statistics.cluster_null import (
+    continuum,
+    defined,
+    independent,
+    margin,
+    run_halves,
+    spread_of_halves,
+    within_runs,
+)
 from probes.statistics.resampling import p_value
 from probes.statistics.similarity import cluster
 
@@ -55,6 +63,33 @@ def test_clusters_of_any_number_are_told_from_none():
     found = cluster(similarity)
     assert (found.k, p_value(found.silhouette[4], null.best_b)) == (4, 0.01)
     assert p_value(found.silhouette[2], null.pair_b) > 0.05
+
+
+def test_clusters_within_runs_are_those_of_each_run_alone():
+    """Runs far apart, two kinds of experts in each; the mean over runs, and of independent draws of each."""
+    rng = np.random.default_rng(0)
+    kinds = np.concatenate([10.0 * run + 0.4 * (np.arange(6)[:, None] % 2) + 0.05 * rng.normal(size=(6, 8))
+                            for run in range(3)])  # fmt: skip
+    similarity, runs = 1 - cdist(kinds, kinds, "sqeuclidean") / 2, np.repeat(["b", "a", "c"], 6)
+    found = within_runs(similarity, runs, draws=99, seed=0)
+    blocks = [similarity[start : start + 6, start : start + 6] for start in (0, 6, 12)]
+    assert found.silhouette == pytest.approx(np.mean([cluster(block).silhouette[2] for block in blocks]))
+    assert p_value(found.silhouette, found.null_b) == 0.01
+    drawn = np.array([continuum(block, draws=99, seed=0).best_b for block in blocks])
+    assert found.null_b.mean() == pytest.approx(drawn.mean(), abs=0.03)
+    assert found.null_b.std() == pytest.approx(np.sqrt((drawn.std(axis=1) ** 2).sum()) / 3, rel=0.25)
+    order = rng.permutation(18)  # in which order experts come says nothing
+    again = within_runs(similarity[np.ix_(order, order)], runs[order], draws=99, seed=0)
+    assert again.silhouette == pytest.approx(found.silhouette)
+
+
+def test_runs_of_few_experts_tell_nothing_of_clusters_within():
+    similarity = experts([-0.4, 0.4], each=4)
+    few = within_runs(similarity, np.array([0, 0, 0, 1, 1, 1, 2, 2]), draws=9, seed=0)
+    assert np.isnan(few.silhouette)
+    assert np.isnan(p_value(few.silhouette, few.null_b))
+    one = within_runs(similarity, np.array([0, 0, 0, 0, 0, 1, 1, 1]), draws=9, seed=0)
+    assert one.silhouette == max(cluster(similarity[:5, :5]).silhouette.values())
 
 
 def test_clouds_have_just_the_spectrum_of_the_experts_and_nothing_else_of_them():

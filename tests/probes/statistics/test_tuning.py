@@ -61,6 +61,7 @@ def assert_same(found: Tuning, expected: Tuning) -> None:
     np.testing.assert_array_equal(found.at_edge, expected.at_edge)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standardize", [True, False])
 def test_agrees_with_a_literal_nested_grid_search(standardize: bool) -> None:
     weights_tp = np.array([[2.0, 0, 0.5, 0, 0, 0], [0, 0, 0, 1.0, 0, -1.0], [0, 0, 0, 0, 0, 0]])

@@ -19,6 +19,7 @@ class TestExciting:
             assert first["value"] == second["value"]
             assert int(second["image"][-3:]) == int(first["image"][-3:]) + 60
 
+    @pytest.mark.slow
     def test_the_overlap_is_that_of_the_two_lists(self, tmp_path):
         s = example_subject(tmp_path)
         norms = np.linalg.norm(s.activations.readouts_EnD, axis=2).T

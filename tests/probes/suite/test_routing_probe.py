@@ -45,6 +45,7 @@ class TestRouting:
             observed > information_null(indices, labels, 3, 4, draws=30, seed=0).max()
         )  # which dealing to images misses
 
+    @pytest.mark.slow
     def test_the_map_is_repeatable_and_keeps_groups_apart(self):
         rng = np.random.default_rng(0)
         logits = np.concatenate([rng.normal(m, 0.1, (40, 4)) for m in (0, 5)]).astype(np.float32)

@@ -42,6 +42,8 @@ class TestSimilarity:
         assert numbers["silhouette_p"] == 0.001
         assert numbers["silhouette_null"] < numbers["silhouette"]
         assert numbers["silhouette_E4_p"] <= 0.05
+        assert numbers["silhouette_within_runs_p"] <= 0.01
+        assert numbers["silhouette_within_runs_null"] < numbers["silhouette_within_runs"]
         assert numbers["runs_in_every_cluster_E4"] == 1.0  # each kind occurs in each run
         assert "runs_in_every_cluster_E6" not in numbers  # of one run there is nothing to say
         assert numbers["mean_similarity_low"] < numbers["mean_similarity"] < numbers["mean_similarity_high"]
@@ -76,13 +78,17 @@ class TestSimilarity:
             assert numbers[f"runs_in_every_cluster_E{E}_null"] > 0.7
             assert numbers[f"runs_in_every_cluster_E{E}_p_fewer"] <= 0.01
             assert numbers[f"runs_in_every_cluster_E{E}_p_more"] == 1.0
+        assert numbers["silhouette_p"] == 0.001
+        assert numbers["silhouette_within_runs_p"] > 0.05  # each run is one cloud
         counts = [int(row["experts_in_cluster"]) for row in table(folder / "recurrence.csv")]
         assert sorted(counts) == [0] * 8 + [4] * 4 + [6] * 4
 
     def test_two_runs_cannot_tell_how_far_the_mean_hangs_on_the_run(self, tmp_path):
         folder = tmp_path / "s"
         folder.mkdir()
-        result = SimilarityProbe(draws=0).across_runs(kinds_of_experts(tmp_path, [4, 4]), folder, no_progress)
+        result = SimilarityProbe(draws=0, permutations=9).across_runs(
+            kinds_of_experts(tmp_path, [4, 4]), folder, no_progress
+        )
         assert result.numbers["mean_similarity_low"] is None
         assert "no interval of mean_similarity: 3 runs are needed to tell how far it hangs on the run" in result.notes
 
@@ -101,7 +107,7 @@ class TestSimilarity:
         assert (numbers["clusters"], numbers["silhouette_null"], numbers["silhouette_p"]) == (2, None, None)
 
     def test_one_run_works(self, tmp_path):
-        result = ask(SimilarityProbe(draws=2), kinds_of_experts(tmp_path, [4])[0], tmp_path / "s")
+        result = ask(SimilarityProbe(draws=2, permutations=9), kinds_of_experts(tmp_path, [4])[0], tmp_path / "s")
         assert result.numbers["clusters"] == 2
 
     @pytest.mark.parametrize(("experts", "dead"), [(1, ()), (2, ()), (4, (0, 2))])

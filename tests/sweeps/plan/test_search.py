@@ -125,6 +125,7 @@ def test_overrides_are_given_and_not_searched(sweep_of):
     assert set(trial(search, 0).params) == {"loss.temperature"}
 
 
+@pytest.mark.slow
 def test_draws_are_reproducible_and_a_resumed_study_goes_on_with_new_ones(sweep_of, tmp_path):
     def suggestions(storage, *, reopen):
         search, values = open_search(sweep, storage), []

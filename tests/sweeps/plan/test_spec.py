@@ -97,7 +97,7 @@ def test_grid_keeps_the_file_order_with_the_last_parameter_fastest(sweep_of):
 
 def test_one_element_lists_and_single_values_are_fixed(sweep_of):
     sweep = sweep_of(grid("seed: {values: [3]}", "model.top_k: {value: 1}", "model.experts: {values: [2, 4]}"))
-    assert sweep.fixed == ("seed", "model.top_k")
+    assert sweep.fixed == {"seed": 3, "model.top_k": 1}
     assert sweep.swept == ("model.experts",)
     assert sweep.replicate == "seed"
 

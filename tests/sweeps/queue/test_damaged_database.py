@@ -55,6 +55,7 @@ def test_a_grid_stands_as_before(tmp_path, kind):
         assert queue.claim().cell == sweep.cells[3]
 
 
+@pytest.mark.slow
 def test_a_search_keeps_its_runs_and_what_it_learned_of_them(tmp_path):
     _, sweep = launch(tmp_path)
     with closing(open_queue(sweep)) as queue:

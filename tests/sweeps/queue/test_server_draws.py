@@ -14,6 +14,8 @@ from sweeps.runs.endings import Ending
 from sweeps.tracking.record import Record
 from tests.conftest import TINY, tiny_store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def launch(wandb_server, tmp_path, monkeypatch):

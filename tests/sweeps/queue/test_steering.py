@@ -156,6 +156,7 @@ parameters:
 """
 
 
+@pytest.mark.slow
 def test_a_search_tries_nothing_twice_and_ends_when_nothing_is_left(tmp_path):
     """TPE likes the same few values again and again; experts = 2 goes with top_k = 2, so there are six of them."""
     file = tmp_path / "few.yaml"

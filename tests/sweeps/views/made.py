@@ -106,6 +106,7 @@ def similarity(sweep, runs: list) -> None:
     write_table(folder / "members.csv", members)
     write_table(folder / "similarity.csv", rows)
     clusters = {"clusters": 2, "silhouette": 0.71, "silhouette_null": 0.32, "silhouette_p": 0.001,
+                "silhouette_within_runs": 0.3, "silhouette_within_runs_null": 0.25, "silhouette_within_runs_p": 0.4,
                 "runs_in_every_cluster_E2_p_fewer": None, "runs_in_every_cluster_E4_p_fewer": 0.01}  # fmt: skip
     write_json(sweep.folder.probe_result("tiny", "similarity"), clusters)
     columns = ("claim", "verdict", "says", "effect", "low", "high", "over", "region_low", "region_high", "p", "missing",

@@ -90,6 +90,7 @@ def test_a_sweep_beside_itself_differs_in_nothing(both):
     assert "no fixed setting differs between these sweeps" in merged.notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [(3, 3), (2, 5), (10, 10)])
 def test_hedges_g_is_unbiased(counts):
     """Over 20,000 pairs of samples whose means differ by .8 standard deviations."""

@@ -242,7 +242,7 @@ function drawMap() {
       marker: { size: 11, color: colour(place), symbol: place % 12, line: { width: 1, color: style("--page") } },
     };
   });
-  plot("map-plot", traces, { hovermode: "closest", xaxis: { title: { text: "dimension 1" } }, yaxis: { title: { text: "dimension 2" }, scaleanchor: "x" } }, (point) => show(...point.customdata));
+  plot("map-plot", traces, { hovermode: "closest", xaxis: { title: { text: "dimension 1" } }, yaxis: { title: { text: "dimension 2" }, scaleanchor: "x" }, legend: { orientation: "h", y: -0.32 } }, (point) => show(...point.customdata));
   if (!byId("map-plot").dataset.hovers) {
     byId("map-plot").dataset.hovers = "1";
     byId("map-plot").on("plotly_hover", (event) => hovered(...event.points[0].customdata));

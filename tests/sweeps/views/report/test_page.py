@@ -51,8 +51,9 @@ def test_a_whole_sweep_is_in_its_page(tmp_path):
     assert len(data["experts"]) == 2 * 2 + 2 * 4
     assert [len(one["points"]) for one in data["maps"]] == [12]
     assert data["maps"][0]["said"] == (
-        "2 clusters, mean silhouette 0.71: more clearly parted than experts without clusters would be (0.32, "
-        "p = 0.001). Clusters follow the runs at E = 4."
+        "2 clusters, mean silhouette 0.71, more clearly parted than experts without clusters would be (0.32, "
+        "p = 0.001). Clusters follow the runs at E = 4. Within single runs: mean silhouette 0.30, no more clearly "
+        "parted than experts without clusters would be (0.25, p = 0.4)."
     )
     assert "What is missing" not in html
 
@@ -169,6 +170,7 @@ def test_the_variance_goes_to_the_parameter_that_it_comes_from():
     assert mean == pytest.approx(chance_shares(points, ["a", "b", "seed"])[:2], abs=0.15)  # 2/7, 1/7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_importance_needs_runs_and_says_how_many(tmp_path, seeds):
     sweep = made_sweep(tmp_path, seeds=seeds, further="  loss.temperature: {values: [0.2, 0.5]}\n")
