@@ -327,6 +327,12 @@ def test_the_tests_below_run_on_a_real_cluster():
         pytest.skip(why)
 
 
+SIGNAL, REQUEUE = ("scancel", "--signal=USR2"), ("scontrol", "requeue")
+PREEMPTIONS = [pytest.param("best", SIGNAL, id="signal"), pytest.param("best", REQUEUE, id="requeue")]
+if not slurm_cluster.missing():  # else the best is the pretended one
+    PREEMPTIONS.append(pytest.param("pretended", SIGNAL, id="pretended-signal"))
+
+
 def slurm_says(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
@@ -347,16 +353,7 @@ def test_an_array_of_agents_finishes_every_cell(tmp_path, storage):
 
 @linux
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("slurm", "order"),
-    [
-        ("best", ("scancel", "--signal=USR2")),
-        ("best", ("scontrol", "requeue")),
-        ("pretended", ("scancel", "--signal=USR2")),
-    ],
-    ids=["signal", "requeue", "pretended-signal"],
-    indirect=["slurm"],
-)
+@pytest.mark.parametrize(("slurm", "order"), PREEMPTIONS, indirect=["slurm"])
 def test_a_preempted_job_comes_back_and_every_epoch_is_run_once(tmp_path, slurm, order):
     """The signal that submitit asks Slurm for before the time limit, and a requeue by the scheduler itself."""
     sweep = queued(tmp_path, epochs=5, seeds=2)
