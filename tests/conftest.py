@@ -28,7 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     environment. Ctrl-C is heeded, which a shell leaves ignored in the background, for us and all that tests start: they
     mean to be interrupted. The processes of a parallel run are forked.
     """
-    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "MPLBACKEND": "agg"}
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    os.environ |= {"OMP_WAIT_POLICY": "passive", "MPLBACKEND": "agg"}
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("numprocesses", None):

@@ -3,6 +3,7 @@
 Linux tells which process trains a run, and which signals wait for a process that is halted.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -40,14 +41,22 @@ class Held:
 
     def told(self) -> bool:
         """Whether it has been told to stop."""
-        words = dict(line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines())
+        words = self._status()
         waiting = int(words["SigPnd"], 16) | int(words["ShdPnd"], 16)
         return any(waiting >> (number - 1) & 1 for number in STOP)
 
     def go_on(self) -> None:
-        """Let it go on once it has been told to stop: that is the first it hears."""
-        until(self.told)
-        os.kill(self.pid, signal.SIGCONT)
+        """Let it go on once it has been told to stop: that is the first it hears.
+
+        Who tells it may have let it go on, too, as Slurm does; it may even be over then.
+        """
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            until(lambda: self.told() or not self._status()["State"].strip().startswith("T"))
+            os.kill(self.pid, signal.SIGCONT)
+
+    def _status(self) -> dict[str, str]:
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return dict(line.split(":", 1) for line in lines)
 
 
 def until(holds) -> None:

@@ -315,7 +315,7 @@ def test_names_are_shown_as_they_are_and_move_no_cursor(moe, tmp_path, monkeypat
     code, out, _ = moe("data", "list")
     assert code == 0
     assert "imported from [b] \\x1b[2J" in out
-    assert "[/] :cat:" in out
+    assert "[/] :cat:" in " ".join(out.split())  # a title as long as this breaks into lines
 
 
 def test_shipped_sweep_files_are_listed_and_printed(moe):

@@ -1,5 +1,6 @@
 """The fixture `wandb_server`: a server of its own for each test, and no client process left behind."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,13 @@ from tests.wandb_server.server import WandbServer
 
 @pytest.fixture
 def wandb_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A running server; this process' environment points to it."""
+    with serving(tmp_path / "wandb_server", monkeypatch) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     """A running server; this process' environment points to it.
 
     At the end the client's service process is stopped, and the test fails if the client asked for something that the
@@ -23,7 +31,6 @@ def wandb_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wa
     for module in (holdings, sync):
         monkeypatch.setattr(module, "_MOMENT", 0.1)  # a real server may need longer until it knows what it was sent
     wandb.teardown()  # a service that an earlier test started has that test's settings
-    folder = tmp_path / "wandb_server"
     with WandbServer(folder) as server:
         for name in [name for name in os.environ if name.startswith("WANDB_")]:
             monkeypatch.delenv(name)

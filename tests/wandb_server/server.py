@@ -26,13 +26,15 @@ from tests.wandb_server.state import Run, State, Sweep
 HANDLERS = (artifact_lists, artifacts, runs, sweeps, views)  # their import registers the operations
 KEY = "0123456789abcdef" * 2 + "dead" + "beef"  # 40 characters, as the client wants it
 
-# the client's patience, cut to what a test can wait for; it drops fractions of these seconds, and 0 is its long default
+# the client's patience, cut to what a test can wait for (6 s for an answer, not 20); it drops fractions of these
+# seconds, and 0 is its long default
 QUICK = {
     "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
     "WANDB_X_FILE_STREAM_RETRY_WAIT_MIN_SECONDS": "1",
     "WANDB_X_FILE_STREAM_RETRY_WAIT_MAX_SECONDS": "1",
     "WANDB_X_FILE_TRANSFER_RETRY_WAIT_MIN_SECONDS": "1",
     "WANDB_X_FILE_TRANSFER_RETRY_WAIT_MAX_SECONDS": "1",
+    "WANDB_X_GRAPHQL_RETRY_MAX": "6",
     "WANDB_X_GRAPHQL_RETRY_WAIT_MIN_SECONDS": "1",
     "WANDB_X_GRAPHQL_RETRY_WAIT_MAX_SECONDS": "1",
     "WANDB_X_STATS_SAMPLING_INTERVAL": "0.5",

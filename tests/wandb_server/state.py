@@ -1,8 +1,8 @@
 """What the server holds. Tests read these objects; only the handlers change them."""
 
 import base64
+import copy
 import hashlib
-import itertools
 import json
 import threading
 import time
@@ -149,7 +149,6 @@ class Collection:
     type: str
     id: str
     versions: list[Artifact] = field(default_factory=list)
-    counter: itertools.count = field(default_factory=itertools.count)
 
     @property
     def committed(self) -> list[Artifact]:
@@ -209,6 +208,17 @@ class View:
     created: str = field(default_factory=now)
 
 
+class Numbers:
+    """1, 2, 3, ... by `next`; unlike those of itertools they can be copied."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def __next__(self) -> int:
+        self.last += 1
+        return self.last
+
+
 class State:
     """Everything, behind one lock; `blobs` are the uploaded files by the key in their URL."""
 
@@ -225,8 +235,18 @@ class State:
         self.views: dict[str, View] = {}
         self.blobs: dict[str, bytes] = {}
         self.crash_after = CRASH_AFTER
-        self.ids = itertools.count(1)
+        self.ids = Numbers()
         self.base_url = ""
+
+    def kept(self) -> dict[str, Any]:
+        """A copy of all that has arrived, for another server."""
+        return copy.deepcopy({name: held for name, held in vars(self).items() if name not in ("lock", "base_url")})
+
+    def put(self, kept: dict[str, Any]) -> None:
+        """Hold what another server has kept, as if it had arrived here."""
+        vars(self).update(copy.deepcopy(kept))
+        for run in self.runs.values():
+            run.heard = time.monotonic()
 
     def url(self, key: str) -> str:
         """Where a blob is put and got, without a key, like a signed URL of a bucket."""

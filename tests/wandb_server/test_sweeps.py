@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,33 +12,16 @@ import yaml
 from tests.wandb_server.faults import wait_until
 from tests.wandb_server.state import CRASH_AFTER
 
-# logs three steps and ends as its parameters say, the first time; as the sweep made the run beforehand, that is no news
-# to `run.resumed`, and `run.step` is 0 until something is logged
-TRIAL = """
-import os, signal, sys, time, wandb
-run = wandb.init(resume="allow", group="paper", settings=wandb.Settings(x_disable_stats=True))
-first = run.starting_step
-if run.config.get("preempted") and not first:
-    run.mark_preempting()
-for step in range(first, first + 3):
-    run.log({"step": step, "pid": os.getpid()})
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
-time.sleep(0 if first else run.config.get("sleep", 0))
-code = 0 if first else run.config.get("code", 0)
-run.finish(exit_code=code)
-sys.exit(code)
-"""
+TRIAL = str(Path(__file__).parent / "program" / "trial.py")
 
 
 @pytest.fixture
 def sweep(wandb_server):
-    """Makes a sweep of the trial above and gives its name."""
+    """Makes a sweep of that trial and gives its name."""
     import wandb
 
-    (wandb_server.folder / "trial.py").write_text(TRIAL)
-
     def make(parameters, method="grid", **config):
-        config |= {"program": "trial.py", "method": method, "command": [sys.executable, "${program}"]}
+        config |= {"program": TRIAL, "method": method, "command": [sys.executable, "${program}"]}
         return wandb.sweep(config | {"parameters": parameters}, project="moe")
 
     return make
@@ -57,9 +41,8 @@ def agent_of(server, name, *options):
 @pytest.mark.slow
 def test_two_official_agents_share_a_grid(wandb_server):
     """Unmodified from the sweep file on: `wandb sweep` and `wandb agent`."""
-    (wandb_server.folder / "trial.py").write_text(TRIAL)
     parameters = {"model.top_k": {"values": [1, 2]}, "seed": {"values": [0, 1]}, "data.name": {"value": "tiny"}}
-    config = {"name": "paper", "program": "trial.py", "method": "grid", "parameters": parameters}
+    config = {"name": "paper", "program": TRIAL, "method": "grid", "parameters": parameters}
     config["command"] = ["${env}", sys.executable, "${program}", "${args}"]
     (wandb_server.folder / "paper.yaml").write_text(yaml.safe_dump(config))
     finished(wandb_server.client("sweep", "--project", "moe", "paper.yaml"))
@@ -143,7 +126,7 @@ def test_a_crashed_cell_goes_on_in_the_same_run(wandb_server, sweep):
     wait_until(lambda: run.state == "crashed", what="a crash")
     run.crash_after = CRASH_AFTER
     env = {"WANDB_RUN_ID": run.name, "WANDB_SWEEP_ID": name, "WANDB_PROJECT": "moe"}
-    finished(wandb_server.python("trial.py", env=env))
+    finished(wandb_server.python(TRIAL, env=env))
     assert wandb_server.sweep(name).runs == [run]
     assert (run.state, run.config["seed"], run.series("step")) == ("finished", 7, [0, 1, 2, 3, 4, 5])
 

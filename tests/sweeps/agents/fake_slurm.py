@@ -1,23 +1,27 @@
 """A pretended Slurm: sbatch, srun, scontrol, squeue, scancel and sacct, which run jobs on this machine at once.
 
 It does what the real one does to a job: a signal reaches every process of the step but not the batch shell, a requeued
-or cancelled job gets SIGTERM and later SIGKILL, and a requeued one starts anew under the same number. Run as a script
-it is each of the commands; `installed` puts them on the PATH.
+or cancelled job gets SIGTERM and later SIGKILL, and a requeued one starts anew under the same number. Jobs and their
+steps are started by one process, as by Slurm's daemon: what it starts of Python is forked where the rest is
+(tests/forking.py). Run as a script it is each of the commands; `installed` puts them on the PATH.
 """
 
 import contextlib
 import json
 import os
+import select
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 COMMANDS = ("sbatch", "srun", "scontrol", "squeue", "scancel", "sacct")
 KILL_WAIT = 30.0
 POLL = 0.02
+OF_A_SHELL = ("_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL")  # variables that a shell sets by itself
 
 
 @contextlib.contextmanager
@@ -29,10 +33,17 @@ def installed(folder):
         command = folder / "bin" / name
         command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -S {shlex.quote(__file__)} {name} "$@"\n')
         command.chmod(0o755)
-    try:
-        yield {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "FAKE_SLURM": str(folder / "jobs")}
-    finally:
-        _end_all(folder / "jobs")
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": path, "MOE_TEST_SLURM": str(folder / "jobs")}
+    daemon = subprocess.Popen(
+        [sys.executable, "-m", "tests.sweeps.agents.fake_slurm", "daemon"],
+        env=os.environ | environment, cwd=Path(__file__).parents[3], stdin=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    with daemon:
+        try:
+            yield environment
+        finally:
+            _end_all(folder / "jobs")
 
 
 def _end_all(jobs):
@@ -45,17 +56,31 @@ def _end_all(jobs):
 
 
 def _jobs():
-    return Path(os.environ["FAKE_SLURM"])
+    return Path(os.environ["MOE_TEST_SLURM"])
 
 
 def _read(job):
     return json.loads((_jobs() / f"{job}.json").read_text())
 
 
-def _write(job, **values):
-    partial = _jobs() / f"{job}.partial"
+def _write(name, values):
+    partial = _jobs() / f"{name}.partial"
     partial.write_text(json.dumps(values))
-    partial.replace(_jobs() / f"{job}.json")
+    partial.replace(_jobs() / name)
+
+
+def _note(job, **values):
+    _write(f"{job}.json", _read(job) | values)
+
+
+def _take(name):
+    """What stands in a file, which is gone then; None if there is no such file."""
+    file = _jobs() / name
+    if not file.exists():
+        return None
+    content = json.loads(file.read_text())
+    file.unlink()
+    return content
 
 
 def _named(pattern, job):
@@ -76,13 +101,25 @@ def sbatch(script):
     text = _jobs() / f"{first}.sh"
     text.write_text(Path(script).read_text())
     last = int(options["array"].split("%")[0].split("-")[1]) if "array" in options else None
-    for job in [str(first)] if last is None else [f"{first}_{task}" for task in range(last + 1)]:
-        _write(job, state="PENDING", restarts=0, script=str(text))
-        subprocess.Popen(
-            [sys.executable, "-S", __file__, "run", job],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+    job = {
+        "state": "PENDING",
+        "restarts": 0,
+        "script": str(text),
+        "environment": dict(os.environ),
+        "folder": str(Path.cwd()),
+    }
+    for name in [str(first)] if last is None else [f"{first}_{task}" for task in range(last + 1)]:
+        _write(f"{name}.json", job)
     sys.stdout.write(f"Submitted batch job {first}\n")
+
+
+def daemon():
+    """Run what is submitted, until standard input closes."""
+    known = set()
+    while not select.select([sys.stdin], [], [], POLL)[0]:
+        for job in {file.stem for file in _jobs().glob("*.json")} - known:
+            known.add(job)
+            threading.Thread(target=run, args=(job,), daemon=True).start()
 
 
 def run(job):
@@ -90,23 +127,22 @@ def run(job):
     restarts = 0
     while True:
         batch = _start(job, restarts)
-        _write(job, state="RUNNING", restarts=restarts, script=_read(job)["script"], pid=batch.pid)
+        _note(job, state="RUNNING", restarts=restarts, pid=batch.pid, step=None)
         _attend(job, batch)
-        cancelled, again = _jobs() / f"{job}.cancel", _jobs() / f"{job}.requeue"
-        if cancelled.exists() or not again.exists():
+        cancelled = (_jobs() / f"{job}.cancel").exists()
+        if cancelled or not (_jobs() / f"{job}.requeue").exists():
             break
-        again.unlink()
+        (_jobs() / f"{job}.requeue").unlink()
         restarts += 1
-        _write(job, **_read(job) | {"state": "PENDING", "restarts": restarts})
-    state = "CANCELLED" if cancelled.exists() else "FAILED" if batch.returncode else "COMPLETED"
-    _write(job, **_read(job) | {"state": state})
+        _note(job, state="PENDING", restarts=restarts)
+    _note(job, state="CANCELLED" if cancelled else "FAILED" if batch.returncode else "COMPLETED")
 
 
 def _start(job, restarts):
-    script = Path(_read(job)["script"])
-    options = _options(script)
+    known = _read(job)
+    options = _options(Path(known["script"]))
     array, _, task = job.partition("_")
-    environment = os.environ | {
+    environment = known["environment"] | {
         "SLURM_JOB_ID": array,
         "SLURM_NTASKS": "1",
         "SLURM_JOB_NUM_NODES": "1",
@@ -119,33 +155,44 @@ def _start(job, restarts):
         environment |= {"SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": task}
     if restarts:
         environment["SLURM_RESTART_COUNT"] = str(restarts)
-    with open(_named(options["output"], job), "ab") as out, open(_named(options["error"], job), "ab") as err:  # noqa: PTH123
+    _take(f"{job}.step")  # of a shell that was ended over it
+    words = ["bash", known["script"]]
+    return _popen(job, words, environment, known["folder"], options["output"], options["error"])
+
+
+def _popen(job, words, environment, folder, output, error):
+    with open(_named(output, job), "ab") as out, open(_named(error, job), "ab") as err:  # noqa: PTH123
         return subprocess.Popen(
-            ["bash", str(script)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
+            words, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
         )
 
 
 def _attend(job, batch):
-    doomed = None
+    step = doomed = None
     while batch.poll() is None:
         time.sleep(POLL)
+        if step is None and (asked := _take(f"{job}.step")):
+            kept = {name: os.environ[name] for name in OF_A_SHELL if name in os.environ}
+            sent = {name: value for name, value in asked.pop("environment").items() if name not in OF_A_SHELL}
+            step = _popen(job, environment=sent | kept, **asked)
+            _note(job, step=step.pid)
+        if step is not None and step.poll() is not None:
+            _note(job, step=None)
+            _write(f"{job}.ended", step.returncode if step.returncode >= 0 else 128 - step.returncode)
+            step = None
         if doomed is None and any((_jobs() / f"{job}.{mark}").exists() for mark in ("cancel", "requeue")):
             doomed = time.monotonic()
-            _signal(batch.pid, signal.SIGCONT)
-            _signal(batch.pid, signal.SIGTERM)
+            _signal(job, signal.SIGCONT)
+            _signal(job, signal.SIGTERM)
         if doomed is not None and time.monotonic() - doomed > KILL_WAIT:
-            _signal(batch.pid, signal.SIGKILL)
+            _signal(job, signal.SIGKILL)
             batch.kill()
-    batch.wait()
 
 
-def _signal(batch, number):
-    """To every process of the step: those below srun, which itself stays."""
-    for process in below(batch):
+def _signal(job, number):
+    """To every process of the step; before there is one, to what the batch shell has started."""
+    known = _read(job)
+    for process in below(known["pid"]) if known["step"] is None else (known["step"], *below(known["step"])):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, number)
 
@@ -163,13 +210,15 @@ def srun(*words):
     words = list(words)
     job = os.environ["SLURM_JOB_ID"]
     job += f"_{os.environ['SLURM_ARRAY_TASK_ID']}" if "SLURM_ARRAY_TASK_ID" in os.environ else ""
-    redirected = {"--output": 1, "--error": 2}
+    step = {"environment": dict(os.environ), "folder": str(Path.cwd())}
     while words[0].startswith("--"):
-        option = words.pop(0)
-        if option in redirected:
-            file = os.open(_named(words.pop(0), job), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            os.dup2(file, redirected[option])
-    os.execvp(words[0], words)  # noqa: S606
+        option = words.pop(0).removeprefix("--")
+        if option in ("output", "error"):
+            step[option] = words.pop(0)
+    _write(f"{job}.step", step | {"words": words})
+    while (code := _take(f"{job}.ended")) is None:
+        time.sleep(POLL)
+    sys.exit(code)
 
 
 def scontrol(verb, job):
@@ -186,7 +235,7 @@ def scancel(*words):
         if state and known["state"] != state:
             continue
         if number:
-            _signal(known["pid"], signal.Signals[f"SIG{number}"])
+            _signal(job, signal.Signals[f"SIG{number}"])
         else:
             (_jobs() / f"{job}.cancel").touch()
 
@@ -207,6 +256,6 @@ def sacct(*_words):
 
 
 if __name__ == "__main__":
-    {function.__name__: function for function in (sbatch, srun, scontrol, squeue, scancel, sacct, run)}[sys.argv[1]](
+    {function.__name__: function for function in (sbatch, srun, scontrol, squeue, scancel, sacct, daemon)}[sys.argv[1]](
         *sys.argv[2:]
     )

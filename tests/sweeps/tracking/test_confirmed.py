@@ -9,19 +9,14 @@ from sweeps.tracking.record import Record
 from sweeps.tracking.sync import sync, waiting
 from sweeps.training import trial
 from sweeps.training.trial import train
-from tests.conftest import tiny_config, tiny_store
+from tests.conftest import tiny_config
 from tests.wandb_server.faults import Fault
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wandb_server")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wandb_server", "images")]
 
 
 def silent(_line):
     return None
-
-
-@pytest.fixture(autouse=True)
-def images(isolated):
-    tiny_store()
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -48,18 +43,17 @@ def test_a_stream_that_was_refused_once_in_mid_run_is_noticed_and_completed(wand
     assert (there.state, waiting(RunStore())) == ("finished", [])
 
 
-def test_a_named_run_is_always_asked_about(wandb_server):
-    run = train(tiny_config(), report=silent)
-    there = wandb_server.run(run.id)
-    assert lacking(run).words() == ""
+def test_a_named_run_is_always_asked_about(wandb_server, trained):
+    there = wandb_server.run(trained.id)
+    assert lacking(trained).words() == ""
     del there.history_lines[2:], there.summary["best/epoch"]
     there.summary["_step"] = 1
-    assert lacking(run).words() == "epochs 2, 1 values of the summary (best/epoch)"
-    assert sync([run], silent) == []  # it counts as confirmed
+    assert lacking(trained).words() == "epochs 2, 1 values of the summary (best/epoch)"
+    assert sync([trained], silent) == []  # it counts as confirmed
     assert there.series("epoch") == [0, 1]
-    assert sync([run], silent, ask=True) == []
+    assert sync([trained], silent, ask=True) == []
     assert there.series("epoch") == [0, 1, 2]
-    assert there.summary["best/epoch"] == run.summary["best"]["epoch"]
+    assert there.summary["best/epoch"] == trained.summary["best"]["epoch"]
 
 
 def test_a_picture_that_was_refused_is_sent_again(wandb_server, capsys):
@@ -73,14 +67,13 @@ def test_a_picture_that_was_refused_is_sent_again(wandb_server, capsys):
     assert lacking(run).words() == ""
 
 
-def test_results_of_a_probe_that_did_not_arrive_are_noticed(wandb_server, capsys):
-    run = train(tiny_config(), report=silent)
-    there = wandb_server.run(run.id)
+def test_results_of_a_probe_that_did_not_arrive_are_noticed(wandb_server, trained, capsys):
+    there = wandb_server.run(trained.id)
     with wandb_server.faults.during("status", "file_stream", status=403) as fault:
-        probe_run(run.id, ["routing"], ["tiny"], silent)
+        probe_run(trained.id, ["routing"], ["tiny"], silent)
     assert fault.hits
     assert "probe/tiny/routing/figures/routing" not in there.summary
-    assert Record.of(run).unconfirmed
+    assert Record.of(trained).unconfirmed
     assert "the server lacks" in capsys.readouterr().err
-    assert sync([run], silent) == []
+    assert sync([trained], silent) == []
     assert "probe/tiny/routing/figures/routing" in there.summary

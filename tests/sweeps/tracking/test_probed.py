@@ -1,8 +1,10 @@
 """A probe adds to a run of the tracker and changes nothing else of it, however the probe ends."""
 
 import copy
+import os
 import signal
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import wandb
@@ -18,32 +20,15 @@ from sweeps.runs.store import RunStore
 from sweeps.tracking.record import Record, Remote
 from sweeps.tracking.sync import sync, waiting
 from sweeps.training.trial import train
-from tests.conftest import TINY, tiny_config, tiny_store
+from tests.conftest import TINY, tiny_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wandb_server")]
 
-KILLED = """
-import os, signal, sys
-from probes.failures import ProbesFailedError
-from probes.probing import probe_run
-from probes.suite.routing_probe import RoutingProbe
-
-def killed(self, *arguments):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-RoutingProbe.run = killed
-probe_run(sys.argv[1], ["coupling", "routing"], ["tiny"], print)
-"""
+SITE = Path(__file__).parents[1] / "faults" / "site"
 
 
 def silent(_line):
     return None
-
-
-@pytest.fixture
-def trained(isolated):
-    tiny_store()
-    return train(tiny_config(), report=silent)
 
 
 def test_ctrl_c_in_a_probe_leaves_the_run_finished_and_what_was_found_to_sync(
@@ -68,10 +53,16 @@ def test_ctrl_c_in_a_probe_leaves_the_run_finished_and_what_was_found_to_sync(
     assert (there.state, waiting(RunStore())) == ("finished", [])
 
 
-def test_a_probe_that_is_killed_leaves_the_run_finished_and_what_was_found_to_sync(wandb_server, trained):
+def test_a_probe_that_is_killed_leaves_the_run_finished_and_what_was_found_to_sync(wandb_server, trained, tmp_path):
     there = wandb_server.run(trained.id)
     before = len(there.upserts)
-    process = wandb_server.python("-c", KILLED, trained.id, cwd=None, env={"MOE_HOME": str(RunStore().root.absolute())})
+    (tmp_path / "faults").mkdir()
+    (tmp_path / "faults" / "plan.json").write_text('{"0": ["probe:run"]}')
+    path = os.pathsep.join(filter(None, [str(SITE), os.environ.get("PYTHONPATH", "")]))
+    words = ["probe", "--run", trained.id, "--probe", "coupling", "--probe", "routing", "--images", "tiny"]
+    process = wandb_server.python("-P", "-m", "cli", *words, env={
+        "MOE_HOME": str(RunStore().root.absolute()), "PYTHONPATH": path, "MOE_TEST_FAULTS": str(tmp_path / "faults"),
+    })  # fmt: skip
     assert process.wait(timeout=120) == -signal.SIGKILL
     there.crash_after = 0.0
     assert (there.state, there.exit_code, len(there.upserts)) == ("finished", 0, before)

@@ -15,7 +15,7 @@ from sweeps.tracking import connection, session
 from sweeps.tracking.sync import sync, waiting
 from sweeps.training import trial
 from sweeps.training.trial import train
-from tests.conftest import TINY, tiny_config, tiny_store
+from tests.conftest import TINY, tiny_config
 from tests.wandb_server.faults import Fault
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wandb_server")]
@@ -26,8 +26,7 @@ def silent(_line):
 
 
 @pytest.fixture(autouse=True)
-def little_patience(isolated, monkeypatch):
-    tiny_store()
+def little_patience(images, monkeypatch):
     monkeypatch.setattr(connection, "_TIMEOUT", 2)
     monkeypatch.setattr(session, "PATIENCE", 3.0)
 
@@ -58,21 +57,20 @@ def test_a_client_whose_service_dies_ends_no_training(wandb_server, monkeypatch,
 
 
 @pytest.mark.parametrize("trouble", ["cut", "status"])
-def test_a_server_that_is_away_ends_no_probe(wandb_server, capsys, trouble):
-    run = train(tiny_config(), report=silent)
+def test_a_server_that_is_away_ends_no_probe(wandb_server, trained, capsys, trouble):
     with wandb_server.faults.during(trouble, status=503):
-        results = probe_run(run.id, ["routing"], ["tiny"], silent)
+        results = probe_run(trained.id, ["routing"], ["tiny"], silent)
     assert results["images"]["tiny"]["routing"]["load_cv2"] >= 0
     assert [line for line in sentences(capsys) if "kept offline for `moe runs sync`" in line]
-    assert sync([run], silent) == []
-    assert "probe/tiny/routing/figures/routing" in wandb_server.run(run.id).summary
-    assert wandb_server.run(run.id).state == "finished"
+    assert sync([trained], silent) == []
+    assert "probe/tiny/routing/figures/routing" in wandb_server.run(trained.id).summary
+    assert wandb_server.run(trained.id).state == "finished"
 
 
 def test_sync_says_at_once_that_the_server_is_away_and_loses_nothing(wandb_server, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
-        runs = [train(tiny_config(seed=seed), report=silent) for seed in range(3)]
+        runs = [train(tiny_config(seed=seed), report=silent) for seed in range(2)]
     lines = []
     started = time.monotonic()
     with wandb_server.faults.during("cut"):
@@ -82,7 +80,7 @@ def test_sync_says_at_once_that_the_server_is_away_and_loses_nothing(wandb_serve
     (line,) = lines
     assert "gave no answer" in line
     assert sync(runs, silent) == []
-    assert len(wandb_server.runs()) == 3
+    assert len(wandb_server.runs()) == 2
 
 
 def test_a_server_that_stops_answering_ends_no_launch(wandb_server, monkeypatch, tmp_path, capsys):

@@ -90,7 +90,13 @@ def torch_io(module):
     module.DurableCheckpointIO.save_checkpoint = save
 
 
+def routing_probe(module):
+    of_subject = lambda arguments, _: arguments[1].run.config.seed  # noqa: E731
+    around(module.RoutingProbe, "run", of_subject, before="probe:run")
+
+
 PATCHES = {
+    "probes.suite.routing_probe": routing_probe,
     "sweeps.queue.database": local,
     "sweeps.training.trial": trial,
     "sweeps.training.saving": torch_io,
