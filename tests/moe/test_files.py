@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from moe.errors import UserError
@@ -41,3 +43,10 @@ def test_a_folder_of_the_files_name_is_said_and_stays(tmp_path):
     ):
         pytest.fail("nothing is to be written")
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_pipe_of_the_files_name_is_replaced_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "file")
+    with replacing(tmp_path / "file") as partial:
+        partial.write_text("content")
+    assert (tmp_path / "file").read_text() == "content"
