@@ -68,5 +68,6 @@ def test_what_stands_in_the_place_of_a_table_or_a_picture_is_not_waited_for(tmp_
     write_csv(tmp_path / "a.csv", ["x"], [[1]])
     save(Image.new("RGB", (2, 2)), tmp_path / "a.png")
     assert (tmp_path / "a.csv").read_bytes() == b"x\r\n1\r\n"
-    assert Image.open(tmp_path / "a.png").size == (2, 2)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (2, 2)
     assert len(list(tmp_path.iterdir())) == 2
