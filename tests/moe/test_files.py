@@ -1,9 +1,11 @@
+import contextlib
 import os
+import shutil
 
 import pytest
 
 from moe.errors import UserError
-from moe.files import replacing, sync
+from moe.files import clear_partials, replacing, sync
 
 
 def test_the_old_file_stays_if_the_writing_fails(tmp_path):
@@ -33,6 +35,17 @@ def test_the_disk_has_the_content_before_the_name_and_then_the_name(tmp_path, mo
         name = partial.name
     assert done == ([name, tmp_path.name] if durable else [])
     assert path.read_text() == "content"
+
+
+def test_what_a_kill_left_is_cleared_and_nothing_else(tmp_path):
+    (tmp_path / ".hidden").touch()
+    with contextlib.suppress(KeyboardInterrupt), replacing(tmp_path / "file.csv") as partial:
+        partial.touch()
+        shutil.copy(partial, tmp_path / "copy")
+        (tmp_path / "copy").rename(tmp_path / f".{'x' * 3}.csv.0123abcd")
+        raise KeyboardInterrupt
+    clear_partials(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [".hidden"]
 
 
 def test_a_folder_of_the_files_name_is_said_and_stays(tmp_path):
