@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from moe.errors import UserError
+
 _MOST_CONTENT = 2**28  # bytes of what is read as a whole: configurations, histories, tables
 
 
@@ -59,7 +61,10 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     Raises:
         OSError: the disk is full, whatever a library says that writes there.
+        UserError: a folder has the file's name.
     """
+    if path.is_dir() and not path.is_symlink():  # which a file would replace
+        raise UserError(f"{path} is a folder, and a file is to be written there; move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:

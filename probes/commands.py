@@ -45,7 +45,7 @@ def probe_command(
     report = (lambda _line: None) if as_json else out.print
     if rdm:
         assignments = [*(assignments or []), f"geometry.rdm={json.dumps([str(path.absolute()) for path in rdm])}"]
-    if run:
+    if run is not None:
         results = probing.probe_run(run, probe, images, report, assignments, epochs=epochs, baselines=baselines)
     else:
         results = probing.probe_sweep(

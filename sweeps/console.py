@@ -88,6 +88,8 @@ _ROOMS = ("moe", "callbacks", "sweeps", "probes")
 
 def failure(error: BaseException) -> str:
     """What failed, in one sentence: of the system's errors the file and what helps, of others the place in our code."""
+    if type(error).__module__.partition(".")[0] in _ROOMS:
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
         words = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         return f"{words}; {_HINTS[error.errno]}" if error.errno in _HINTS else words

@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 FAULTS = Path(__file__).parent / "sweeps" / "faults" / "site"
 _MODULES = ("moe_command", "cli", "sweeps.launching", "sweeps.agents.agent", "sweeps.training.trial", "probes.probing",
             "sweeps.views.compare", "sweeps.queue.database",
-            "wandb.cli.cli", "wandb.wandb_agent", "wandb.apis.public")  # fmt: skip
+            "wandb.cli.cli", "wandb.wandb_agent", "wandb.apis.public", "requests")  # fmt: skip
 _SOURCE = "import cli; cli.main()"
 _COMMANDS = (["-m", "cli"], ["-m", "moe_command"], ["-m", "wandb"], ["-c", _SOURCE],
              ["-m", "tests.moe.two_processes"], ["-m", "tests.callbacks.two_processes"],

@@ -83,7 +83,7 @@ def test_the_installed_command_works_anywhere(installed, tmp_path):
     assert str(ROOT) not in found
     assert "Usage: moe" in done([installed, "--help"], **where)
     assert "quickstart.yaml" in done([installed, "sweep", "files"], **where)
-    small = ["--set", "data.name=tiny", "--set", "data.image_size=16"]
+    small = ["--set", "data.name=tiny", "--set", "data.image_size=16", "--set", "train.batch_size=16"]
     assert "new" in done([installed, "sweep", "launch", "quickstart.yaml", "--dry-run", *small], **where)
     words = [f"--{path}={value}" for path, value in (TINY | {"train.epochs": 1}).items()]
     assert "finished" in done([installed, "train", *words], **where) + done([installed, "runs", "list"], **where)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from probes.statistics.held_out import HeldOutR2, held_out_r2
+from moe.wording import counted
+from probes.statistics.held_out import FOLDS, HeldOutR2, held_out_r2
 from probes.statistics.image_statistics import image_statistics
 from probes.statistics.nonlinearity import curve_r2
 from probes.statistics.resampling import mean_of_defined, p_value
@@ -58,8 +59,15 @@ def gate_readout_loose(asked: Asked) -> Measured:
 
 
 def _curves(asked: Asked) -> tuple[NDArray[np.intp], list[dict[str, HeldOutR2]]]:
-    """Rows of the images used, and each run's curves."""
+    """Rows of the images used, and each run's curves.
+
+    Raises:
+        MissingError: the images are of too few concepts to hold any of these out.
+    """
     rows = evenly(len(asked.store), asked.options.images)
+    units = asked.subjects[0].units_of(rows)
+    if units is not None and units.max() + 1 < FOLDS:
+        raise MissingError(f"the images are of {counted(int(units.max()) + 1, 'concept')}, {FOLDS} are needed")
     found = []
     for subject in asked.subjects:
         logits_nE, norms_nE = subject.activations.logits_nE[rows], subject.activations.norms_nE[rows]

@@ -6,6 +6,7 @@ Other packages bring queues by an entry point:
     shelf = "my_package.shelf:ShelfQueue"
 """
 
+import contextlib
 import dataclasses
 import os
 from contextlib import closing
@@ -83,6 +84,9 @@ def open_queue(sweep: LaunchedSweep) -> Queue:
     """
     kind, database = QUEUES[sweep.queue], HomeFolder(sweep.root).database.absolute()
     try:
+        if _is_gone(sweep, database):
+            with contextlib.suppress(OSError):
+                database.touch()
         if is_emptied(database):
             _make_anew(sweep.root, DamagedFileError(database, "it is empty", ""))
         return kind(sweep)
@@ -91,6 +95,12 @@ def open_queue(sweep: LaunchedSweep) -> Queue:
             raise
         _make_anew(sweep.root, damage)
         return kind(sweep)
+
+
+def _is_gone(sweep: LaunchedSweep, database: Path) -> bool:
+    """Whether the database in `MOE_HOME` that agents took a sweep's cells from is not there any more."""
+    ours = sweep.queue == LOCAL and storage_of(sweep.storage) is None
+    return ours and sweep.folder.agents.is_dir() and not os.path.lexists(database)
 
 
 def _make_anew(root: Path, damage: DamagedFileError) -> None:

@@ -5,6 +5,7 @@ import errno
 import math
 import os
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import count
@@ -14,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError
 
-from moe.errors import UserError
+from moe.errors import Notice, UserError
 from moe.files import is_full
 from moe.wording import reason
 from sweeps.runs.files import DamagedFileError
@@ -23,6 +24,7 @@ from sweeps.runs.lock import locked
 
 ENVIRONMENT = "MOE_STORAGE"
 _SECONDS = 60  # that a writer waits for another
+_SAID = 5  # after which it says so
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _MOVE = "move it away, and the next command on its sweeps makes it anew from their folders and their runs'"
 
@@ -101,18 +103,44 @@ def listen(engine: sa.Engine) -> None:
     """
     if engine.dialect.name != "sqlite":
         return
-    _name_damage(engine, file_of(engine.url))
+    file = file_of(engine.url)
+    _name_damage(engine, file)
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA busy_timeout={int(1000 * _SAID)}")
+        if not _in_turn(connection, "PRAGMA journal_mode=WAL", file):
+            connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(f"PRAGMA busy_timeout={1000 * _SECONDS}")
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        if not _in_turn(connection.connection.dbapi_connection, "BEGIN IMMEDIATE", file):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # says what is wrong
+
+
+_held = set[Path]()  # said once a process
+
+
+def _in_turn(connection: sqlite3.Connection, statement: str, file: Path) -> bool:
+    """Whether a statement that needs the database for itself could be executed, once the processes before it are done.
+
+    Who waits long is told.
+    """
+    for _ in range(int(_SECONDS / _SAID) - 1):
+        try:
+            connection.execute(statement)
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+                return False
+        else:
+            return True
+        if file not in _held:
+            _held.add(file)
+            waits = f"waiting for it, {_SECONDS} seconds at most"
+            warnings.warn(Notice(f"{file} is held by another process; {waits}"), stacklevel=2)
+    return False
 
 
 def _name_damage(engine: sa.Engine, file: Path) -> None:
@@ -211,7 +239,9 @@ def open_engine(
         raise UserError('PostgreSQL needs its driver: pip install "moe-experts[postgres]"') from None
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0]
-        raise UserError(f"{without_password(url)} does not answer: {reason}; check --storage and the server") from None
+        held = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+        way = "another process holds it: end that one, or try again" if held else "check --storage and the server"
+        raise UserError(f"{without_password(url)} does not answer: {reason}; {way}") from None
     return engine
 
 

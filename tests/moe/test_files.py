@@ -1,5 +1,6 @@
 import pytest
 
+from moe.errors import UserError
 from moe.files import replacing, sync
 
 
@@ -30,3 +31,13 @@ def test_the_disk_has_the_content_before_the_name_and_then_the_name(tmp_path, mo
         name = partial.name
     assert done == ([name, tmp_path.name] if durable else [])
     assert path.read_text() == "content"
+
+
+def test_a_folder_of_the_files_name_is_said_and_stays(tmp_path):
+    (tmp_path / "file").mkdir()
+    with (
+        pytest.raises(UserError, match="file is a folder, and a file is to be written there; move it away"),
+        replacing(tmp_path / "file"),
+    ):
+        pytest.fail("nothing is to be written")
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]

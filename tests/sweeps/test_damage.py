@@ -48,7 +48,6 @@ COMMANDS = {
     "probe": ["probe", "--sweep", "made", "--json"],
 }
 QUICK = 6  # of the commands
-TRIED_QUICKLY = ("cut",)  # the other kinds are tried with the slow tests
 
 
 def flipped(content: bytes, seed: int) -> bytes:
@@ -149,9 +148,8 @@ def shown(name: str, printed: str) -> set[str]:
     return {row["id"] for row in found["runs"]} if name == "runs list" else {row["sweep"] for row in found["sweeps"]}
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind in TRIED_QUICKLY else pytest.mark.slow) for kind in DAMAGES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DAMAGES)
 def test_the_rest_is_shown(small, kind):
     root, whole = small
     runs = {file.parts[0] for file in files(whole) if file.name == "config.json"}

@@ -12,6 +12,7 @@ from probes.suite.similarity_probe import spread_over_runs
 from tests.sweeps.views.made import made_sweep
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [
     {"experts": (1,), "seeds": 1}, {"experts": (2,), "seeds": 1}, {"probed": False}, {}, {"finished": 3},
 ], ids=str)  # fmt: skip

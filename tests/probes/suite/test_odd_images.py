@@ -31,6 +31,7 @@ ODD = {
     "dimensions that are one": ([n % 3 for n in range(N)], "abc", rated(DRAWN[:, 0], DRAWN[:, 0], DRAWN[:, 0])),
     "enormous dimensions": ([n % 3 for n in range(N)], "abc", rated(*(1e30 * DRAWN.T))),
     "dimensions of one image": ([n % 3 for n in range(N)], "abc", ONE_RATED),
+    "one concept": ([n % 3 for n in range(N)], "abc", DRAWN), "two concepts": ([n % 3 for n in range(N)], "abc", DRAWN),
 }  # fmt: skip
 
 
@@ -39,6 +40,8 @@ ODD = {
 def test_no_probe_fails(tmp_path, odd, name):
     labels, classes, factors = ODD[odd]
     more = {} if factors is None else {"factors_NF": factors.astype(np.float32), "factors": ("f", "g", "h")}
+    if "concept" in odd:
+        more["groups"] = [f"concept {n % 2 * odd.startswith('two')}" for n in range(N)]
     subject = replace(example_subject(tmp_path, images=8), store=store_of(tmp_path, labels, classes, **more))
     rng = np.random.default_rng(1)
     subject = with_activations(subject, rng.normal(size=(len(labels), 4)), rng.normal(size=(4, len(labels), 6)))

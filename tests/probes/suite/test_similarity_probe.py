@@ -83,6 +83,7 @@ class TestSimilarity:
         counts = [int(row["experts_in_cluster"]) for row in table(folder / "recurrence.csv")]
         assert sorted(counts) == [0] * 8 + [4] * 4 + [6] * 4
 
+    @pytest.mark.slow
     def test_two_runs_cannot_tell_how_far_the_mean_hangs_on_the_run(self, tmp_path):
         folder = tmp_path / "s"
         folder.mkdir()
@@ -92,6 +93,7 @@ class TestSimilarity:
         assert result.numbers["mean_similarity_low"] is None
         assert "no interval of mean_similarity: 3 runs are needed to tell how far it hangs on the run" in result.notes
 
+    @pytest.mark.slow
     def test_clusters_of_experts_that_have_none_are_not_clear(self, tmp_path):
         """The silhouette names a number all the same."""
         rng = np.random.default_rng(0)

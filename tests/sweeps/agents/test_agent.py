@@ -74,6 +74,7 @@ def test_failures_are_counted_over_all_agents_and_anew_after_resume(situation):
     assert here.states() == [("failed", 3)]
 
 
+@pytest.mark.slow
 def test_an_attempt_that_takes_too_long_is_ended_and_counted(situation, clock):
     here = situation(["busy", "busy", "finish"], ["busy"], ["finish"])
     assert here.run(limits=Limits(minutes=30)) == 2
@@ -82,6 +83,7 @@ def test_an_attempt_that_takes_too_long_is_ended_and_counted(situation, clock):
     assert clock.now > 1000 + 5 * 30 * 60
 
 
+@pytest.mark.slow
 def test_an_attempt_that_shows_no_sign_of_life_is_ended_and_counted(situation):
     here = situation(["silent", "finish"], ["silent"], ["finish"])
     assert here.run() == 2

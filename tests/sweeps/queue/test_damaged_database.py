@@ -25,9 +25,12 @@ def database(sweep) -> Path:
 
 def broken(sweep, kind: str) -> None:
     file = database(sweep)
-    content, change = file.read_bytes(), DAMAGES[kind]
+    content, change = file.read_bytes(), DAMAGES.get(kind)
     file.unlink()
-    if change is None:
+    if kind == "gone":
+        for log in sweep.root.glob("studies.db-*"):
+            log.unlink()
+    elif change is None:
         file.mkdir()
     else:
         file.write_bytes(change(content))
@@ -41,11 +44,12 @@ def said(sweep):
     return {cell.run.id: cell.state for cell in now.cells}
 
 
-@pytest.mark.parametrize("kind", ["emptied", "cut", "null", "no text", "a folder"])
+@pytest.mark.parametrize("kind", ["emptied", "cut", "null", "no text", "a folder", "gone"])
 def test_a_grid_stands_as_before(tmp_path, kind):
     sweep = made_sweep(tmp_path, seeds=2, finished=3, probed=False)
     with closing(open_queue(sweep)) as queue:
         queue.update(sweep.store.finished_ids(), failed=False)
+        queue.release(queue.claim())
     before = {cell.run.id: cell.state for cell in status(sweep).cells}
     broken(sweep, kind)
     assert said(sweep) == before
@@ -56,7 +60,8 @@ def test_a_grid_stands_as_before(tmp_path, kind):
 
 
 @pytest.mark.slow
-def test_a_search_keeps_its_runs_and_what_it_learned_of_them(tmp_path):
+@pytest.mark.parametrize("kind", ["no text", "gone"])
+def test_a_search_keeps_its_runs_and_what_it_learned_of_them(tmp_path, kind):
     _, sweep = launch(tmp_path)
     with closing(open_queue(sweep)) as queue:
         queue.publish(sweep.cells)
@@ -73,7 +78,7 @@ def test_a_search_keeps_its_runs_and_what_it_learned_of_them(tmp_path):
         learned = [(trial.params, trial.values) for trial in steered.search.study.trials if trial.values]
     before = {cell.run.id: cell.state for cell in status(sweep).cells if cell.state == "finished"}
     assert (len(before), len(learned)) == (2, 2)
-    broken(sweep, "no text")
+    broken(sweep, kind)
     now = said(sweep)
     assert {run: state for run, state in now.items() if state == "finished"} == before
     assert len(now) == len(sweep.cells)

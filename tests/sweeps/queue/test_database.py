@@ -1,14 +1,16 @@
 """The promises of a queue, kept by the local one in SQLite and in a real PostgreSQL server."""
 
+import sqlite3
 from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
 
-from moe.errors import UserError
+from moe.errors import Notice, UserError
 from sweeps.agents.agent import patiently
 from sweeps.console import failure
 from sweeps.queue import database, leases
+from sweeps.queue import storage as storages
 from sweeps.queue.base import LeaseLostError
 from sweeps.queue.database import DatabaseQueue
 from sweeps.queue.launched import LaunchedSweep, QueuedCell
@@ -140,6 +142,23 @@ def test_a_wrong_storage_is_a_users_mistake(tmp_path, url, message):
     with pytest.raises(UserError, match=message) as caught:
         open_queue(launched(tmp_path, url))
     assert "secret" not in str(caught.value)
+
+
+def test_who_waits_for_the_database_is_told_and_not_for_ever(tmp_path, monkeypatch):
+    sweep = launched(tmp_path)
+    open_queue(sweep).close()
+    for name, seconds in (("_SAID", 0.05), ("_SECONDS", 0.15)):
+        monkeypatch.setattr(storages, name, seconds)
+    monkeypatch.setattr(storages, "_held", set())
+    with closing(sqlite3.connect(tmp_path / "studies.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with (
+            pytest.warns(Notice, match=r"studies\.db is held by another process; waiting for it"),
+            pytest.raises(UserError, match="database is locked; another process holds it: end that one, or try again"),
+        ):
+            open_queue(sweep)
+        other.execute("ROLLBACK")
+    open_queue(sweep).close()
 
 
 def test_passwords_are_not_shown():

@@ -77,6 +77,7 @@ def test_what_was_found_is_said_with_numbers(tmp_path):
     assert "more than by chance" in html
 
 
+@pytest.mark.slow
 def test_claims_come_first_with_their_verdicts_and_lead_to_their_figures(tmp_path):
     sweep = made_sweep(tmp_path)
     plate = Plate("figure_4", "Figure 4", "x", "", [], [])
@@ -128,6 +129,7 @@ def test_a_failed_cell_is_named_with_its_reason(tmp_path):
     assert compare(sweep).said[0].endswith(f"by: boom {HOSTILE}: `moe sweep retry made --failed`")
 
 
+@pytest.mark.slow
 def test_a_probe_that_some_runs_lack_is_named(tmp_path):
     sweep = made_sweep(tmp_path)
     sweep.store.run(sweep.cells[0].run_id).probe_result("tiny", "tuning").unlink()
