@@ -3,7 +3,7 @@
 A change is a write, half of which is done before the process ends, or a rename, a removal, a new folder, a file opened
 for writing, a wait for the disk, none of which is done. One warm process forks one for each attempt.
 
-    python -m tests.sweeps.training.kills FOLDER [--stride 1] [--offset 0] [--again]
+    python -m tests.sweeps.training.kills FOLDER [--stride 1] [--offset 0] [--epochs 3] [--again]
 
 prints what it found as JSON: the number of changes of an undisturbed run, of runs killed, and those that differ.
 """
@@ -145,11 +145,15 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--stride", type=int, default=1)
     parser.add_argument("--offset", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--again", action="store_true", help="kill what goes on, too, at a place drawn at random")
     options = parser.parse_args()
     os.environ |= {"MOE_DATA": str(options.folder / "data"), "WANDB_MODE": "disabled"}
+    CONFIG["train__epochs"] = options.epochs
     torch.set_num_threads(1)
     tiny_store(count=32)
+    # what the first training of a process imports, none of those that are forked is to import again
+    train(tiny_config(train__epochs=1), RunStore(options.folder / "warm"), report=lambda _line: None)
     calm = RunStore(options.folder / "calm")
     code, changes = attempt(calm)
     assert code == 0

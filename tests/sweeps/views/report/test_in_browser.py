@@ -35,14 +35,33 @@ def browser():
         started.close()
 
 
+def written(sweep):
+    """Its page, written once."""
+    file = sweep.root / "page.html"
+    if not file.exists():
+        file.write_text(to_html(compare(sweep), PLATES), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    """A sweep whose page several tests open."""
+    root = tmp_path_factory.mktemp("usual")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOE_HOME", str(root / "runs"))
+        patch.setenv("MOE_DATA", str(root / "data"))
+        patch.setenv("WANDB_MODE", "disabled")
+        sweep = made_sweep(root)
+        written(sweep)
+        return sweep
+
+
 @pytest.fixture
-def open_page(browser, tmp_path):
+def open_page(browser):
     """Opens a sweep's page; at the end nothing was fetched and no error was said."""
     contexts, said, asked = [], [], []
 
     def open_one(sweep, width=1280, scheme="light"):
-        file = tmp_path / "page.html"
-        file.write_text(to_html(compare(sweep), PLATES), encoding="utf-8")
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         context.set_default_timeout(180_000)  # on a busy machine too
         contexts.append(context)
@@ -50,7 +69,7 @@ def open_page(browser, tmp_path):
         page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(file.as_uri())
+        page.goto(written(sweep).as_uri())
         page.wait_for_selector("html[data-ready=yes]", state="attached")
         return page
 
@@ -83,8 +102,8 @@ def test_tables_sort_and_filter_and_columns_can_be_left_out(open_page, tmp_path)
     assert "model.experts" not in page.locator("#comparison-table thead").inner_text()
 
 
-def test_the_slider_goes_through_the_epochs(open_page, tmp_path):
-    page = open_page(made_sweep(tmp_path))
+def test_the_slider_goes_through_the_epochs(open_page, usual):
+    page = open_page(usual)
     slider = page.get_by_role("slider", name="Epoch")
     assert page.locator("#epoch-shown").inner_text() == f"epoch {EPOCHS}"
     shown = page.evaluate("document.getElementById('heatmap').data[0].z")
@@ -94,17 +113,16 @@ def test_the_slider_goes_through_the_epochs(open_page, tmp_path):
     assert page.evaluate("document.getElementById('heatmap').data[0].z") != shown
 
 
-def test_another_metric_is_drawn_with_its_chance(open_page, tmp_path):
-    page = open_page(made_sweep(tmp_path))
+def test_another_metric_is_drawn_with_its_chance(open_page, usual):
+    page = open_page(usual)
     page.get_by_role("combobox", name="Metric").select_option("agreement/top_k")
     names = page.evaluate("document.getElementById('curves').data.map((trace) => trace.name)")
     assert "experts=2, chance" in names
 
 
-def test_the_map_leads_to_the_card(open_page, tmp_path):
-    sweep = made_sweep(tmp_path)
-    page = open_page(sweep)
-    run = sweep.cells[2].run_id
+def test_the_map_leads_to_the_card(open_page, usual):
+    page = open_page(usual)
+    run = usual.cells[2].run_id
     page.evaluate(f"show('{run}', 3)")
     card = page.locator(f"#expert-{run}-3")
     assert "chosen" in card.get_attribute("class")
@@ -125,8 +143,8 @@ def test_three_swept_parameters_are_drawn_as_parallel_axes(open_page, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_and_can_be_read_by_everyone(open_page, tmp_path, width, scheme):
-    page = open_page(made_sweep(tmp_path), width, scheme)
+def test_it_fits_and_can_be_read_by_everyone(open_page, usual, width, scheme):
+    page = open_page(usual, width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     found = axe.Axe().run(page).response["violations"]
     assert [
@@ -134,8 +152,8 @@ def test_it_fits_and_can_be_read_by_everyone(open_page, tmp_path, width, scheme)
     ] == []
 
 
-def test_the_page_can_be_made_dark_by_hand(open_page, tmp_path):
-    page = open_page(made_sweep(tmp_path))
+def test_the_page_can_be_made_dark_by_hand(open_page, usual):
+    page = open_page(usual)
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.get_by_role("button", name="Dark page").click()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
