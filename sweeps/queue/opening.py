@@ -84,11 +84,11 @@ def open_queue(sweep: LaunchedSweep) -> Queue:
     """
     kind, database = QUEUES[sweep.queue], HomeFolder(sweep.root).database.absolute()
     try:
-        if _is_gone(sweep, database):
+        if gone := _is_gone(sweep, database):
             with contextlib.suppress(OSError):
                 database.touch()
         if is_emptied(database):
-            _make_anew(sweep.root, DamagedFileError(database, "it is empty", ""))
+            _make_anew(sweep.root, DamagedFileError(database, "it is gone" if gone else "it is empty", ""))
         return kind(sweep)
     except DamagedFileError as damage:
         if damage.path != database:
