@@ -21,6 +21,7 @@ from callbacks.tables import write_csv
 from moe.files import content, replacing
 from moe.lightning_module import epochs_done
 from moe.routing import RoutingRecord
+from moe.wording import reason
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +113,6 @@ def _read(folder: RoutingFolder, epoch: int) -> NDArray[np.int16] | None:
     except FileNotFoundError:
         return None
     except (EOFError, OSError, ValueError) as error:
-        _log.warning("%s cannot be read (%s); saturation of epoch %d is left out", file, error, epoch)
+        _log.warning("%s cannot be read (%s); saturation of epoch %d is left out", file, reason(error), epoch)
         return None
     return sets

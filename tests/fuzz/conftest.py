@@ -1,5 +1,6 @@
 """How many inputs a target gets: 200 in the suite, the same ones each time; 10,000 new ones in `make fuzz`."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,12 @@ _COMMON = {
 settings.register_profile("suite", max_examples=200, derandomize=True, deadline=_SUITE, **_COMMON)
 settings.register_profile("long", max_examples=10_000, print_blob=True, deadline=_LONG, **_COMMON)
 settings.load_profile(os.environ.get("MOE_FUZZ", "suite"))
+
+
+@pytest.fixture(autouse=True)
+def no_records(caplog: pytest.LogCaptureFixture) -> None:
+    """Pytest keeps what is logged until a test ends: for a target's 10,000 inputs, gigabytes of what errors hold."""
+    caplog.set_level(logging.CRITICAL)
 
 
 @pytest.hookimpl(tryfirst=True)
