@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from moe.files import replacing
+
 Pixels = NDArray[np.uint8]
 
 _READABLE = 60  # rows, beyond which there is room for neither names nor values
@@ -102,8 +104,8 @@ class _Place:
 
 def save(picture: Image.Image, path: Path) -> Path:
     """Write a picture as PNG, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, compress_level=3)
+    with replacing(path, durable=False) as partial:
+        picture.save(partial, "PNG", compress_level=3)
     return path
 
 

@@ -18,8 +18,7 @@ from callbacks.files import RoutingFolder
 from callbacks.gathering import RoutingMonitor, Stage, log
 from callbacks.keys import Keys
 from callbacks.tables import write_csv
-from moe.data.arrays import save_array
-from moe.files import content
+from moe.files import content, replacing
 from moe.lightning_module import epochs_done
 from moe.routing import RoutingRecord
 
@@ -62,8 +61,8 @@ class RoutingSaturation(RoutingMonitor):
             log({Keys.SATURATION: metrics.view_agreement(before, sets_BK)}, trainer, module)
         if trainer.is_global_zero:
             file = self.folder.sets(epochs_done(trainer))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_array(file, sets_BK)  # what a kill leaves half is written again, for its epoch is repeated
+            with replacing(file, durable=False) as partial, partial.open("wb") as opened:
+                np.save(opened, sets_BK)
 
     def state_dict(self) -> dict[str, Any]:
         """The sets of the last validation; all processes have the same."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from moe.files import replacing
+
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
@@ -32,8 +34,8 @@ def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]], *, digits: in
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]], *, digits: int | None = None) -> None:
     """Write a table as CSV, making its folder; see `csv_text`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(csv_text(header, rows, digits=digits), encoding="utf-8", newline="")
+    with replacing(path, durable=False) as partial:
+        partial.write_text(csv_text(header, rows, digits=digits), encoding="utf-8", newline="")
 
 
 def latex_text(

@@ -6,6 +6,7 @@ And what people and other programs put there: names that no file can have, and t
 import contextlib
 import errno
 import os
+import re
 import stat
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from moe.errors import UserError
 
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}")
 _MOST_CONTENT = 2**28  # bytes of what is read as a whole: configurations, histories, tables
 
 
@@ -78,6 +80,13 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         raise
     if durable:
         sync(path.parent)
+
+
+def clear_partials(folder: Path) -> None:
+    """Remove what `replacing` left in a folder as its process was killed; nobody else may be writing there."""
+    for path in folder.glob(".*"):
+        if _PARTIAL.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

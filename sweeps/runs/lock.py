@@ -2,12 +2,14 @@
 
 import contextlib
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 _POLL = 0.1
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK  # a pipe in its place is an error, not a wait
 
 
 class LockedError(Exception):
@@ -35,7 +37,7 @@ class Lock:
         if self._file is not None:
             return True
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("a")
+        file = os.fdopen(os.open(self.path, _FLAGS, 0o666), "a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

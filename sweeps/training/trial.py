@@ -21,6 +21,7 @@ from moe.data.datasets import check_available
 from moe.data.loading import RunData, Share, load_run_data
 from moe.embedded import watched
 from moe.errors import UserError
+from moe.files import clear_partials
 from moe.hardware import device_type, precision_plugin
 from moe.lightning_module import MoEModule
 from sweeps.runs.endings import InterruptedRunError, StoppedRunError
@@ -118,6 +119,7 @@ def _rank(config: RunConfig) -> int:
 def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str], None], stop: StopRequest) -> None:
     """The run's first process: trains, writes its files and talks to the tracker."""
     data, module = _prepare(config)
+    clear_partials(run.routing)
     stop.obey()
     history = HistoryLogger(run.history_file)
     with _quiet_lightning(), tracked(run, group=group) as session:

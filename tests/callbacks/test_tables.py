@@ -1,11 +1,14 @@
 import ast
 import csv
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from callbacks.heatmaps import save
 from callbacks.tables import csv_text, escape_latex, latex_text, write_csv
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +60,14 @@ def test_no_other_module_writes_tables():
         if names & {"csv.writer", "csv.DictWriter"} or any("\\toprule" in text for text in texts):
             found.append(file.relative_to(ROOT).as_posix())
     assert found == ["callbacks/tables.py"]
+
+
+def test_what_stands_in_the_place_of_a_table_or_a_picture_is_not_waited_for(tmp_path):
+    for name in ("a.csv", "a.png"):
+        os.mkfifo(tmp_path / name)
+    write_csv(tmp_path / "a.csv", ["x"], [[1]])
+    save(Image.new("RGB", (2, 2)), tmp_path / "a.png")
+    assert (tmp_path / "a.csv").read_bytes() == b"x\r\n1\r\n"
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (2, 2)
+    assert len(list(tmp_path.iterdir())) == 2

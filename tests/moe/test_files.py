@@ -1,7 +1,11 @@
+import contextlib
+import os
+import shutil
+
 import pytest
 
 from moe.errors import UserError
-from moe.files import replacing, sync
+from moe.files import clear_partials, replacing, sync
 
 
 def test_the_old_file_stays_if_the_writing_fails(tmp_path):
@@ -33,6 +37,17 @@ def test_the_disk_has_the_content_before_the_name_and_then_the_name(tmp_path, mo
     assert path.read_text() == "content"
 
 
+def test_what_a_kill_left_is_cleared_and_nothing_else(tmp_path):
+    (tmp_path / ".hidden").touch()
+    with contextlib.suppress(KeyboardInterrupt), replacing(tmp_path / "file.csv") as partial:
+        partial.touch()
+        shutil.copy(partial, tmp_path / "copy")
+        (tmp_path / "copy").rename(tmp_path / f".{'x' * 3}.csv.0123abcd")
+        raise KeyboardInterrupt
+    clear_partials(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [".hidden"]
+
+
 def test_a_folder_of_the_files_name_is_said_and_stays(tmp_path):
     (tmp_path / "file").mkdir()
     with (
@@ -41,3 +56,10 @@ def test_a_folder_of_the_files_name_is_said_and_stays(tmp_path):
     ):
         pytest.fail("nothing is to be written")
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_pipe_of_the_files_name_is_replaced_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "file")
+    with replacing(tmp_path / "file") as partial:
+        partial.write_text("content")
+    assert (tmp_path / "file").read_text() == "content"

@@ -1,3 +1,4 @@
+import os
 import threading
 from pathlib import Path
 
@@ -36,3 +37,9 @@ def test_an_error_frees_it(tmp_path: Path):
     with pytest.raises(ValueError, match="inside"), locked(tmp_path / "lock"):
         raise ValueError("inside")
     assert not is_locked(tmp_path / "lock")
+
+
+def test_a_pipe_in_the_place_of_a_lock_is_an_error_and_no_wait(tmp_path):
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(OSError, match="No such device or address"):
+        Lock(tmp_path / "lock").acquire()
