@@ -11,7 +11,8 @@ libraries, signals that are ignored. MOE_TEST_EXEC=1 executes everything.
 """
 
 import contextlib
-import importlib
+import ctypes
+import importlib.util
 import io
 import itertools
 import json
@@ -33,25 +34,31 @@ from sweeps.agents.copies import adopting, fork_orphan
 
 ROOT = Path(__file__).parents[1]
 FAULTS = Path(__file__).parent / "sweeps" / "faults" / "site"
+_JOBS = ("submitit.local._local", "submitit.core._submit")  # what looks after a job, and the job
 _MODULES = ("moe_command", "cli", "sweeps.launching", "sweeps.agents.agent", "sweeps.training.trial", "probes.probing",
-            "sweeps.views.compare", "sweeps.queue.database",
-            "wandb.cli.cli", "wandb.wandb_agent", "wandb.apis.public", "requests")  # fmt: skip
+            "sweeps.views.compare", "sweeps.queue.database", "requests", "moe.gates.noisy_top_k",
+            "moe.balancing.importance", "moe.objectives.contrastive", *filter(importlib.util.find_spec, ["submitit"]),
+            "wandb.cli.cli", "wandb.wandb_agent", "wandb.apis.public")  # fmt: skip
 _SOURCE = "import cli; cli.main()"
 _COMMANDS = (["-m", "cli"], ["-m", "moe_command"], ["-m", "wandb"], ["-c", _SOURCE],
              ["-m", "tests.moe.two_processes"], ["-m", "tests.callbacks.two_processes"],
-             ["-m", "tests.sweeps.training.kills"])  # fmt: skip
+             ["-m", "tests.sweeps.training.kills"],
+             ["-m", "tests.sweeps.agents.fake_slurm"], *(["-m", module] for module in _JOBS))  # fmt: skip
 _TESTS = ["-c", "import sys;exec(eval(sys.stdin.readline()))"]  # as pytest-xdist starts what runs a share of the tests
 _OPTIONS = ("-P", "-u", "-B")  # of Python, that are heeded here
 _SCRIPT = Path(sys.executable).with_name("moe")  # as W&B's agent finds it
 _BENCHMARKS = ROOT / "benchmarks"  # those that tests start import no `probes`, which one of them is called
+_TRIAL = ROOT / "tests" / "wandb_server" / "program" / "trial.py"
 _STARTS_OTHERS = ("launch", "resume", "retry", "agent")
 # what a process reads when it needs it, or is given below; the rest of the environment has to be the server's
-_GIVEN = ("MOE_", "WANDB_", "SLURM_", "PYTEST_", "NETRC", "NO_PROXY", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED",
-          "GLOO_", "MASTER_", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK")  # fmt: skip
+_GIVEN = ("MOE_", "WANDB_", "SLURM_", "SUBMITIT_", "PYTEST_", "NETRC", "NO_PROXY", "PATH", "PYTHONPATH",
+          "PYTHONUNBUFFERED", "CUDA_VISIBLE_DEVICES", "GLOO_", "MASTER_", "WORLD_SIZE", "NODE_RANK",
+          "LOCAL_RANK")  # fmt: skip
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 _COMM = Path("/proc/self/comm")
 WANDB_POLL = "MOE_TEST_WANDB_POLL"  # seconds between two questions of W&B's agent, which has no setting for its five
+_ROOM = 4096 * " "  # in the command line of a server, for those of what it forks
 NAME = "moe-forker"  # what /proc/PID/comm calls a server
 
 _execute: Any = getattr(subprocess, "_fork_exec", None)
@@ -94,11 +101,12 @@ def _start(args: Any, executables: Any, close_fds: Any, keep: Any, cwd: Any, env
     environment = dict(os.environ) if env is None else dict(os.fsdecode(pair).split("=", 1) for pair in env)
     command = _command(*map(os.fsdecode, args), path=environment.get("PATH", ""))
     others = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_IGN]
-    others += signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    blocked = sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))
     usual = close_fds and len(keep) == 1 and (gid, gids, uid, umask, before) == (None, None, None, -1, None)
     if command and usual and group in (-1, 0) and not others:
         folder = str(Path(os.fsdecode(cwd or "")).absolute())
         order = command | {"environment": environment, "session": bool(session), "folder": folder, "leads": group == 0}
+        order |= {"blocked": blocked}
         streams = [number if given == -1 else given for number, given in enumerate((stdin, stdout, stderr))]
         with _lock:
             if pid := _ask(order, streams):
@@ -113,14 +121,16 @@ def _command(program: str, *words: str, path: str) -> dict[str, Any] | None:
     if (program, *words[:1]) == ("/usr/bin/env", _SCRIPT.name):
         found = shutil.which(_SCRIPT.name, path=path) == str(_SCRIPT)
         order = {"kind": ["", str(_SCRIPT)], "words": words[1:], "options": [], "name": _SCRIPT.name}
-        return order if found else None
+        return order | {"program": sys.executable} if found else None
+    if program == "/usr/bin/env" and words[:1] == (sys.executable,):
+        program, words = words[0], words[1:]
     options = list(itertools.takewhile(_OPTIONS.__contains__, words))
     kind, words = list(words[len(options) : len(options) + 2]), words[len(options) + 2 :]
-    if kind and Path(kind[0]).parent == _BENCHMARKS:
+    if kind and (Path(kind[0]).parent == _BENCHMARKS or kind[0] == str(_TRIAL)):
         kind, words = ["", kind[0]], (*kind[1:], *words)
     elif kind not in (*_COMMANDS, _TESTS):
         return None
-    order = {"kind": kind, "words": words, "options": options, "name": Path(program).name}
+    order = {"kind": kind, "words": words, "options": options, "name": Path(program).name, "program": program}
     return order if program == sys.executable else None
 
 
@@ -143,7 +153,7 @@ def _start_server(environment: dict[str, str]) -> None:
     neutral = {name: value for name, value in environment.items() if not name.startswith(_GIVEN) or name == "PATH"}
     subprocess._fork_exec = _execute
     try:
-        command = [sys.executable, "-P", __file__, str(theirs.fileno())]
+        command = [sys.executable, "-P", __file__, str(theirs.fileno()), _ROOM]
         _server = subprocess.Popen(command, env=neutral, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
     finally:
         subprocess._fork_exec = _start
@@ -156,21 +166,23 @@ def _start_server(environment: dict[str, str]) -> None:
 
 def _serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Fork for the process at the other end until that ends; returns in each new process, with what that is to do."""
-    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
     _COMM.write_text(NAME)
+    _be_called([NAME])
     while True:
         message, streams, _, _ = socket.recv_fds(channel, 1 << 20, 3)
         if not message:
             os._exit(0)
         order = json.loads(message)
+        # whoever asks for the new process is not to see it called otherwise
+        _be_called([order["program"], *order["options"], *filter(None, order["kind"]), *order["words"]])
         pid = fork_orphan(session=order["session"]) if _fits(order) else 0
         if pid is None:
             channel.close()
             if order["leads"]:
                 os.setpgid(0, 0)
-            signal.signal(signal.SIGINT, usual)
             _COMM.write_text(order["name"])
             return order, list(streams)
+        _be_called([NAME])
         for stream in streams:
             os.close(stream)
         with contextlib.suppress(BrokenPipeError):
@@ -193,7 +205,7 @@ def _first(order: dict[str, Any]) -> list[str]:
 
 def _hides_nothing(folder: Path) -> bool:
     """Whether no module or package that a folder has comes before one of ours, or of Python's start."""
-    known = (ROOT, FAULTS, _BENCHMARKS, *map(Path, sys.path))
+    known = (ROOT, FAULTS, _BENCHMARKS, _TRIAL.parent, *map(Path, sys.path))
     files = folder.iterdir() if folder.is_dir() and folder not in known else ()
     found = [file for file in files if file.suffix in all_suffixes() or (file / "__init__.py").exists()]
     return not {file.name.partition(".")[0] for file in found} & {"sitecustomize", "usercustomize", *sys.modules}
@@ -229,11 +241,20 @@ def _become(order: dict[str, Any], streams: list[int]) -> None:
     sys.argv = [kind or what, *order["words"]]
     sys.orig_argv = [sys.executable, *order["options"], *filter(None, order["kind"]), *order["words"]]
     np.random.seed()  # noqa: NPY002 - each process has draws of its own
+    signal.pthread_sigmask(signal.SIG_SETMASK, order["blocked"])
+
+
+def _be_called(words: Sequence[str]) -> None:
+    """Show others this command line, as far as there is room for it."""
+    start, end = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
+    ctypes.memmove(start, b"\0".join(map(os.fsencode, words))[: end - start - 1].ljust(end - start, b"\0"), end - start)
 
 
 def main() -> None:
     """The server, and what each process that it forks does."""
     global _channel, _forked  # noqa: PLW0603
+    # what is sent to all processes of a command is not meant for a server; a new process hears it once it is complete
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     before = set(os.environ)
     with importing():
         for name in _MODULES:
@@ -276,6 +297,8 @@ def _starts_others(kind: Sequence[str], words: Sequence[str]) -> bool:
             return kind == ["-m", "wandb"]
         case ["sweep", command, *_]:
             return command in _STARTS_OTHERS
+        case _ if kind[1] in (*_JOBS, "tests.sweeps.agents.fake_slurm"):
+            return True
         case ["train", *options]:  # Lightning starts it once more for each device
             return any(option.startswith("--machine.devices=") for option in options)
     return kind == _TESTS or Path(kind[1]).parent == _BENCHMARKS

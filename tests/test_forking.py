@@ -26,6 +26,7 @@ print(json.dumps({
     "signals": [str(signal.getsignal(number)) for number in (2, 10, 12, 13, 15)], "path": sys.path,
     "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, [])), "streams": sorted(os.listdir("/proc/self/fd"))[:3],
     "comm": open("/proc/self/comm").read(), "mask": os.umask(0o22),
+    "line": open("/proc/self/cmdline").read().rstrip("\\0"),
     "buffered": [stream.write_through for stream in (sys.stdout, sys.stderr)],
 }))
 print(sys.stdin.read(), file=sys.stderr)
@@ -86,6 +87,14 @@ def same(start, monkeypatch):
     assert here["parent"] == os.getpid()
     assert here == there
     return here
+
+
+def test_signals_that_are_blocked_stay_blocked(forked):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+    try:
+        assert state()["blocked"] == len(before) + 1
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def test_another_environment_of_libraries_is_executed(forked, tmp_path):
