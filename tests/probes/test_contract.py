@@ -8,12 +8,12 @@ from probes.testing import ProbeContract
 
 QUICK = {
     "routing": {"map_images": 40, "permutations": 9, "bootstrap": 20},
-    "exciting": {"count": 3},
+    "exciting": {"count": 3, "permutations": 19},
     "coupling": {"bootstrap": 20},
     "animacy": {"bootstrap": 20, "divisions": 5},
     "tuning": {"permutations": 2},
     "separability": {},
-    "similarity": {"draws": 2, "pictures": 2},
+    "similarity": {"draws": 2, "pictures": 2, "permutations": 19},
     "geometry": {"permutations": 3, "images": 40, "distances": ("euclidean",)},
     "claims": {"permutations": 19, "halves": 2},
 }

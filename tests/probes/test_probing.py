@@ -31,14 +31,15 @@ QUICK = [
     "animacy.animate=[class 0]", "animacy.bootstrap=10", "animacy.divisions=5",
     "tuning.permutations=2",
     "geometry.permutations=2", "geometry.distances=[euclidean]",
-    "similarity.draws=2", "similarity.pictures=2", "claims.permutations=19", "claims.halves=2",
+    "similarity.draws=2", "similarity.pictures=2", "similarity.permutations=19",
+    "claims.permutations=19", "claims.halves=2",
 ]  # fmt: skip
 LABELS = {
     "routing": "routing--map_images-30--permutations-5--bootstrap-10",
     "coupling": "coupling--bootstrap-10",
     "tuning": "tuning--permutations-2",
     "separability": "separability",
-    "similarity": "similarity--pictures-2--draws-2",
+    "similarity": "similarity--pictures-2--permutations-19--draws-2",
     "claims": "claims--permutations-19--halves-2",
 }
 

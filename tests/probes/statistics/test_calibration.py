@@ -48,8 +48,8 @@ QUICK = {
     "repeated_set": 40,
     "traits": 80,
     "cloud": 30,
-    "within_runs": 40,
-    "within_runs_found": 30,
+    "within_runs": 30,
+    "within_runs_found": 15,
     "useless_set": 30,
     "equal_tuning": 30,
 }
