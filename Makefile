@@ -1,6 +1,6 @@
 # make quickstart   install, train a small sweep, probe it, compare: about five minutes on two cores
-# make test         install, lint, type check, all tests
-# make test-fast    the checks for daily work: lint and the quick tests, a minute and a half on two cores
+# make test         install, lint, type check, all tests: nine minutes on two cores
+# make test-fast    the checks for daily work: lint and the quick tests, a minute on two cores
 # make kills        kill a small run at every write of its folder, and prove that nothing is lost (the suite takes a sample)
 # make fuzz         10,000 odd inputs for every reader of files (the suite tries 200); FUZZ=tests/fuzz/test_X.py for one
 # make calibrate    how often the probes' p-values and intervals are wrong, by simulation: some minutes

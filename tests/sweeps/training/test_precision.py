@@ -105,7 +105,8 @@ def recipes():
     found = {}
     for name in shipped():
         for cell in expand(load_sweep(name)):
-            tree = cell.config.model_dump(mode="json") | {"data": {"name": "tiny", "image_size": 16}, "seed": 0}
+            tree = cell.config.model_dump(mode="json")
+            tree |= {"data": {"name": "tiny", "image_size": 16, "validation": "few"}, "seed": 0}
             tree["model"]["width"] = 0.0625
             tree["train"] |= {"epochs": 2, "batch_size": 64}
             values = {path: value for path, value in cell.values.items() if path != "seed"}
@@ -118,6 +119,7 @@ def recipes():
 def test_every_shipped_recipe_trains(like_a_gpu, tmp_path, config):
     like_a_gpu()
     tiny_store("tiny", count=128)
+    tiny_store("few", count=16)
     run = train(config, RunStore(tmp_path / "runs"), report=silent)
     assert run.finished
     checkpoint = last_checkpoint(run)
