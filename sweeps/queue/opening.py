@@ -19,7 +19,7 @@ from moe.registry import Registry
 from sweeps.plan.spec import Sweep, expand
 from sweeps.queue.base import Queue, SteerableQueue
 from sweeps.queue.launched import LOCAL, LaunchedSweep
-from sweeps.queue.storage import ENVIRONMENT, default_url, is_emptied, set_aside, without_password
+from sweeps.queue.storage import ENVIRONMENT, default_url, is_emptied, is_of_others, set_aside, without_password
 from sweeps.runs.files import DamagedFileError, name_damage, read_json, reading, unless_damaged, write_json
 from sweeps.runs.folders import HomeFolder, SweepFolder, home
 
@@ -89,6 +89,8 @@ def open_queue(sweep: LaunchedSweep) -> Queue:
                 database.touch()
         if is_emptied(database):
             _make_anew(sweep.root, DamagedFileError(database, "it is gone" if gone else "it is empty", ""))
+        elif _was_used(sweep) and is_of_others(database):
+            _make_anew(sweep.root, DamagedFileError(database, "it is another program's", ""))
         return kind(sweep)
     except DamagedFileError as damage:
         if damage.path != database:
@@ -99,8 +101,12 @@ def open_queue(sweep: LaunchedSweep) -> Queue:
 
 def _is_gone(sweep: LaunchedSweep, database: Path) -> bool:
     """Whether the database in `MOE_HOME` that agents took a sweep's cells from is not there any more."""
-    ours = sweep.queue == LOCAL and storage_of(sweep.storage) is None
-    return ours and sweep.folder.agents.is_dir() and not os.path.lexists(database)
+    return _was_used(sweep) and not os.path.lexists(database)
+
+
+def _was_used(sweep: LaunchedSweep) -> bool:
+    """Whether agents took a sweep's cells from the database in `MOE_HOME`."""
+    return sweep.queue == LOCAL and storage_of(sweep.storage) is None and sweep.folder.agents.is_dir()
 
 
 def _make_anew(root: Path, damage: DamagedFileError) -> None:

@@ -23,6 +23,7 @@ from sweeps.runs.folders import HomeFolder
 from sweeps.runs.lock import locked
 
 ENVIRONMENT = "MOE_STORAGE"
+_OURS = "moe_"  # what the names of a queue's tables begin with
 _SECONDS = 60  # that a writer waits for another
 _SAID = 5  # after which it says so
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -201,14 +202,25 @@ def is_emptied(file: Path) -> bool:
 
 
 def is_damaged(file: Path) -> bool:
-    """Whether an SQLite file that is there is none; an empty one held tables once."""
+    """Whether an SQLite file that is there is none, or another program's; an empty one held tables once."""
     if not file.is_file() or not file.stat().st_size:
         return True
     with closing(sqlite3.connect(file)) as connection:
         try:
-            return bool(connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.DatabaseError as error:
             return error.sqlite_errorcode & 0xFF in _DAMAGE
+    return bool(found != ("ok",)) or is_of_others(file)
+
+
+def is_of_others(file: Path) -> bool:
+    """Whether an SQLite file has tables and none of a queue's, which are the first to be made."""
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    except sqlite3.Error:  # it is found out when it is opened
+        return False
+    return bool(names) and not any(name.startswith(_OURS) for name in names)
 
 
 def open_engine(

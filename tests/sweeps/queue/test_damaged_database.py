@@ -30,6 +30,9 @@ def broken(sweep, kind: str) -> None:
     if kind == "gone":
         for log in sweep.root.glob("studies.db-*"):
             log.unlink()
+    elif kind == "another's":
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("CREATE TABLE readings (place TEXT, value REAL)")
     elif change is None:
         file.mkdir()
     else:
@@ -44,7 +47,7 @@ def said(sweep):
     return {cell.run.id: cell.state for cell in now.cells}
 
 
-@pytest.mark.parametrize("kind", ["emptied", "cut", "null", "no text", "a folder", "gone"])
+@pytest.mark.parametrize("kind", ["emptied", "cut", "null", "no text", "a folder", "gone", "another's"])
 def test_a_grid_stands_as_before(tmp_path, kind):
     sweep = made_sweep(tmp_path, seeds=2, finished=3, probed=False)
     with closing(open_queue(sweep)) as queue:
@@ -60,7 +63,7 @@ def test_a_grid_stands_as_before(tmp_path, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["no text", "gone"])
+@pytest.mark.parametrize("kind", ["no text", "gone", "another's"])
 def test_a_search_keeps_its_runs_and_what_it_learned_of_them(tmp_path, kind):
     _, sweep = launch(tmp_path)
     with closing(open_queue(sweep)) as queue:
