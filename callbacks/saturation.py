@@ -20,7 +20,7 @@ from callbacks.keys import Keys
 from callbacks.tables import write_csv
 from moe.files import content, replacing
 from moe.lightning_module import epochs_done
-from moe.routing import RoutingRecord
+from moe.routing import NONE, RoutingRecord
 from moe.wording import reason
 
 _log = logging.getLogger(__name__)
@@ -113,6 +113,10 @@ def _read(folder: RoutingFolder, epoch: int) -> NDArray[np.int16] | None:
     except FileNotFoundError:
         return None
     except (EOFError, OSError, ValueError) as error:
-        _log.warning("%s cannot be read (%s); saturation of epoch %d is left out", file, reason(error), epoch)
-        return None
-    return sets
+        why = reason(error)
+    else:
+        if sets.ndim == 2 and sets.dtype.kind == "i" and sets.min(initial=0) >= NONE:
+            return sets
+        why = "it holds other things than sets of experts"
+    _log.warning("%s cannot be read (%s); saturation of epoch %d is left out", file, why, epoch)
+    return None

@@ -84,3 +84,14 @@ def test_what_is_missing_or_damaged_is_left_out(tmp_path, caplog):
     folder.sets(2).write_bytes(b"")
     assert saturation(folder, 3) == [(0, None, 1.0), (1, None, None), (2, None, None), (3, None, 1.0)]
     assert "sets_0002.npy cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "sets", [np.full((COUNT, 2), -2), np.zeros(COUNT, int), np.zeros((COUNT, 2))], ids=["below", "a list", "floats"]
+)
+def test_files_of_something_else_are_damaged_too(tmp_path, caplog, sets):
+    folder = RoutingFolder(tmp_path)
+    np.save(folder.sets(0), sets)
+    np.save(folder.sets(1), np.sort(TABLES[0], axis=1))
+    assert saturation(folder, 1) == [(0, None, None), (1, None, 1.0)]
+    assert "sets_0000.npy cannot be read (it holds other things than sets of experts)" in caplog.text
