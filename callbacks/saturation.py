@@ -5,6 +5,7 @@ Axes: B images, K = top-k slots.
 
 import io
 import logging
+from tokenize import TokenError
 from typing import Any
 
 import lightning as L
@@ -112,7 +113,7 @@ def _read(folder: RoutingFolder, epoch: int) -> NDArray[np.int16] | None:
         sets: NDArray[np.int16] = np.load(io.BytesIO(content(file)), allow_pickle=False)
     except FileNotFoundError:
         return None
-    except (EOFError, OSError, ValueError) as error:
+    except (EOFError, OSError, SyntaxError, TokenError, ValueError) as error:  # its header is read as Python
         why = reason(error)
     else:
         if sets.ndim == 2 and sets.dtype.kind == "i" and sets.min(initial=0) >= NONE:

@@ -84,6 +84,9 @@ def test_what_is_missing_or_damaged_is_left_out(tmp_path, caplog):
     folder.sets(2).write_bytes(b"")
     assert saturation(folder, 3) == [(0, None, 1.0), (1, None, None), (2, None, None), (3, None, 1.0)]
     assert "sets_0002.npy cannot be read" in caplog.text
+    for header in (b"{'shape': (2,", b"{'shape': \0}"):
+        folder.sets(2).write_bytes(b"\x93NUMPY\x01\x00\x20\x00" + header.ljust(31) + b"\n" + bytes(64))
+        assert saturation(folder, 3)[2] == (2, None, None)
 
 
 @pytest.mark.parametrize(
