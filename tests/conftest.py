@@ -148,11 +148,19 @@ def tiny_store(name: str = "tiny", count: int = 48, size: int = 16, classes: int
 
 
 @contextlib.contextmanager
-def tiny_place(root: Path) -> Generator[RunStore, None, None]:
-    """For runs that tests share: meanwhile `root` has the images of `tiny_store` and the runs; no tracker."""
+def at_home(root: Path) -> Generator[None, None, None]:
+    """Meanwhile runs and images are those below `root`, and there is no tracker; as `isolated`, for shared fixtures."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOE_HOME", str(root / "runs"))
         patch.setenv("MOE_DATA", str(root / "data"))
         patch.setenv("WANDB_MODE", "disabled")
+        yield
+
+
+@contextlib.contextmanager
+def tiny_place(root: Path) -> Generator[RunStore, None, None]:
+    """For runs that tests share: meanwhile `root` has the images of `tiny_store` and the runs; no tracker."""
+    with at_home(root):
         tiny_store()
         yield RunStore(root / "runs")
 

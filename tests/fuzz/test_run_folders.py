@@ -22,7 +22,7 @@ from sweeps.runs.store import RunStore
 from sweeps.tracking.pulling import _place
 from sweeps.training.checkpoints import complete, load, newest
 from sweeps.training.trial import train
-from tests.conftest import TINY, tiny_config, tiny_store
+from tests.conftest import TINY, at_home, tiny_config, tiny_store
 from tests.fuzz.asking import ask
 from tests.fuzz.bounds import examples, taken_or_refused
 from tests.fuzz.mutations import JSON, damaged
@@ -44,10 +44,7 @@ class Home(NamedTuple):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Home:
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOE_HOME", str(folder / "runs"))
-        patch.setenv("MOE_DATA", str(folder / "data"))
-        patch.setenv("WANDB_MODE", "disabled")
+    with at_home(folder):
         tiny_store(count=12)
         parameters = {path: {"value": value} for path, value in SETTINGS.items()}
         (folder / "one.yaml").write_text(json.dumps({"name": "one", "method": "grid", "parameters": parameters}))

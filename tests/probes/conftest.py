@@ -7,7 +7,7 @@ import pytest
 
 from probes.drawing import base
 from sweeps.training.trial import train
-from tests.conftest import tiny_config, tiny_store
+from tests.conftest import at_home, tiny_config, tiny_store
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,10 +22,7 @@ def coarse():
 def trained(tmp_path_factory):
     """A home with two trained runs (seeds 0 and 1) and a store that is large enough for most probes."""
     root = tmp_path_factory.mktemp("probed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOE_HOME", str(root / "runs"))
-        patch.setenv("MOE_DATA", str(root / "data"))
-        patch.setenv("WANDB_MODE", "disabled")
+    with at_home(root):
         tiny_store(count=120)
         for seed in (0, 1):
             train(tiny_config(seed=seed), report=lambda *_: None)

@@ -17,7 +17,7 @@ from probes.paper.sources import Sources
 from probes.suite.published import published_claims
 from sweeps.launching import plan, register_planned
 from sweeps.training.trial import train
-from tests.conftest import TINY, tiny_store
+from tests.conftest import TINY, at_home, tiny_store
 
 pytestmark = pytest.mark.slow
 
@@ -36,10 +36,7 @@ IMAGES = 90
 def probed(tmp_path_factory):
     """A sweep of three E, probed, with the files that the command writes of it, and the same figures in memory."""
     root = tmp_path_factory.mktemp("printed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOE_HOME", str(root / "runs"))
-        patch.setenv("MOE_DATA", str(root / "data"))
-        patch.setenv("WANDB_MODE", "disabled")
+    with at_home(root):
         tiny_store(count=IMAGES, classes=CLASSES)
         file = root / "printed.yaml"
         more = {path: value for path, value in TINY.items() if path != "train.epochs"} | {"train.epochs": 1}

@@ -7,6 +7,7 @@ import pytest
 from sweeps.views.compare import Gap, compare
 from sweeps.views.report.page import to_html
 from sweeps.views.report.plates import Plate, Rows
+from tests.conftest import at_home
 from tests.sweeps.views.made import EPOCHS, made_sweep
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright (pip install playwright)")
@@ -47,10 +48,7 @@ def written(sweep):
 def usual(tmp_path_factory):
     """A sweep whose page several tests open."""
     root = tmp_path_factory.mktemp("usual")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOE_HOME", str(root / "runs"))
-        patch.setenv("MOE_DATA", str(root / "data"))
-        patch.setenv("WANDB_MODE", "disabled")
+    with at_home(root):
         sweep = made_sweep(root)
         written(sweep)
         return sweep
