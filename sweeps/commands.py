@@ -175,7 +175,7 @@ def _print_plan(
     sweep, cells = launching.plan(spec, overrides, name)
     queue, _ = choose_queue(LOCAL if backend == AUTO else backend, sweep)  # a plan asks no server, unless it is named
     check_storage(queue, sweep.name, storage)
-    launching.check_batches(sweep, cells)
+    launching.check_suitable(sweep, cells)
     for line in (launching.growth(sweep, cells, storage), collapsed(sweep, cells)):
         if line:
             err.print(line)
