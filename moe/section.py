@@ -78,12 +78,15 @@ class Options(Section):
         choice: the field that holds the name, e.g. ``kind``.
         implementation: ``package.module:Class`` of the thing; imported when a model is built.
         ignored: dotted paths of settings elsewhere that this thing does not read, so that they make no other run.
+        needs_labels: whether it can only be trained on images that all have a class, out of the same classes in
+            training and in validation; a run on others is refused before it starts.
     """
 
     section: ClassVar[str]
     choice: ClassVar[str]
     implementation: ClassVar[str]
     ignored: ClassVar[frozenset[str]] = frozenset()
+    needs_labels: ClassVar[bool] = False
 
     @classmethod
     def named(cls) -> str:

@@ -83,8 +83,9 @@ class GateContract(OptionsContract):
         return _drawn(count, _EXPERTS, seed=2)
 
     def test_it_is_a_gate(self) -> None:
-        """A subclass of `Gate`."""
+        """A subclass of `Gate`, whose options say that it needs labels if it is told classes."""
         assert isinstance(self.gate(), Gate)
+        assert self.config().needs_labels or self.gate().told is not Told.CLASS
 
     def test_shapes_and_sums(self) -> None:
         """K experts an image, all different, the largest first; weights that sum to 1. At most, if not `exact`."""
@@ -169,9 +170,14 @@ class ObjectiveContract(OptionsContract):
         return a.requires_grad_(), b.requires_grad_(), torch.arange(_IMAGES) % _CLASSES
 
     def test_it_is_an_objective(self) -> None:
-        """A subclass of `Objective`, which says whether it needs labels."""
+        """A subclass of `Objective`."""
         assert isinstance(self.objective(), Objective)
-        assert self.objective().needs_labels in (True, False)
+
+    def test_it_does_without_labels_unless_its_options_say_that_it_needs_them(self) -> None:
+        """A class of -1 is one that nobody knows."""
+        a, b, labels = self.views()
+        if not self.config().needs_labels:
+            assert self.objective()(a, b, torch.full_like(labels, -1)).loss.isfinite()
 
     def test_a_finite_float32_scalar_with_gradients(self) -> None:
         """To both views; metrics have none."""

@@ -175,7 +175,7 @@ def _print_plan(
     sweep, cells = launching.plan(spec, overrides, name)
     queue, _ = choose_queue(LOCAL if backend == AUTO else backend, sweep)  # a plan asks no server, unless it is named
     check_storage(queue, sweep.name, storage)
-    launching.check_batches(sweep, cells)
+    launching.check_suitable(sweep, cells)
     for line in (launching.growth(sweep, cells, storage), collapsed(sweep, cells)):
         if line:
             err.print(line)
@@ -188,7 +188,8 @@ def _print_plan(
         return
     kinds = [row["kind"] for row in rows]
     found = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    table = Table(title=f"sweep {sweep.name}: {counted(len(rows), 'trial')}, {found}", title_justify="left")
+    out.print(f"sweep {sweep.name}: {counted(len(rows), 'trial')}, {found}")  # a title is wrapped to the table's width
+    table = Table()
     for column in ("run", *sweep.swept, "state"):
         table.add_column(column)
     for row in rows[:_ROWS]:

@@ -11,7 +11,7 @@ repeated.
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from moe.wording import counted
 from sweeps.agents import cluster, cluster_status
 from sweeps.agents.crew import Agents, Crew
 from sweeps.plan.collapse import collapsed
-from sweeps.plan.spec import Cell, Sweep, expand, load_sweep, renamed, with_overrides
+from sweeps.plan.spec import Cell, Sweep, expand, load_sweep, renamed, samples, with_overrides
 from sweeps.queue.base import Queue
 from sweeps.queue.launched import LOCAL, LaunchedSweep, check_goes_on
 from sweeps.queue.opening import (
@@ -42,6 +42,7 @@ from sweeps.runs.store import RunStore
 from sweeps.tracking.connection import connection
 
 _PAUSE = 0.5  # seconds between looks at the agents
+_OF_IMAGES = ("data.name", "data.validation", "train.batch_size", "loss.objective", "gate.kind")
 
 
 class InterruptedLaunchError(KeyboardInterrupt):
@@ -199,9 +200,9 @@ def register(
     sweep, cells = plan(spec, overrides, name)
     chosen, why = choose_queue(backend, sweep)
     more = growth(sweep, cells, storage)
-    for data in {cell.config.data for cell in cells} or {_fixed(sweep).data}:
+    for data in {config.data for config in _ways_with_images(sweep, cells)}:
         check_available(data)
-    check_batches(sweep, cells)
+    check_suitable(sweep, cells)
     launched = register_planned(sweep, cells, chosen, storage)
     reporter.note(f"backend {chosen}: {why}")
     for line in (more, collapsed(sweep, cells)):
@@ -298,29 +299,34 @@ def submit(
     return cluster.submit(sweep.name, sweep.root, resources, on, options=options, storage=sweep.storage)
 
 
-def _fixed(sweep: Sweep) -> RunConfig:
-    """The images and batches of a bayes sweep, as far as its file fixes them."""
-    known = {"train.batch_size", *(path for path in sweep.fixed if path.startswith("data."))}
-    return from_flat({path: value for path, value in sweep.fixed.items() if path in known})
-
-
-def check_batches(sweep: Sweep, cells: Sequence[Cell]) -> None:
-    """Refuse batches larger than the images of runs that are yet to be trained, where these are prepared here.
+def check_suitable(sweep: Sweep, cells: Sequence[Cell]) -> None:
+    """Refuse runs that are yet to be trained and that cannot be trained on their images, where these are prepared here.
 
     Raises:
-        UserError: names the line, the images and their count.
+        UserError: names the line, the images and what they lack.
     """
-    from moe.data.datasets import check_batch
+    from moe.data.suitable import UnsuitableError, check_images
 
     done = RunStore().finished_ids()
-    configs = [cell.config for cell in cells if cell.run_id not in done]
-    if not (cells or {"train.batch_size", "data.name"} & set(sweep.swept)):
-        configs = [_fixed(sweep)]
-    for config in {(config.data.name, config.train.batch_size): config for config in configs}.values():
+    missing = [cell for cell in cells if cell.run_id not in done]
+    for config in _ways_with_images(sweep, missing) if missing or not cells else ():
         try:
-            check_batch(config)
-        except UserError as error:
-            raise sweep.source.error(("parameters", "train.batch_size"), str(error)) from None
+            check_images(config)
+        except UnsuitableError as error:
+            raise sweep.source.error(("parameters", error.setting), str(error)) from None
+
+
+def _ways_with_images(sweep: Sweep, cells: Sequence[Cell]) -> Collection[RunConfig]:
+    """One configuration for each combination of the settings that images must suit.
+
+    Of the cells; of a search, which has none yet, of the combinations that were tried when its file was checked.
+    """
+    if cells:
+        settings = ((cell.config.data, cell.config.train.batch_size, cell.config.loss.named(), cell.config.gate.named())
+                    for cell in cells)  # fmt: skip
+        return {key: cell.config for key, cell in zip(settings, cells, strict=True)}.values()
+    combinations = ({path: value for path, value in values.items() if path in _OF_IMAGES} for values in samples(sweep))
+    return [from_flat(values) for values in {repr(values): values for values in combinations}.values()]
 
 
 def _refresh(sweep: LaunchedSweep, queue: Queue, reporter: Reporter, *, failed: bool, stopped: bool = False) -> int:

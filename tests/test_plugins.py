@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moe.balancing.options import BALANCING
 from moe.config import RunConfig, from_flat, parameter_types
+from moe.data.store import Images, write_store
+from moe.data.suitable import UnsuitableError, check_images
 from moe.errors import UserError
 from moe.gates.options import GATES
 from moe.objectives.options import OBJECTIVES
@@ -32,6 +35,12 @@ class First(GateConfig):
     implementation: ClassVar[str] = "their_things:FirstGate"
     ignored: ClassVar[frozenset[str]] = frozenset({"model.gate_channels"})
     sharpness: float = Field(1.0, gt=0, description="by which the weights fall off")
+
+class Sorted(First):
+    """A gate that is told classes."""
+
+    kind: Literal["sorted"] = "sorted"
+    needs_labels: ClassVar[bool] = True
 
 class Pull(LossConfig):
     """Views side by side."""
@@ -118,6 +127,7 @@ MODULES = {"their_options": OPTIONS, "their_things": THINGS}
 GROUPS = {
     "moe.gates": {
         "first": "their_options:First",
+        "sorted": "their_options:Sorted",
         "misnamed": "their_options:Nameless",
         "homeless": "their_options:Homeless",
         "needy": "their_options:Needy",
@@ -213,6 +223,14 @@ class TestOptions:
         assert config.unread(["gate.noisy", "model.gate_channels", "gate.sharpness", "seed"]) == {
             "gate.noisy": "gate.kind=first", "model.gate_channels": "gate.kind=first"
         }  # fmt: skip
+
+    def test_one_that_needs_labels_is_refused_images_without_them(self):
+        write_store("bare", Images(np.zeros((2, 16, 16, 3), np.uint8), ["one", "two"], "black"))
+        images = {"data.name": "bare", "train.batch_size": 2}
+        check_images(from_flat({"gate.kind": "first", **images}))
+        problem = r"gate\.kind=sorted needs a class for every image, which 2 of 2 images of bare lack \(one, two\)"
+        with pytest.raises(UnsuitableError, match=problem):
+            check_images(from_flat({"gate.kind": "sorted", **images}))
 
     def test_a_balancing_loss_brings_its_weight_and_options_to_every_objective(self):
         assert parameter_types()["loss.spread_weight"] is float

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from moe.config import DataConfig, RunConfig
+from moe.config import DataConfig
 from moe.data.files import is_named_folder
 from moe.data.readers import Progress, ReadOptions, no_progress, read_images
 from moe.data.staging import check_name, staged
@@ -282,23 +282,6 @@ def probe_stores(names: list[str], config: DataConfig) -> list[ImageStore]:
     first = [open_store(name) for name in own] or [validation_store(config)]
     things = [open_store("things")] if "things" in prepared and config.name == "stl10" else []
     return first + [store for store in things if store.name not in {s.name for s in first}]
-
-
-def check_batch(config: RunConfig) -> None:
-    """Refuse a run whose batches hold more images than there are, where these are prepared.
-
-    Raises:
-        UserError: names the images and their count.
-    """
-    parts, root = config.data.name.split("+"), data_root()
-    names = [DATASETS[part].train if part in DATASETS else part for part in parts]
-    if not all(is_prepared(name, root) for name in names):
-        return
-    count, size = sum(len(ImageStore(root / name)) for name in names), config.train.batch_size
-    if count < size:
-        raise UserError(
-            f"train.batch_size={size} exceeds the {count:,} images of {config.data.name}; choose a smaller one"
-        )
 
 
 def check_available(config: DataConfig) -> None:

@@ -17,11 +17,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from moe.config import RunConfig
-from moe.data.datasets import check_batch, training_stores, validation_store
+from moe.data.datasets import training_stores, validation_store
 from moe.data.pixels import chunks
 from moe.data.store import ImageStore
-from moe.errors import UserError
-from moe.gates.told import Told
+from moe.data.suitable import check_images
 from moe.rng import Stream, key, to_device
 
 
@@ -222,19 +221,7 @@ def load_run_data(config: RunConfig) -> RunData:
     Raises:
         UserError: there are fewer images than a batch holds, or labels are needed and missing.
     """
+    stores, watched = training_stores(config.data), validation_store(config.data)
+    check_images(config)
     size = config.data.image_size
-    train = load_pixels(training_stores(config.data), size)
-    validation = load_pixels([validation_store(config.data)], size)
-    check_batch(config)
-    if config.loss.load().needs_labels:
-        _check_labels(f"loss.objective={config.loss.objective}", config, train, validation)
-    if config.gate.load().told is Told.CLASS:
-        _check_labels(f"gate.kind={config.gate.kind}", config, train, validation)
-    return RunData(train, validation)
-
-
-def _check_labels(chosen: str, config: RunConfig, train: Pixels, validation: Pixels) -> None:
-    if not train.classes or (train.labels_N < 0).any():
-        raise UserError(f"{chosen} needs a class for every image, which {config.data.name} lacks; choose data.name")
-    if validation.classes != train.classes or (validation.labels_N < 0).any():
-        raise UserError(f"{chosen} needs validation images of the same classes; choose data.validation")
+    return RunData(load_pixels(stores, size), load_pixels([watched], size))

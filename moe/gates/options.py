@@ -118,6 +118,7 @@ class FixedConfig(GateConfig):
 
     kind: Literal["fixed"] = "fixed"
     implementation: ClassVar[str] = "moe.gates.controls:FixedGate"
+    needs_labels: ClassVar[bool] = True
     ignored: ClassVar[frozenset[str]] = frozenset({"model.gate_channels"})
 
 

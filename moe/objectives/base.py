@@ -4,7 +4,7 @@ Axes: B images, D embedding.
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -31,16 +31,13 @@ class Objective(nn.Module, ABC):
 
     Several processes. The mean over processes is the loss of the whole batch.
 
-    Attributes:
-        needs_labels: whether it can only be trained on images that all have a class.
+    Labels. Without a class for every image it can be trained, unless its options say `needs_labels`.
 
     Args:
         embedding: size D of an embedding.
         classes: number of classes; 0 where the images have none.
         config: the objective's own options.
     """
-
-    needs_labels: ClassVar[bool] = False
 
     def __init__(self, embedding: int, classes: int, config: LossConfig) -> None:
         super().__init__()

@@ -66,6 +66,7 @@ class SupervisedConfig(LossConfig):
 
     objective: Literal["supervised"] = "supervised"
     implementation: ClassVar[str] = "moe.objectives.supervised:Supervised"
+    needs_labels: ClassVar[bool] = True
 
 
 def _checked(loaded: Any, name: str) -> type[LossConfig]:

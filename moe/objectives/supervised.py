@@ -3,8 +3,6 @@
 Axes: B images, D embedding.
 """
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,8 +17,6 @@ class Supervised(Objective):
 
     Its metric ``accuracy`` is the fraction of views whose likeliest class is theirs.
     """
-
-    needs_labels: ClassVar[bool] = True
 
     def __init__(self, embedding: int, classes: int, config: SupervisedConfig) -> None:
         super().__init__(embedding, classes, config)

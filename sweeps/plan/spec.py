@@ -303,11 +303,11 @@ def _check_search(sweep: Sweep) -> None:
     if not set(sweep.swept) - {sweep.replicate}:
         problem = "method: bayes has nothing to choose: every parameter but seed has one value; list several"
         raise sweep.source.error(("parameters",), problem)
-    for values in _samples(sweep):
+    for values in samples(sweep):
         cell(sweep, values)
 
 
-def _samples(sweep: Sweep) -> Iterator[dict[str, Any]]:
+def samples(sweep: Sweep) -> Iterator[dict[str, Any]]:
     """Combinations that a search may come to: each two parameters at their extremes, the others central; some draws."""
     parameters = searched(sweep)
     central = {path: draw(parameter, 0.5) for path, parameter in parameters.items()}
@@ -320,7 +320,7 @@ def _samples(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 def example(sweep: Sweep) -> dict[str, Any]:
     """Values that a suggestion of a bayes sweep may have; `expand` has tried them together."""
-    return next(_samples(sweep))
+    return next(samples(sweep))
 
 
 def searched(sweep: Sweep) -> dict[str, Parameter]:

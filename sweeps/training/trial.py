@@ -19,6 +19,7 @@ from callbacks.saturation import RoutingSaturation, write_saturation
 from moe.config import RunConfig
 from moe.data.datasets import check_available
 from moe.data.loading import RunData, Share, load_run_data
+from moe.data.suitable import check_images
 from moe.embedded import watched
 from moe.errors import UserError
 from moe.files import clear_partials
@@ -60,7 +61,7 @@ def train(
         report: takes one line of text an epoch.
 
     Raises:
-        UserError: images are missing, or another process trains this run.
+        UserError: images or labels are missing, or another process trains this run.
         InterruptedRunError: SIGTERM or Ctrl-C came; or the run was stopped in the tracker (StoppedRunError).
     """
     store = store or RunStore()
@@ -73,6 +74,7 @@ def train(
         adopt(run, group)
         return run
     check_available(config.data)
+    check_images(config)
     device_type(config.machine)  # what this machine cannot train leaves no run behind
     store.create(config)
     try:

@@ -5,14 +5,16 @@ import re
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moe.config import RunConfig
+from moe.data.store import Images, write_store
 from moe.errors import UserError
 from sweeps.agents.agent import work
 from sweeps.agents.crew import Crew
 from sweeps.agents.devices import Device
-from sweeps.launching import InterruptedLaunchError, check_batches, launch, plan, register, resume, run, stop
+from sweeps.launching import InterruptedLaunchError, check_suitable, launch, plan, register, resume, run, stop
 from sweeps.queue.opening import open_sweep
 from sweeps.queue.status import status
 from sweeps.runs.endings import Ending
@@ -126,7 +128,6 @@ def written(path, *parameters, method="grid", top=""):
         f"method: {method}",
         top,
         "parameters:",
-        "  data.name: {value: tiny}",
         *(f"  {line}" for line in parameters),
     ]
     path.write_text("\n".join(lines))
@@ -136,26 +137,61 @@ def written(path, *parameters, method="grid", top=""):
 BAYES = {"method": "bayes", "top": "run_cap: 4\nmetric: {name: val/loss}"}
 
 
+LARGE = "train.batch_size=64 exceeds the 48 images of tiny; choose"
+LACKING = "needs a class for every image, which 2 of 48 images of bare lack (bare-000, bare-047); `moe data import bare"
+SUPERVISED, FIXED = "loss.objective: {value: supervised}", "gate.kind: {values: [soft, fixed]}"
+BOTH, BARE = "data.name: {values: [tiny, bare]}", "data.name: {value: bare}"
+
+
 @pytest.mark.parametrize(
-    ("size", "how", "refused"),
+    ("lines", "how", "problem"),
     [
-        ("{values: [16, 64]}", {}, True), ("{value: 64}", BAYES, True), ("{values: [16, 64]}", BAYES, False),
-        ("{values: [16, 32]}", {}, False),
+        (["train.batch_size: {values: [16, 64]}"], {}, LARGE),
+        (["train.batch_size: {value: 64}"], BAYES, LARGE),
+        (["train.batch_size: {values: [16, 64]}"], BAYES, LARGE),
+        (["train.batch_size: {min: 16, max: 64}"], BAYES, LARGE),
+        (["train.batch_size: {values: [16, 32]}"], {}, ""),
+        (["train.batch_size: {min: 16, max: 48}"], BAYES, ""),
+        ([SUPERVISED, BARE], {}, LACKING),
+        ([SUPERVISED, BOTH], {}, LACKING),
+        ([SUPERVISED, BOTH], BAYES, LACKING),
+        ([FIXED, BARE], {}, LACKING),
+        ([FIXED, BARE], BAYES, LACKING),
+        ([SUPERVISED, FIXED], {}, ""),
+        ([BOTH], BAYES, ""),
     ],
 )  # fmt: skip
-def test_batches_larger_than_the_images_are_refused_before_anything_starts(moe, tmp_path, size, how, refused):
+def test_runs_that_their_images_do_not_suit_are_refused_before_anything_starts(moe, tmp_path, lines, how, problem):
     rest = "train.lr: {min: 0.1, max: 0.2}" if how else "seed: {value: 0}"
-    file = written(tmp_path / "s.yaml", f"train.batch_size: {size}", rest, **how)
-    check_batches(*plan(file))  # nothing is known of images that are not there
-    tiny_store(count=48)
+    named = [] if any("data.name" in one for one in lines) else ["data.name: {value: tiny}"]
+    size = [] if any("batch_size" in one for one in lines) else ["train.batch_size: {value: 16}"]
+    file = written(tmp_path / "s.yaml", lines[0], rest, *lines[1:], *named, *size, **how)
+    check_suitable(*plan(file))  # nothing is known of images that are not there
+    store = tiny_store(count=48)
+    labels = np.where(np.arange(48) % 47 == 0, -1, store.labels_N)
+    write_store("bare", Images(np.asarray(store.images_NHWC), [f"bare-{n:03d}" for n in range(48)], "random", labels,
+                               tuple(store.manifest.classes)))  # fmt: skip
     code, _, err = moe("sweep", "launch", file, "--dry-run")
-    if not refused:
+    if not problem:
         assert code == 0
         register(file)
         return
-    assert (code, "s.yaml:" in err) == (2, True)
-    with pytest.raises(UserError, match=r"s\.yaml:\d: train\.batch_size=64 exceeds the 48 images of tiny; choose"):
+    with pytest.raises(UserError) as refused:
         register(file)
+    at = int(re.search(r"s\.yaml:(\d+): ", str(refused.value))[1])
+    assert lines[0] in Path(file).read_text().splitlines()[at - 1]
+    assert problem in str(refused.value)
+    assert (code, err.strip()) == (2, f"error: {refused.value}")
+    assert not (tmp_path / "runs" / "sweeps").exists()
+
+
+def test_cells_that_are_trained_already_are_not_asked_for_their_images(tmp_path):
+    file = written(tmp_path / "s.yaml", "data.name: {value: tiny}", "train.batch_size: {value: 64}")
+    tiny_store(count=48)
+    sweep, cells = plan(file)
+    run = RunStore().create(cells[0].config)
+    run.set_state(state="finished")
+    check_suitable(sweep, cells)
 
 
 @pytest.mark.parametrize(

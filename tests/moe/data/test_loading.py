@@ -243,17 +243,6 @@ class TestLoaders:
         train, _ = RunData(pixels(16), pixels(4)).loaders(config(), CPU)
         assert train.dataset.images_NCSS.device == CPU
 
-    def test_a_supervised_run_needs_a_class_for_every_image(self) -> None:
-        store("a", noise(6, 16), [0, 1] * 3)
-        store("b", noise(6, 16))
-        store("c", noise(6, 16), [0, 1] * 3, ("fish", "fowl"))
-        supervised = {"loss__objective": "supervised", "data__validation": "a"}
-        assert load_run_data(config(**supervised)).train.classes == ("cat", "dog")
-        with pytest.raises(UserError, match=r"needs a class for every image, which b lacks"):
-            load_run_data(config(**supervised | {"data__name": "b"}))
-        with pytest.raises(UserError, match=r"validation images of the same classes"):
-            load_run_data(config(**supervised | {"data__validation": "c"}))
-
     def test_run_data_is_read_at_the_runs_size(self) -> None:
         store("a", noise(6, 24), [0, 1] * 3)
         store("b", noise(2, 20), [0, 1])

@@ -2,13 +2,11 @@
 
 from itertools import combinations
 
-import numpy as np
 import pytest
 import torch
 
 from moe.data.loading import Batch, load_run_data
 from moe.data.readers import no_progress
-from moe.data.store import Images, write_store
 from moe.errors import UserError
 from moe.gates.controls import FixedGate, RandomGate
 from moe.gates.options import FixedConfig, RandomConfig, RandomViewConfig
@@ -138,16 +136,6 @@ def test_fixed_needs_a_class_for_every_image():
     check_known(Told.IMAGE, torch.tensor([-1]), store.name, "random")
     with pytest.raises(UserError, match=r"gate\.kind=fixed routes by class, which images of tiny lack"):
         check_known(Told.CLASS, torch.tensor([0, -1]), store.name, "fixed")
-
-
-def test_training_with_fixed_on_images_without_classes_is_refused():
-    store = tiny_store()
-    write_store("bare", Images(np.asarray(store.images_NHWC), list(store.ids), "random"))
-    with pytest.raises(UserError, match=r"gate\.kind=fixed needs a class for every image, which bare lacks"):
-        load_run_data(tiny_config(gate__kind="fixed", data__name="bare", data__validation="tiny"))
-    with pytest.raises(UserError, match=r"gate\.kind=fixed needs validation images of the same classes"):
-        load_run_data(tiny_config(gate__kind="fixed", data__validation="bare"))
-    load_run_data(tiny_config(gate__kind="random", data__name="bare", data__validation="tiny"))
 
 
 @pytest.mark.slow
