@@ -299,6 +299,7 @@ class DatabaseQueue(SteerableQueue):
     def close(self) -> None:
         """Let go of what is held."""
         self.owner.sign_out()
+        self.with_it.close()
         self.engine.dispose()
 
     def _mine(self) -> sa.ColumnElement[bool]:
