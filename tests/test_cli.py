@@ -249,6 +249,8 @@ def test_a_fault_of_ours_names_its_place(moe, monkeypatch):
 
 def test_an_error_of_our_own_is_its_sentence():
     assert console.failure(ProbesFailedError("1 probe failed")) == "1 probe failed"
+    unmapped = ImportError("see\nOriginal error was: libtorch_cpu.so: failed to map segment from shared object\n")
+    assert console.failure(unmapped).startswith("libtorch_cpu.so finds no memory to be loaded into; `ulimit -v")
 
 
 def test_a_module_of_the_users_that_is_called_like_ours_is_none_of_ours(tmp_path):
