@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from moe.config import DataConfig, ModelConfig
+from moe.data.preparation import Preparation
 from moe.data.store import sha256
 from moe.errors import UserError
 from moe.files import content, replacing
@@ -42,6 +43,11 @@ class ModelCard(BaseModel):
     sd: tuple[float, float, float]
     data_digest: str
     sha256: str
+
+    @property
+    def preparation(self) -> Preparation:
+        """Of images for it."""
+        return Preparation(self.data.image_size, self.mean, self.sd)
 
 
 def export_model(model: MoE, folder: Path, **card: Any) -> ModelCard:

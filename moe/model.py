@@ -16,6 +16,7 @@ from moe.config import ModelConfig
 from moe.experts import Expert, Loads, loads, weighted_sum
 from moe.gates.base import Gate
 from moe.gates.options import GateConfig, NoisyTopKConfig
+from moe.gates.told import Told
 from moe.rng import Stream, key
 from moe.routing import Routing
 
@@ -65,6 +66,16 @@ class MoE(nn.Module):
         self.experts_at_once: bool | None = None
         self._batched = BatchedExperts(self.experts)
 
+    @property
+    def told(self) -> Told:
+        """What the gate is told of an image beside its latent."""
+        return self.gate.told
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Experts E, slots K of an image, size D of a readout."""
+        return self.config.experts, self.gate.top_k, self.embedding
+
     def embed(self, x_BCHW: Tensor, noise_BE: Tensor | None = None) -> Embedded:
         """Embedding and routing of normalised images (B, 3, H, W).
 
@@ -101,6 +112,10 @@ class MoE(nn.Module):
         h = self.shared(x_BCHW)
         return self.gate(h, told), self._readouts(h)
 
+    def pooled_shared(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C) float32, means over pixels of the shared blocks' output: the gate and all experts get no other."""
+        return pooled(self.shared(x_BCHW))
+
     def describe(self, x_BCHW: Tensor, told: Tensor | None, rows_W: Tensor) -> Described:
         """Embedding, routing, shared features and, of some images, every expert's readout; the shared blocks run once.
 
@@ -113,7 +128,7 @@ class MoE(nn.Module):
         routing: Routing = self.gate(h, told)
         z = self._combined(h, routing, loads(routing, shared=self.training))
         readouts = self._readouts(h[rows_W]) if len(rows_W) else z.new_zeros(len(self.experts), 0, self.embedding)
-        return Described(z, routing, h.float().mean(dim=(2, 3)), readouts.transpose(0, 1))
+        return Described(z, routing, pooled(h), readouts.transpose(0, 1))
 
     def _combined(self, h_BCHW: Tensor, routing: Routing, counted: Loads) -> Tensor:
         at_once = h_BCHW.is_cuda if self.experts_at_once is None else self.experts_at_once
@@ -121,6 +136,11 @@ class MoE(nn.Module):
 
     def _readouts(self, h_BCHW: Tensor) -> Tensor:
         return torch.stack([expert(h_BCHW).float() for expert in self.experts])
+
+
+def pooled(h_BCHW: Tensor) -> Tensor:
+    """(B, C) float32: means over pixels."""
+    return h_BCHW.float().mean(dim=(2, 3))
 
 
 @contextlib.contextmanager

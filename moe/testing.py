@@ -1,4 +1,4 @@
-"""The promises of gates, objectives and datasets as tests, for those here and those of other packages.
+"""The promises of gates, objectives, foreign models and datasets as tests, for those here and those of other packages.
 
 class TestMyGate(GateContract):
     def config(self) -> GateConfig:
@@ -10,7 +10,7 @@ import pickle
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moe.balancing.base import BalancingLoss
 from moe.balancing.options import BalancingConfig
@@ -18,6 +18,7 @@ from moe.config import RunConfig
 from moe.data.datasets import Dataset
 from moe.data.readers import no_progress
 from moe.errors import UserError
+from moe.foreign.checked import Foreign
 from moe.gates.base import Gate, keep_top_k
 from moe.gates.options import GateConfig
 from moe.gates.told import Told
@@ -248,6 +249,47 @@ class BalancingContract:
         value = self.loss()(self.routing(logits))
         torch.testing.assert_close(self.loss()(self.routing(logits.flip(0))), value)
         torch.testing.assert_close(self.loss()(self.routing(logits.flip(1))), value)
+
+
+class ForeignModelContract:
+    """The promises of a model for `moe probe --model` (`moe.foreign.base.ForeignModel`)."""
+
+    def model(self) -> nn.Module:
+        """The model under test, as its factory makes it."""
+        raise NotImplementedError
+
+    def images(self, count: int = _IMAGES) -> Tensor:
+        """So many prepared images."""
+        side = self._checked().preparation.image_size
+        return _drawn(count, 3, side, side)
+
+    def test_it_offers_what_probes_ask(self) -> None:
+        """Preparation, routing and readouts, of the shapes and values that are needed."""
+        foreign = self._checked()
+        routing, readouts = self._answers(foreign, self.images())
+        assert readouts.shape == (foreign.sizes[0], _IMAGES, foreign.sizes[2])
+        assert routing.indices.shape == (_IMAGES, foreign.sizes[1])
+
+    def test_an_image_is_answered_alike_in_any_company(self) -> None:
+        """And each time: a probe's batches are its own."""
+        foreign, images = self._checked(), self.images()
+        together, readouts = self._answers(foreign, images)
+        for row in range(_IMAGES):
+            alone, readout = self._answers(foreign, images[row : row + 1])
+            assert torch.equal(alone.indices[0], together.indices[row])
+            torch.testing.assert_close(alone.weights[0], together.weights[row], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(readout[:, 0], readouts[:, row], rtol=1e-4, atol=1e-5)
+
+    def test_its_weights_are_tensors(self) -> None:
+        """So that a safetensors file can hold them, and a checksum tells them from others."""
+        assert len(self._checked().digest()) == 64
+
+    def _checked(self) -> Foreign:
+        return Foreign(self.model().eval(), "the model under test").eval()
+
+    def _answers(self, foreign: Foreign, x_BCHW: Tensor) -> tuple[Routing, Tensor]:
+        with torch.inference_mode():
+            return foreign.route_and_readouts(x_BCHW)
 
 
 class DatasetContract:

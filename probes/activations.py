@@ -6,8 +6,8 @@ Axes: n images, B images of a chunk, E experts, K = top-k slots, D embedding.
 """
 
 import contextlib
-import hashlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,23 +17,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moe.data.augment import as_float, normalise
-from moe.data.loading import at_size
 from moe.data.readers import Progress
 from moe.data.store import ImageStore
 from moe.errors import UserError
-from moe.export import ModelCard, load_model, read_card
+from moe.export import read_card
 from moe.gates.told import Known, check_known, of_images
-from moe.model import MoE
 from moe.precision import full_float32
 from moe.threads import SpareCores
 from probes.chunked import ChunkedArrays, Layout
+from probes.snapshots import Snapshot, digest
 from sweeps.runs.lock import LockedError, locked
 from sweeps.runs.run import Run
 
 # Images of a chunk, and of a batch: at the paper's width the stem alone holds 0.3 GB for them at 96 px.
 _CHUNK = 128
-_FORMAT = 2  # raised when the same model and images would give other arrays
+_CLOSE = 1e-3  # by which results may differ between processors, relative to the largest
 _T = TypeVar("_T", np.float32, np.bool_)
 _PATIENCE = 3600.0  # seconds to wait for another process that computes the same
 
@@ -84,56 +82,14 @@ class Activations:
         )
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A run's model at some time.
-
-    Attributes:
-        run: whose model it is.
-        model: in eval mode, on the CPU.
-        card: how images are prepared for it.
-        digest: checksum of everything that its activations depend on but the images.
-        epoch: epochs trained, if it is a checkpoint; None for the final model.
-    """
-
-    run: Run
-    model: MoE
-    card: ModelCard
-    digest: str
-    epoch: int | None = None
-
-    def folder(self, store: ImageStore) -> Path:
-        """Where its activations to a store lie."""
-        return self.run.activations(store.name, self.epoch)
-
-
-def final_snapshot(run: Run) -> Snapshot:
-    """The exported model of a finished run.
-
-    Raises:
-        UserError: the run has no usable model.
-    """
-    model, card = load_model(run.model)
-    return Snapshot(run, model, card, digest(card.sha256, card))
-
-
-def digest(weights: str, card: ModelCard) -> str:
-    """Checksum of a model: of its weights, its network and how images are prepared for it.
-
-    Args:
-        weights: checksum of the file with the weights.
-        card: the rest.
-    """
-    parts = (_FORMAT, weights, card.model, card.gate, card.data.image_size, card.mean, card.sd)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
 def activations(snapshot: Snapshot, store: ImageStore, progress: Progress) -> tuple[Activations, bool]:
     """A model's activations for a store, and whether all of them came from the cache.
 
     The cache is keyed by what its numbers depend on: the checksums of the model and of the images, the kind of device
     and torch's version. (Between devices they differ by the rounding of float32 alone; an interrupted computation is
-    not continued on another.) Computing goes on after an interruption, and holds one chunk of images in memory.
+    not continued on another.) Computing goes on after an interruption, and holds one chunk of images in memory. Of a
+    model that was trained elsewhere no checksum covers all code: one chunk is computed in any case, and what the cache
+    holds counts if it agrees.
 
     Args:
         snapshot: the model.
@@ -148,7 +104,7 @@ def activations(snapshot: Snapshot, store: ImageStore, progress: Progress) -> tu
     key = f"{snapshot.digest}:{store.digest()}:{device.type}:torch {torch.__version__}"
     try:
         with locked(folder.with_name(f".{folder.name}.lock"), _PATIENCE):
-            arrays = ChunkedArrays.resume(folder, key, _layouts(snapshot.model, len(store)), _CHUNK)
+            arrays = _resumed(snapshot, store, folder, key, device)
             missing = list(arrays.missing())
             if missing:
                 _compute(snapshot, store, arrays, missing, progress, device)
@@ -174,14 +130,38 @@ def _as_activations(found: Mapping[str, NDArray[Any]]) -> Activations:
     return Activations(*(found[name] for name in ("logits_nE", "indices_nK", "weights_nK", "readouts_EnD")))
 
 
-def _layouts(model: MoE, n: int) -> dict[str, Layout]:
-    experts, slots, size = model.config.experts, model.gate.top_k, model.embedding
+def _resumed(snapshot: Snapshot, store: ImageStore, folder: Path, key: str, device: torch.device) -> ChunkedArrays:
+    """What the cache holds; nothing, if code that no checksum covers gives something else by now."""
+    layouts = _layouts(snapshot, len(store))
+    arrays = ChunkedArrays.resume(folder, key, layouts, _CHUNK)
+    if snapshot.card is None and arrays.done:
+        start, held = min(arrays.done), arrays.open()
+        stop = min(start + _CHUNK, len(store))
+        with _computing(snapshot, device):
+            now = _blocks(snapshot, store, start, stop, device)
+        pairs = [(held["logits_nE"][start:stop], now["logits_nE"]),
+                 (held["readouts_EnD"][:, start:stop], now["readouts_EnD"])]  # fmt: skip
+        if not all(np.allclose(old, new, rtol=_CLOSE, atol=_CLOSE * float(np.abs(new).max())) for old, new in pairs):
+            shutil.rmtree(folder)
+            arrays = ChunkedArrays.resume(folder, key, layouts, _CHUNK)
+    return arrays
+
+
+def _layouts(snapshot: Snapshot, n: int) -> dict[str, Layout]:
+    experts, slots, size = snapshot.model.sizes
     return {
         "logits_nE": Layout((n, experts), "<f4"),
         "indices_nK": Layout((n, slots), "<i8"),
         "weights_nK": Layout((n, slots), "<f4"),
         "readouts_EnD": Layout((experts, n, size), "<f4", axis=1),
     }
+
+
+@contextlib.contextmanager
+def _computing(snapshot: Snapshot, device: torch.device) -> Iterator[None]:
+    snapshot.model.to(device).to(memory_format=torch.channels_last)
+    with torch.inference_mode(), full_float32(device.type):
+        yield
 
 
 def _compute(
@@ -192,45 +172,55 @@ def _compute(
     progress: Progress,
     device: torch.device,
 ) -> None:
-    model, card = snapshot.model.to(device).to(memory_format=torch.channels_last), snapshot.card
-    labels_N = torch.from_numpy(store.labels_N)
-    check_known(model.gate.told, labels_N, store.name, card.gate.kind)
+    if snapshot.card is not None:
+        check_known(snapshot.model.told, torch.from_numpy(store.labels_N), store.name, snapshot.card.gate.kind)
     done = len(store) - sum(stop - start for start, stop in missing)
     progress(done, len(store))
     spare = SpareCores()
-    with contextlib.closing(spare), torch.inference_mode(), full_float32(device.type):
+    with contextlib.closing(spare), _computing(snapshot, device):
         for start, stop in missing:
             spare.look()
-            # Every chunk has the same shape: kernels are chosen by it, and an image's result must not depend on
-            # how many images come with it.
-            rows = np.minimum(np.arange(start, start + _CHUNK), len(store) - 1)
-            images = at_size(store.images_NHWC[rows[0] : rows[-1] + 1], card.data.image_size)[rows - start]
-            x = normalise(as_float(images.to(device)), card.mean, card.sd)
-            told = of_images(
-                model.gate.told, Known(torch.from_numpy(rows), labels_N[rows]),
-                seed=card.seed, experts=card.model.experts, device=device,
-            )  # fmt: skip
-            routing, readouts_EBD = model.route_and_readouts(x.contiguous(memory_format=torch.channels_last), told)
-            count = stop - start
-            blocks = {
-                "logits_nE": routing.logits[:count].cpu().numpy(),
-                "indices_nK": routing.indices[:count].cpu().numpy(),
-                "weights_nK": routing.weights[:count].cpu().numpy(),
-                "readouts_EnD": readouts_EBD[:, :count].cpu().numpy(),
-            }
-            _check_finite(blocks["logits_nE"], blocks["readouts_EnD"], snapshot.run, store, start)
+            blocks = _blocks(snapshot, store, start, stop, device)
+            _check_finite(blocks["logits_nE"], blocks["readouts_EnD"], snapshot, store, start)
             arrays.write(start, blocks)
-            done += count
+            done += stop - start
             progress(done, len(store))
 
 
+def _blocks(
+    snapshot: Snapshot, store: ImageStore, start: int, stop: int, device: torch.device
+) -> dict[str, NDArray[Any]]:
+    """The arrays' parts for a chunk of images."""
+    # Every chunk has the same shape: kernels are chosen by it, and an image's result must not depend on how many images
+    # come with it.
+    rows, count = np.minimum(np.arange(start, start + _CHUNK), len(store) - 1), stop - start
+    x_BCSS = snapshot.preparation(store.images_NHWC[rows[0] : rows[-1] + 1], device)[rows - start]
+    routing, readouts_EBD = snapshot.model.route_and_readouts(
+        x_BCSS.contiguous(memory_format=torch.channels_last), _told(snapshot, store, rows, device)
+    )
+    return {
+        "logits_nE": routing.logits[:count].cpu().numpy(),
+        "indices_nK": routing.indices[:count].cpu().numpy(),
+        "weights_nK": routing.weights[:count].cpu().numpy(),
+        "readouts_EnD": readouts_EBD[:, :count].cpu().numpy(),
+    }
+
+
+def _told(snapshot: Snapshot, store: ImageStore, rows: NDArray[np.intp], device: torch.device) -> torch.Tensor | None:
+    """What the gate is told of these images."""
+    if snapshot.card is None:
+        return None
+    known, experts = Known(torch.from_numpy(rows), torch.from_numpy(store.labels_N[rows])), snapshot.model.sizes[0]
+    return of_images(snapshot.model.told, known, seed=snapshot.card.seed, experts=experts, device=device)
+
+
 def _check_finite(
-    logits_BE: NDArray[np.float32], readouts_EBD: NDArray[np.float32], run: Run, store: ImageStore, start: int
+    logits_BE: NDArray[np.float32], readouts_EBD: NDArray[np.float32], snapshot: Snapshot, store: ImageStore, start: int
 ) -> None:
     bad_EB = ~np.isfinite(readouts_EBD).all(axis=2) | ~np.isfinite(logits_BE).T
     if bad_EB.any():
         image, expert = np.argwhere(bad_EB.T)[0]
         raise UserError(
-            f"run {run.id}, expert {expert}, image {store.ids[start + image]} of {store.name}: the activation is not "
-            "finite; the model diverged, train it again with a lower train.lr"
+            f"{snapshot.run.title}, expert {expert}, image {store.ids[start + image]} of {store.name}: the activation "
+            "is not finite; the model diverged" + (", train it again with a lower train.lr" if snapshot.card else "")
         )

@@ -21,11 +21,12 @@ from moe.data.readers import no_progress
 from moe.errors import UserError
 from moe.export import load_model
 from moe.model import build_model, drawn_from
-from probes.activations import Activations, Snapshot, activations, digest, final_snapshot
+from probes.activations import Activations, activations
 from probes.drawing.base import save
 from probes.drawing.curves import beside_baselines
-from probes.features import pooled_shared, small_pictures
+from probes.features import has_shared, pooled_shared, small_pictures
 from probes.probe import Baseline, Numbers, Probe
+from probes.snapshots import Snapshot, final_snapshot, of_run
 from probes.subject import Subject
 from probes.tables import write_table
 from sweeps.runs.run import Run
@@ -43,7 +44,7 @@ def initial_snapshot(run: Run) -> Snapshot:
     _, card = load_model(run.model)
     with drawn_from(card.seed):
         model = build_model(card.model, card.gate)
-    return Snapshot(run, model.eval(), card, digest(f"initial weights of seed {card.seed}", card), epoch=0)
+    return of_run(run, model.eval(), card, f"initial weights of seed {card.seed}", epoch=0)
 
 
 def one_expert_run(run: Run) -> Run | None:
@@ -75,7 +76,7 @@ class Baselines:
             "pixels": lambda: _one_readout(small_pictures(snapshot, subject.store)),
             "embedding": lambda: _one_readout(embedding(subject.activations)),
             "one_expert": self._one_expert,
-            "random_router": lambda: random_router(subject.activations, subject.run.config.seed),
+            "random_router": lambda: random_router(subject.activations, int(subject.seed or 0)),
         }
 
     def subject(self, name: Baseline) -> Subject:
@@ -86,14 +87,20 @@ class Baselines:
         return self._made[name]
 
     def numbers(self, probe: Probe) -> dict[str, Numbers]:
-        """Headline numbers of a probe on each baseline that means something to it, under the probe's options."""
+        """Headline numbers of a probe on each baseline that means something to it and can be had, under its options."""
         found: dict[str, Numbers] = {}
-        for name in probe.baselines:
-            if name == "one_expert" and self._twin is None:
-                continue
+        for name in (name for name in probe.baselines if self._can_be_had(name)):
             with tempfile.TemporaryDirectory() as folder:
                 found[name] = probe.run(self.subject(name), Path(folder), no_progress).numbers
         return found
+
+    def _can_be_had(self, name: Baseline) -> bool:
+        """Not so without a run of one expert, nor, of a model trained elsewhere, what it does not tell."""
+        if name == "one_expert":
+            return self._twin is not None
+        if name == "untrained":
+            return isinstance(self._snapshot.run, Run)
+        return name != "shared" or has_shared(self._snapshot)
 
     def close(self) -> None:
         """Remove the untrained model's activations: large, and of little use once their numbers are known."""
@@ -111,11 +118,14 @@ class Baselines:
 
     @cached_property
     def _twin(self) -> Run | None:
-        return one_expert_run(self._snapshot.run)
+        run = self._snapshot.run
+        return one_expert_run(run) if isinstance(run, Run) else None
 
     @cached_property
     def _initial(self) -> Snapshot:
-        return initial_snapshot(self._snapshot.run)
+        run = self._snapshot.run
+        assert isinstance(run, Run), "how it began is not known"
+        return initial_snapshot(run)
 
 
 def untrained_together(probe: Probe, runs: Iterable[Baselines]) -> dict[str, Numbers]:

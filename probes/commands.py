@@ -16,6 +16,13 @@ def probe_command(
     sweep: Annotated[
         str | None, typer.Option("--sweep", help="Every run of a sweep, then the cross-run probes.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="FILE.py:FACTORY", help="A model trained elsewhere; needs --images."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE.safetensors", help="For --model: its state_dict.")
+    ] = None,
     probe: Annotated[list[str] | None, typer.Option("--probe", help="Only this probe; repeatable.")] = None,
     images: Annotated[list[str] | None, typer.Option("--images", help="Images to probe with; repeatable.")] = None,
     assignments: Annotated[
@@ -40,12 +47,22 @@ def probe_command(
     with importing():
         from probes import probing
 
-    if (run is None) == (sweep is None):
-        raise UserError("say what to probe: --run ID or --sweep NAME")
+    if sum(one is not None for one in (run, sweep, model)) != 1:
+        raise UserError("say what to probe: --run ID, --sweep NAME or --model FILE.py:FACTORY, one of them")
+    if model is None and weights is not None:
+        raise UserError("--weights is for --model FILE.py:FACTORY; a run has its own")
+    if model is not None and (epochs or not images):
+        raise UserError(
+            "--epochs is for runs; a model that was trained elsewhere is one"
+            if epochs
+            else "say on what images to probe the model: --images NAME; `moe data list` shows those at hand"
+        )
     report = (lambda _line: None) if as_json else out.print
     if rdm:
         assignments = [*(assignments or []), f"geometry.rdm={json.dumps([str(path.absolute()) for path in rdm])}"]
-    if run is not None:
+    if model is not None:
+        results = probing.probe_model(model, weights, probe, images or [], report, assignments, baselines=baselines)
+    elif run is not None:
         results = probing.probe_run(run, probe, images, report, assignments, epochs=epochs, baselines=baselines)
     else:
         results = probing.probe_sweep(

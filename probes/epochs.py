@@ -14,12 +14,13 @@ from moe.data.store import ImageStore, sha256
 from moe.errors import UserError
 from moe.export import ModelCard, load_model
 from moe.model import MoE
-from probes.activations import Snapshot, activations, digest
+from probes.activations import activations
 from probes.baselines import initial_snapshot
 from probes.drawing.base import save
 from probes.drawing.curves import over_epochs
 from probes.failures import Failures
 from probes.probe import Numbers, Probe
+from probes.snapshots import Snapshot, of_run
 from probes.subject import Subject
 from probes.tables import write_table
 from sweeps.runs.folders import OVER_TRAINING
@@ -42,7 +43,7 @@ def checkpoint_snapshots(run: Run, report: Callable[[str], None]) -> list[Snapsh
             report(f"  {file.name} {error} and is left out")
             continue
         if epoch not in found:
-            found[epoch] = Snapshot(run, model, card, digest(sha256(file), card), epoch)
+            found[epoch] = of_run(run, model, card, sha256(file), epoch)
     return [found[epoch] for epoch in sorted(found)]
 
 
@@ -55,7 +56,7 @@ def kept_snapshots(run: Run, report: Callable[[str], None]) -> list[Snapshot]:
         except UserError as error:
             report(f"  {error}; it is left out")
             continue
-        found.append(Snapshot(run, model, card, digest(card.sha256, card), epoch))
+        found.append(of_run(run, model, card, card.sha256, epoch))
     return found
 
 
@@ -92,7 +93,7 @@ def _model(run: Run, file: Path) -> tuple[int, MoE, ModelCard]:
 
 
 def probe_epochs(
-    final: Snapshot, store: ImageStore, probes: Mapping[str, Probe], failures: Failures, report: Callable[[str], None]
+    run: Run, store: ImageStore, probes: Mapping[str, Probe], failures: Failures, report: Callable[[str], None]
 ) -> list[str]:
     """Headline numbers of every probe untrained and after the epochs that are kept: a table, a figure in its folder.
 
@@ -102,7 +103,6 @@ def probe_epochs(
     Raises:
         UserError: the run has models of fewer than two trained epochs.
     """
-    run = final.run
     snapshots = training_snapshots(run, report)
     names = ", ".join(str(snapshot.epoch) for snapshot in snapshots)
     report(f"  over training on {store.name}: after epochs {names}")

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from moe.data.augment import as_float, normalise
-from moe.data.loading import at_size
 from moe.data.store import ImageStore
+from moe.foreign.checked import Foreign
 from moe.precision import full_float32
-from probes.activations import Snapshot
+from probes.snapshots import Snapshot
 
 _CHUNK = 128  # images
 _SIDE = 8  # of the pictures that pixels are averaged to: 192 numbers an image, about as many as a readout has
@@ -24,8 +23,16 @@ Rows = NDArray[np.intp] | None  # which images of the store; None: all
 
 
 def pooled_shared(snapshot: Snapshot, store: ImageStore, rows: Rows = None) -> NDArray[np.float32]:
-    """Shared features (n, C) before the gate, averaged over places: the gate and all experts get no others."""
-    return _features(snapshot, store, rows, lambda x_BCHW: snapshot.model.shared(x_BCHW).float().mean(dim=(2, 3)))
+    """Shared features (n, C) before the gate, averaged over places: the gate and all experts get no others.
+
+    A model that was trained elsewhere may lack them, see `has_shared`.
+    """
+    return _features(snapshot, store, rows, snapshot.model.pooled_shared)
+
+
+def has_shared(snapshot: Snapshot) -> bool:
+    """Whether a model says what its experts are given."""
+    return not isinstance(snapshot.model, Foreign) or snapshot.model.has_shared
 
 
 def small_pictures(snapshot: Snapshot, store: ImageStore, rows: Rows = None) -> NDArray[np.float32]:
@@ -37,11 +44,10 @@ def _features(
     snapshot: Snapshot, store: ImageStore, rows: Rows, of_chunk: Callable[[Tensor], Tensor]
 ) -> NDArray[np.float32]:
     """(n, C) of the images, prepared as the model has them."""
-    card, device, parts = snapshot.card, next(snapshot.model.parameters()).device, []
+    device, parts = next(snapshot.model.parameters(), torch.empty(0)).device, []
     chosen = np.arange(len(store)) if rows is None else rows
     with torch.inference_mode(), full_float32(device.type):
         for start in range(0, len(chosen), _CHUNK):
-            images = at_size(store.images_NHWC[chosen[start : start + _CHUNK]], card.data.image_size)
-            x_BCHW = normalise(as_float(images.to(device)), card.mean, card.sd)
-            parts.append(of_chunk(x_BCHW.contiguous(memory_format=torch.channels_last)).cpu().numpy())
+            x_BCSS = snapshot.preparation(store.images_NHWC[chosen[start : start + _CHUNK]], device)
+            parts.append(of_chunk(x_BCSS).cpu().numpy())
     return np.concatenate(parts)

@@ -13,16 +13,18 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from moe.data.datasets import probe_stores
+from moe.data.datasets import named_stores, probe_stores
 from moe.data.readers import Progress, no_progress
 from moe.data.store import ImageStore
 from moe.errors import UserError
 from probes import epochs as over_training
-from probes.activations import Snapshot, activations, final_snapshot
+from probes.activations import activations
 from probes.baselines import Baselines, untrained_together, write_baselines
 from probes.failures import Failures
+from probes.foreign import load_foreign
 from probes.probe import SEPARATOR, Numbers, Probe, Result
 from probes.registry import PROBES, chosen
+from probes.snapshots import Snapshot, final_snapshot, of_foreign
 from probes.subject import Subject, few_notes
 from sweeps.console import err, progress_bar
 from sweeps.queue.launched import LaunchedSweep
@@ -30,10 +32,11 @@ from sweeps.queue.opening import open_queue, open_sweep
 from sweeps.queue.status import filled_cells, status
 from sweeps.runs.files import write_json
 from sweeps.runs.folders import RESULT
+from sweeps.runs.foreign import ForeignRun
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
 from sweeps.tracking.pulling import find, pull_missing
-from sweeps.tracking.results import Outbox, outbox, publish_analysis
+from sweeps.tracking.results import Outbox, outbox, publish_findings
 
 Report = Callable[[str], None]
 Ask = Callable[[Path, Progress], Result | None]  # writes into the folder that it is given
@@ -78,6 +81,44 @@ def probe_run(
     return results
 
 
+def probe_model(
+    reference: str,
+    weights: Path | None,
+    names: Sequence[str] | None,
+    images: Sequence[str],
+    report: Report,
+    options: Sequence[str] | None = None,
+    *,
+    baselines: bool = False,
+) -> dict[str, Any]:
+    """Probe a model that this project did not train; `moe.foreign.base.ForeignModel` says what it has to offer.
+
+    Args:
+        reference: ``FILE.py:FACTORY``, or a name that an installed package brings (`moe.models`).
+        weights: a safetensors file with its state_dict; None: the factory has taken care of them.
+        names: probes; None or none: all.
+        images: datasets or stores.
+        report: takes lines of text.
+        options: ``probe.option=value``.
+        baselines: probe what the numbers are to be compared with too, but an untrained model, which is not known.
+
+    Returns:
+        ``{"model": ..., "folder": ..., "images": {store: {probe: numbers}}}``.
+
+    Raises:
+        UserError: no such model, weights, images, probes or options; or the model breaks a guarantee.
+        ProbesFailedError: some probes failed, after all others.
+    """
+    probes, stores = chosen(names, options), named_stores(images)
+    model, name = load_foreign(reference, weights)
+    _name_broken(names, report)
+    run, failures = ForeignRun(RunStore().root, name), Failures(report)
+    run.describe({"model": reference, "weights": str(weights) if weights else None, "digest": model.digest()})
+    found = _asked(of_foreign(run, model), stores, probes, failures, report, epochs=False, baselines=baselines)
+    failures.end()
+    return {"model": name, "folder": str(run.path), "images": found}
+
+
 def _name_broken(names: Sequence[str] | None, report: Report) -> None:
     for name, reason in PROBES.broken().items() if not names else ():
         report(f"the probe {name} cannot be loaded and is left out: {reason}")
@@ -96,10 +137,24 @@ def _probe(
     if not run.finished:
         raise UserError(f"run {run.id} is {run.state.state}, not finished; finish it with `moe sweep resume SWEEP`")
     stores = probe_stores(list(images or []), run.config.data)
+    found = _asked(final_snapshot(run), stores, probes, failures, report, epochs=epochs, baselines=baselines)
+    return {"run_id": run.id, "images": found}
+
+
+def _asked(
+    snapshot: Snapshot,
+    stores: Sequence[ImageStore],
+    probes: Mapping[str, Probe],
+    failures: Failures,
+    report: Report,
+    *,
+    epochs: bool,
+    baselines: bool,
+) -> dict[str, dict[str, Numbers]]:
+    """Headline numbers of one model by images and probe; tables and figures go into its folder and the tracker."""
     for probe in probes.values():
         probe.check(stores)
-    snapshot = final_snapshot(run)
-    results: dict[str, dict[str, Numbers]] = {}
+    run, results = snapshot.run, dict[str, dict[str, Numbers]]()
     with outbox(run) as found:
         subjects = []
         for store in stores:
@@ -110,18 +165,18 @@ def _probe(
             beside = Baselines(snapshot, subject) if baselines else None
             for name, probe in probes.items():
                 ask = partial(_one, subject, name, probe, found, report, snapshot, beside)
-                numbers = failures.attempt(f"{name} on {store.name}, run {run.id}", ask)
+                numbers = failures.attempt(f"{name} on {store.name}, {run.title}", ask)
                 if numbers is not None:
                     results[store.name][name] = numbers
             if beside is not None:
                 beside.close()
-            if epochs:
+            if epochs and isinstance(run, Run):
                 able = {name: probes[name] for name in results[store.name]}
-                for name in over_training.probe_epochs(snapshot, store, able, failures, report):
+                for name in over_training.probe_epochs(run, store, able, failures, report):
                     found.add(store.name, probes[name].label(name))
         if len(subjects) > 1:
             results |= _across_images(subjects, probes, found, failures, report)
-    return {"run_id": run.id, "images": results}
+    return results
 
 
 def _can(name: str, probe: Probe, store: ImageStore, report: Report) -> bool:
@@ -137,7 +192,7 @@ def subject_of(snapshot: Snapshot, store: ImageStore, report: Report) -> Subject
     with bar(f"activations of {len(store):,} images") as progress:
         found, reused = activations(snapshot, store, progress)
     how = "reused" if reused else f"computed in {time.monotonic() - started:.1f} s"
-    report(f"run {snapshot.run.id} on {store.name} ({len(store):,} images): activations {how}")
+    report(f"{snapshot.run.title} on {store.name} ({len(store):,} images): activations {how}")
     subject = Subject(snapshot.run, store, found, snapshot.epoch, snapshot)
     for note in few_notes([subject]):
         report(f"  {note}")
@@ -256,7 +311,7 @@ def _across_images(
         folder = run.probe(images, probe.label(name))
         provenance = {"image_sets": {subject.store.name: subject.store.digest() for subject in able}}
         ask = partial(write_result, folder, name, probe, report, provenance, able, partial(probe.across_images, able))
-        result = failures.attempt(f"{name} on {images}, run {run.id}", ask)
+        result = failures.attempt(f"{name} on {images}, {run.title}", ask)
         if result is not None:
             found.add(images, folder.name)
             results[name] = result.numbers
@@ -356,5 +411,5 @@ def _across_runs(
                 results[name][store.name] = result.numbers
         for one in beside:
             one.close()
-        publish_analysis(sweep.folder.analysis(store.name))
+        publish_findings(sweep.folder.analysis(store.name))
     return results

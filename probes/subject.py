@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from callbacks.keys import fewest_views
 from moe.data.store import ImageStore
-from probes.activations import Activations, Snapshot
+from moe.wording import numbered
+from probes.activations import Activations
+from probes.snapshots import Snapshot
 from probes.statistics.constancy import is_constant
+from sweeps.runs.foreign import ForeignRun
 from sweeps.runs.run import Run
 
 MAX_IMAGES = 2000
@@ -23,14 +26,14 @@ class Subject:
     """One run seen through one set of images.
 
     Attributes:
-        run: the run.
+        run: the run, or what is kept of a model that was trained elsewhere.
         store: the images.
         activations: of the run's model to the images.
         epoch: epochs trained, if the model is a checkpoint; None for the final one.
         snapshot: the model itself, for what is not among its activations; None where only these are known.
     """
 
-    run: Run
+    run: Run | ForeignRun
     store: ImageStore
     activations: Activations
     epoch: int | None = None
@@ -44,7 +47,12 @@ class Subject:
     @property
     def title(self) -> str:
         """The run, for titles of figures."""
-        return f"run {self.run.id}" + ("" if self.epoch is None else f" after epoch {self.epoch}")
+        return self.run.title + ("" if self.epoch is None else f" after epoch {self.epoch}")
+
+    @property
+    def seed(self) -> int | str:
+        """The run's seed; empty where none is known."""
+        return self.run.config.seed if isinstance(self.run, Run) else ""
 
     @property
     def units(self) -> NDArray[np.int64] | None:
@@ -71,19 +79,19 @@ class Subject:
         Empty where training did not count them. Their batch norm learned from statistics of a few images, which its
         running averages describe badly.
         """
-        trained = [row for row in self.run.history() if self.epoch is None or row["epoch"] == self.epoch]
+        history = self.run.history() if isinstance(self.run, Run) else []
+        trained = [row for row in history if self.epoch is None or row["epoch"] == self.epoch]
         last = trained[-1] if trained else {}
         fewest = {expert: last.get(fewest_views(expert)) for expert in range(self.experts)}
         return {expert: int(count) for expert, count in fewest.items() if count is not None and count < FEW_VIEWS}
 
 
-def dead_note(dead: list[int], run: Run | None = None) -> list[str]:
+def dead_note(dead: list[int], run: Run | ForeignRun | None = None) -> list[str]:
     """A note that names dead experts, if there are any."""
     if not dead:
         return []
-    where = f" of run {run.id}" if run is not None else ""
-    many = "experts" if len(dead) > 1 else "expert"
-    return [f"dead {many} {', '.join(map(str, dead))}{where}: the same readout for all images"]
+    where = f" of {run.title}" if run is not None else ""
+    return [f"dead {numbered('expert', dead)}{where}: the same readout for all images"]
 
 
 def few_notes(subjects: Sequence[Subject]) -> list[str]:

@@ -188,7 +188,8 @@ def _print_plan(
         return
     kinds = [row["kind"] for row in rows]
     found = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    table = Table(title=f"sweep {sweep.name}: {counted(len(rows), 'trial')}, {found}", title_justify="left")
+    out.print(f"sweep {sweep.name}: {counted(len(rows), 'trial')}, {found}")  # a title is wrapped to the table's width
+    table = Table()
     for column in ("run", *sweep.swept, "state"):
         table.add_column(column)
     for row in rows[:_ROWS]:

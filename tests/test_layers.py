@@ -55,7 +55,8 @@ ROOMS = {
 }
 # Files of `probes` that its suite stands on: what a probe is and what it is given.
 ROOM_OF = dict.fromkeys(
-    (f"probes.{name}" for name in ("subject", "activations", "features", "chunked", "tables", "probe")), "subject"
+    (f"probes.{name}" for name in ("subject", "snapshots", "activations", "features", "chunked", "tables", "probe")),
+    "subject",
 )
 
 

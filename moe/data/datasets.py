@@ -8,6 +8,7 @@ arguments; `moe.testing.DatasetContract` holds what it must keep to.
 import dataclasses
 import shlex
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -261,6 +262,12 @@ def validation_store(config: DataConfig) -> ImageStore:
     return open_store(DATASETS[name].validation if name in DATASETS else name)
 
 
+def named_stores(names: Sequence[str]) -> list[ImageStore]:
+    """Stores by their own names, or those of a dataset that probes use."""
+    chosen = [part for name in names for part in (DATASETS[name].probes if name in DATASETS else (name,))]
+    return [open_store(name) for name in dict.fromkeys(chosen)]
+
+
 def probe_stores(names: list[str], config: DataConfig) -> list[ImageStore]:
     """The stores that probes use: those named (datasets or stores), else what is at hand for the run.
 
@@ -268,8 +275,7 @@ def probe_stores(names: list[str], config: DataConfig) -> list[ImageStore]:
     the paper's training set, THINGS too where it is prepared.
     """
     if names:
-        chosen = [part for name in names for part in (DATASETS[name].probes if name in DATASETS else (name,))]
-        return [open_store(name) for name in dict.fromkeys(chosen)]
+        return named_stores(names)
     dataset = DATASETS.usable().get(config.name)
     prepared = store_names()
     own = [name for name in dataset.probes if dataset.builtin or name in prepared] if dataset else []

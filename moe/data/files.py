@@ -8,6 +8,7 @@ from moe.errors import UserError
 from moe.wording import printable
 
 _MOST_TEXT = 64 * 2**20  # bytes; a million labelled images fit
+_OFFICE = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 
 
@@ -58,6 +59,8 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{name} cannot be read ({error.strerror})") from None
+    if data.startswith(_OFFICE):
+        raise UserError(f"{name} is an Excel workbook or another archive; save it as CSV in UTF-8")
     encoding = next((e for mark, e in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)

@@ -74,17 +74,22 @@ def read_table(path: Path, ids: Sequence[str]) -> Labels:
 
 
 def table_in_lines(path: Path, ids: Sequence[str]) -> Labels | None:
-    """The labels of a text file whose lines name the images too ("red/0.png 3"), or None if they do not."""
-    text, names = read_text(path), Names(ids)
+    """The labels of a text file whose lines name the images too ("red/0.png 3"), or None if they do not.
+
+    Raises:
+        UserError: they do, but are no table.
+    """
+    text, names, found = read_text(path), Names(ids), printable(str(path))
     for delimiter in (*_DELIMITERS, " "):
         try:
-            rows = _rows(printable(str(path)), text, delimiter, names)
+            lines = _parsed(found, text, delimiter)
         except UserError:
             continue
-        both = [row for row in rows if len(row.cells) > 1 and any(names.find(cell) for cell in row.cells)]
-        if len(both) > len(rows) / 2:
-            layout = _layout(printable(str(path)), rows, names)
-            return _join(printable(str(path)), rows[1:] if layout.header else rows, layout, names)
+        both = [line for line in lines if len(line.cells) > 1 and any(names.find(cell) for cell in line.cells)]
+        if len(both) > len(lines) / 2:
+            rows = _rows(found, text, delimiter, names)
+            layout = _layout(found, rows, names)
+            return _join(found, rows[1:] if layout.header else rows, layout, names)
     return None
 
 

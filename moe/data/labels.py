@@ -26,6 +26,7 @@ _UNKNOWN = frozenset(("", "nan", "<na>", "nat", "#n/a"))  # as pandas and spread
 # as R, SQL, JSON, Python and people write a missing value, and what comes of errors; all of them can be classes
 _MISSING_OR_CLASS = re.compile(r"(?i:NA|N/A|NULL|[-+]?inf(inity)?)|None|[?]+|-+|[.]+|#[A-Z/0]+[!?]")
 _SIGNS = {"+", "-"}
+_BETWEEN_NUMBERS = re.compile(r"[\s,;]+")
 _LABEL_AND_NAME = re.compile(r"(?P<label>[^\s,;:]+)[\s,;:]+(?P<name>.+)")
 _MOST_LABELS = 16 * 2**20  # bytes or numbers of a label file in image order
 
@@ -51,8 +52,8 @@ def read_labels(path: Path, ids: Sequence[str]) -> Labels:
         case ".npy":
             read = Labels(array_labels(plain_array(path), str(path)))
         case ".bin":
-            if regular(path) > _MOST_LABELS:
-                raise UserError(f"{path} has {regular(path):,} labels for {len(ids):,} images")
+            if (size := regular(path)) > _MOST_LABELS:
+                raise _other_number(printable(str(path)), size, len(ids))
             read = Labels([str(value) for value in path.read_bytes()])
         case other:
             raise UserError(f'{printable(str(path))}: labels come as .csv, .tsv, .txt, .npy or .bin, not "{other}"')
@@ -61,7 +62,23 @@ def read_labels(path: Path, ids: Sequence[str]) -> Labels:
 
 def _lines(path: Path, count: int) -> list[str]:
     values = read_lines(path)
+    _check_one_each(values, printable(str(path)))
     return values + [""] * (count - len(values)) if _blank_end(path, len(values), count) else values
+
+
+def _check_one_each(lines: list[str], found: str) -> None:
+    """Numbered lines, one-hot rows and all labels in one line are no names of classes.
+
+    Raises:
+        UserError: a line holds several numbers.
+    """
+    for place, line in enumerate(lines, 1):
+        cells = _BETWEEN_NUMBERS.split(line.strip("[](){} ,;"))
+        if number(line) is None and len(cells) > 1 and all(number(cell) is not None for cell in cells):
+            raise UserError(
+                f"line {place} of {found} has {len(cells):,} numbers; write one label a line, in the order of the "
+                "images, or a .csv of image name and label"
+            )
 
 
 def _blank_end(path: Path, lines: int, count: int) -> bool:
@@ -106,7 +123,7 @@ def checked(read: Labels, count: int, name: str, found: str) -> Labels:
         UserError: their number is another, or a value can be a class or mean that there is none.
     """
     if len(read.values) != count:
-        raise UserError(f"{found} has {len(read.values):,} labels for {count:,} images")
+        raise _other_number(found, len(read.values), count)
     values = ["" if value.strip().casefold() in _UNKNOWN else value.strip() for value in read.values]
     read.values = ["" if _is_minus_one(value) else value for value in values]
     known = {value for value in values if value}
@@ -127,6 +144,10 @@ def checked(read: Labels, count: int, name: str, found: str) -> Labels:
     return read
 
 
+def _other_number(found: str, labels: int, images: int) -> UserError:
+    return UserError(f"{found} has {counted(labels, 'label')} for {counted(images, 'image')}; it needs one each")
+
+
 def _is_minus_one(value: str) -> bool:
     return number(value) == -1
 
@@ -145,7 +166,7 @@ def _check_minus_one(known: set[str], found: str) -> None:
 
 
 def classify(
-    values: Sequence[str], classes: Path | None, *, from_file: bool
+    values: Sequence[str], classes: Path | None, *, file: str | None
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Class index of each image, -1 where the value is "", and the class names.
 
@@ -155,7 +176,7 @@ def classify(
         values: one an image.
         classes: a text file with one class name a line, in that order; or with label and name ("3 cat"); or with the
             labels themselves, in the order that the classes are to have.
-        from_file: the values come from a label file, where 1 and 1.0 are one class; folder names stay apart.
+        file: the label file of the values, in which 1 and 1.0 are one class; None for folder names, which stay apart.
 
     Raises:
         UserError: two spellings of one number, or a class file that does not fit.
@@ -163,7 +184,7 @@ def classify(
     known = set(values) - {""}
     numbers = {value: found for value in known if (found := number(value)) is not None}
     numeric = len(numbers) == len(known)
-    spelled = _spellings(numbers) if numeric and from_file else {value: value for value in known}
+    spelled = _spellings(numbers, file) if numeric and file else {value: value for value in known}
     by_name = {spelled[value]: found for value, found in numbers.items()}
     order = sorted(by_name, key=lambda name: (by_name[name], name)) if numeric else sorted(known)
     order, names = _named_classes(classes, order) if classes else (order, order)
@@ -182,17 +203,18 @@ def alike(names: Sequence[str]) -> list[str]:
     return [f"classes that differ in case, spaces or look-alikes alone: {first_few(found)}"] if found else []
 
 
-def _spellings(numbers: dict[str, Decimal]) -> dict[str, str]:
+def _spellings(numbers: dict[str, Decimal], file: str) -> dict[str, str]:
     """What each number is called: whole ones without their ".0"."""
     if unclear := sorted(filter(can_be_thousands, numbers)):
-        raise UserError(f'the label "{unclear[0]}" can be a thousand or a fraction; write it without the comma')
+        raise UserError(f'{file}: the label "{unclear[0]}" can be a thousand or a fraction; write it without the comma')
     whole = all(map(is_whole, numbers.values()))
     called = {text: whole_name(text) if whole else text for text in numbers}
     of: dict[Decimal, str] = {}
     for text in sorted(numbers):
         before = of.setdefault(numbers[text], called[text])
         if before != called[text]:
-            raise UserError(f'the labels "{before}" and "{called[text]}" are the same number; write it in one way')
+            both = f'"{before}" and "{called[text]}"'
+            raise UserError(f"{file}: the labels {both} are the same number; write it in one way")
     return called
 
 
@@ -201,7 +223,10 @@ def _named_classes(path: Path, order: list[str]) -> tuple[list[str], list[str]]:
     names = [line for line in read_lines(path) if line]
     found = printable(str(path))
     if len(names) != len(order):
-        raise UserError(f"{found} has {len(names)} class names for {len(order)} different labels ({first_few(order)})")
+        raise UserError(
+            f"{found} has {counted(len(names), 'class name')} for {counted(len(order), 'different label')} "
+            f"({first_few(order)}); it needs one each"
+        )
     by_meaning = {_meaning(label): label for label in order}
     told_apart = len(by_meaning) == len(order)  # unlike the folders 1 and 01
     cells = [_LABEL_AND_NAME.fullmatch(name) for name in names]

@@ -116,7 +116,8 @@ def read_images(
             read = _read(path, options, listed)
     given = Labels([labelled[0].values[n] for n in read.kept], labelled[0].notes) if labelled else read.labels
     values = given or _folder_labels(read.paths)
-    labels_N, names = classify(values.values, classes, from_file=given is not None) if values else (None, ())
+    named = printable(str(labels or path)) if given else None
+    labels_N, names = classify(values.values, classes, file=named) if values else (None, ())
     if classes and not values:
         raise UserError(f"{classes} names classes, but the images have no labels; give --labels, or a folder a class")
     notes = read.notes + (values.notes if values else []) + alike(names)

@@ -27,6 +27,10 @@ _READABLE_COMPRESSION = {
     zipfile.ZIP_LZMA: "lzma",
 }
 _AES = 99
+_NO_ZIPS = re.compile(  # what is found under the name of a zip
+    rb"(?P<archive>Rar!|7z\xbc\xaf|\x1f\x8b|BZh|\xfd7zXZ|.{257}ustar)|(?P<page>\s*<(!doctype|html|\?xml))",
+    re.DOTALL | re.IGNORECASE,
+)
 _ENCRYPTED = 0x1
 _UTF8_NAME = 0x800
 # what zipfile raises on damage
@@ -192,9 +196,7 @@ def open_zip(path: Path, password: str | None) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
     except ZIP_DAMAGE as error:
-        raise UserError(
-            f"{found} is a damaged zip ({reason(error)}), as after a download that broke off; fetch it again"
-        ) from None
+        raise UserError(f"{found} is {_what_else(path) or _damaged(reason(error))}") from None
     try:
         check_unpacked(archive.infolist(), found, regular(path))
         _check_readable(archive, found, password)
@@ -202,6 +204,21 @@ def open_zip(path: Path, password: str | None) -> zipfile.ZipFile:
         archive.close()
         raise
     return archive
+
+
+def _damaged(how: str) -> str:
+    return f"a damaged zip ({how}), as after a download that broke off; fetch it again"
+
+
+def _what_else(path: Path) -> str:
+    """What a file is that is no zip, and what to do; empty if that is not known."""
+    with path.open("rb") as file:
+        known = _NO_ZIPS.match(file.read(512))
+    if known is None:
+        return ""
+    if known["page"]:
+        return "a web page, not a zip, as where a download asks for a login; fetch it again"
+    return "another kind of archive, not a zip; unpack it and import the folder"
 
 
 def check_unpacked(infos: Sequence[zipfile.ZipInfo], found: str, size: int) -> None:
@@ -220,6 +237,8 @@ def check_unpacked(infos: Sequence[zipfile.ZipInfo], found: str, size: int) -> N
 
 def _check_readable(archive: zipfile.ZipFile, found: str, password: str | None) -> None:
     files = [info for info in archive.infolist() if not _is_entry_folder(info)]
+    if any(info.header_offset < 0 for info in files):
+        raise UserError(f"{found} is {_damaged('its beginning is missing')}")
     locked = [info for info in files if info.flag_bits & _ENCRYPTED]
     if locked and not password:
         raise UserError(f"{found} is encrypted; give --password, or unpack it and import the folder")

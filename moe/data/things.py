@@ -210,7 +210,10 @@ def _embedding(folder: _Folder) -> tuple[dict[str, int], NDArray[np.float64], tu
     embedding = _numbers(table)
     names = _names(folder, embedding.shape[1])
     if embedding.shape != (len(ids), len(names)):
-        raise UserError(f"{table.name} is {embedding.shape}, but {len(ids)} ids and {len(names)} names exist")
+        raise UserError(
+            f"{table} has {_size(embedding)}, but {id_file.name} lists {counted(len(ids), 'concept')} and there are "
+            f"{counted(len(names), 'name')} of dimensions; get the files of one release"
+        )
     bad = ~(np.abs(embedding) <= np.finfo(np.float32).max)  # as which they are kept
     if bad.any():
         row, column = np.argwhere(bad)[0]
@@ -244,6 +247,10 @@ def _numbers(table: Path) -> NDArray[np.float64]:
             has = f"{counted(len(cells), 'number')}, but {width} in line {first}"
             raise UserError(f"{table}, line {number}: {has}; mend it or get it anew")
     return np.array([[float(cell) for cell in cells] for _, cells in rows])
+
+
+def _size(table: NDArray[np.float64]) -> str:
+    return f"{counted(len(table), 'row')} of {counted(table.shape[-1], 'number')}"
 
 
 def _is_float(cell: str) -> bool:
@@ -290,7 +297,7 @@ def _categories(
         return None, ()
     header, *rows = _rows(table) or [[]]
     if {"uniqueID", _CATEGORY} - set(header):
-        raise UserError(f'{table} needs the columns "uniqueID" and "{_CATEGORY}"')
+        raise UserError(f'{table} needs the columns "uniqueID" and "{_CATEGORY}"; get it anew, or remove it')
     name_column, category_column = header.index("uniqueID"), header.index(_CATEGORY)
     category: dict[str, str] = {}
     for line, row in enumerate(rows, 2):
@@ -329,7 +336,10 @@ def _manual_categories(
     if not np.isfinite(member).all():
         raise UserError(f"{table} has a cell that is no number; mend it or get it anew")
     if member.shape != (len(rows), len(classes)):
-        raise UserError(f"{table.name} is {member.shape}, but {len(rows)} ids and {len(classes)} categories exist")
+        raise UserError(
+            f"{table} has {_size(member)}, but there are {counted(len(rows), 'concept')} and "
+            f"{counted(len(classes), 'name')} of categories; get the files of one release"
+        )
     single = np.where((member > 0).sum(axis=1) == 1, (member > 0).argmax(axis=1), -1)
     labels = [int(single[rows[concept]]) if concept in rows else -1 for concept in concepts]
     return np.array(labels, np.int64), tuple(classes)

@@ -18,6 +18,7 @@ from probes.statistics.resampling import Interval
 from probes.statistics.separability import PairFolds, pair_folds, pairwise_separability
 from probes.statistics.spreads import UNKNOWN, Spread, influence_spread, mean_over_cells, seed_spread, student_interval
 from probes.subject import Subject, rated_rows
+from sweeps.runs.run import Run
 
 Floats = NDArray[np.float64]
 Found = TypeVar("Found")
@@ -177,6 +178,8 @@ class Asked:
 
 def _cell(subject: Subject) -> str:
     """What a run is but for its seed."""
+    if not isinstance(subject.run, Run):  # one of its kind
+        return subject.run.id
     return json.dumps(subject.run.config.model_dump(mode="json", exclude={"seed", "machine"}), sort_keys=True)
 
 

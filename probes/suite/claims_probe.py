@@ -118,7 +118,7 @@ class ClaimsProbe(Probe):
                 continue
             said = verdict(*found.bounds, found.region, found.p)
             rows.append(claim_row(claim, found, said, why_not(found, said, len(subjects))))
-            of_runs += [[name, s.run.id, s.experts, s.run.config.seed, value]
+            of_runs += [[name, s.run.id, s.experts, s.seed, value]
                         for s, value in zip(subjects, found.runs_R, strict=False)]  # fmt: skip
             if np.isfinite(found.effect):
                 lines.append(_line(claim, found, said, found.runs_R if len(subjects) > 1 else np.empty(0)))
@@ -145,9 +145,9 @@ def _write_details(folder: Path, asked: Asked) -> None:
         animacy_N = asked.known(animacy_of_experts)
         table: list[list[Any]] = []
         for place, (run, expert, pair) in enumerate(zip(found.runs_N, found.expert_N, found.pair_N, strict=True)):
-            of_run = asked.subjects[run].run
+            subject = asked.subjects[run]
             animacy = None if animacy_N is None else animacy_N[place]
-            table.append([of_run.id, of_run.config.seed, int(expert), int(pair), animacy])
+            table.append([subject.run.id, subject.seed, int(expert), int(pair), animacy])
         write_table(folder / "clusters.csv", ["run", "seed", "expert", "cluster", "animacy"], table)
     if parts is not None:
         names, table = list(parts.sets), []
@@ -155,7 +155,7 @@ def _write_details(folder: Path, asked: Asked) -> None:
             r2 = [one.together, *(one.alone[name] for name in names), *(one.unique[name] for name in names)]
             for target, row in enumerate(np.array([each.value_t for each in r2]).T.tolist()):
                 kind, expert = divmod(target, subject.experts)
-                table.append([subject.run.id, subject.run.config.seed, KINDS[kind], expert, *row])
+                table.append([subject.run.id, subject.seed, KINDS[kind], expert, *row])
         header = ["run", "seed", "target", "expert", "together"]
         header += [f"{name}_alone" for name in names] + [f"only_{name}" for name in names]
         write_table(folder / "partition.csv", header, table)

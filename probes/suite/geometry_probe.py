@@ -270,7 +270,7 @@ def _words(distance: Distance, measure: Measure) -> str:
 
 
 def _who(member: Member) -> list[str | int]:
-    return [member.subject.run.id, member.subject.experts, member.subject.run.config.seed, member.expert]
+    return [member.subject.run.id, member.subject.experts, member.subject.seed, member.expert]
 
 
 def _of_size(found: Finding, setting: Setting, size: int) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe.errors import UserError
-from probes.features import pooled_shared, small_pictures
+from probes.features import has_shared, pooled_shared, small_pictures
 from probes.statistics.constancy import is_constant
 from probes.statistics.pair_vectors import Distance, Measure, pair_vector
 from probes.statistics.references import unit
@@ -87,10 +87,14 @@ def found_references(
         snapshots = []
     seen = [(snapshot, places) for snapshot, places in zip(snapshots, of_run, strict=False)
             if snapshot is not None and places.start < places.stop]  # fmt: skip
-    alike = len({(one.card.data.image_size, *one.card.mean, *one.card.sd) for one, _ in seen}) == 1
+    alike = len({one.preparation for one, _ in seen}) == 1
     pictured = [(seen[0][0], every)] if alike else seen  # all models may get the same pixels
     found += [Reference("pixels", rows, places, small_pictures(one, store, rows)) for one, places in pictured]
-    found += [Reference("shared", rows, places, pooled_shared(one, store, rows)) for one, places in seen]
+    found += [
+        Reference("shared", rows, places, pooled_shared(one, store, rows)) for one, places in seen if has_shared(one)
+    ]
+    if not all(has_shared(one) for one, _ in seen):
+        notes.append("shared features are left out: the model does not tell them")
     for one in [one for one in found if one.features_nk is not None and is_constant(one.features_nk)]:
         notes.append(f"{one.name} is the same for all images and left out")
         found.remove(one)

@@ -350,7 +350,7 @@ def _write_members(folder: Path, living: Sequence[Member], groups: Sequence[Grou
         folder / "members.csv",
         ["run", "experts", "seed", "expert", *columns],
         (
-            [m.subject.run.id, m.subject.experts, m.subject.run.config.seed, m.expert]
+            [m.subject.run.id, m.subject.experts, m.subject.seed, m.expert]
             + [cluster_of.get(place) for cluster_of in columns.values()]
             for place, m in enumerate(living)
         ),

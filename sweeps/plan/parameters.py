@@ -130,7 +130,17 @@ def read_parameter(path: str, at: Keys, entry: Any, method: str, source: Source)
         return Parameter(distribution, (entry["value"],), at=at)
     if DISTRIBUTIONS[distribution].axis is AxisKind.LIST:
         return _categorical(path, at, entry, distribution, source)
-    return _continuous(path, at, entry, distribution, source)
+    parameter = _continuous(path, at, entry, distribution, source)
+    return _listed(path, parameter, source) if method == "grid" else parameter
+
+
+def _listed(path: str, parameter: Parameter, source: Source) -> Parameter:
+    """Whole numbers between two bounds as the values that a grid tries."""
+    low, high = (int(end) for end in parameter.support)
+    if high - low >= _MOST_VALUES:
+        problem = f"{path}: {high - low + 1:,} whole numbers lie between {low} and {high}; a grid tries them all"
+        raise source.error(parameter.at, f"{problem}, so give {_MOST_VALUES:,} at most")
+    return Parameter("categorical", tuple(range(low, high + 1)), at=parameter.at)
 
 
 def _distribution(path: str, at: Keys, entry: dict[str, Any], source: Source) -> str:
@@ -155,8 +165,9 @@ def _check_grid(path: str, at: Keys, entry: dict[str, Any], distribution: str, s
     if "probabilities" in entry:
         problem = f"{path}: grid tries every value once; remove probabilities or write method: random"
         raise source.error((*at, "probabilities"), problem)
-    if distribution not in ("constant", "categorical"):
-        raise source.error(at, f"{path}: grid needs values: [...]; min/max works with method: random")
+    if distribution not in ("constant", "categorical", "int_uniform"):
+        needs = "grid needs values: [...], or whole min and max"
+        raise source.error(at, f"{path}: {needs}; {distribution} works with method: random")
 
 
 def _check_keys(path: str, at: Keys, entry: dict[str, Any], distribution: str, source: Source) -> None:

@@ -2,6 +2,7 @@
 
 MOE_HOME/<run id>/           RunFolder
 MOE_HOME/sweeps/<name>/      SweepFolder
+MOE_HOME/models/<id>/        ForeignFolder
 MOE_HOME/                    HomeFolder
 
 Names alone: nothing here writes, and nothing has to exist. What the callbacks write is named in `callbacks/files.py`.
@@ -10,6 +11,7 @@ Names alone: nothing here writes, and nothing has to exist. What the callbacks w
 import os
 import socket
 import uuid
+from abc import ABC, abstractmethod
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ OVER_TRAINING = "epochs.csv"  # the same by epoch, beside it
 
 _CONFIG, _STATE, _CHECKPOINTS = "config.json", "state.json", "checkpoints"
 _SWEEPS, _DEFINITION = "sweeps", "sweep.json"
+_MODELS, _ABOUT = "models", "about.json"
 _ANALYSIS, _TRACKER = "analysis", "tracker.json"
 _KEPT, _KEPT_MODEL = "kept", "epoch"
 _PROBES, _SUBMISSION = "probes", "jobs.json"
@@ -79,6 +82,10 @@ class ProbedFolder:
     def probe_result(self, images: str, name: str) -> Path:
         """One probe's headline numbers."""
         return self.probe(images, name) / RESULT
+
+    def activations(self, images: str, epoch: int | None = None) -> Path:
+        """Folder with cached activations for an image store: of the final model, or of the checkpoint of an epoch."""
+        return self.path / "activations" / (images if epoch is None else f"{images}@epoch{epoch:04d}")
 
     def probe_results(self) -> list[tuple[str, str, dict[str, Any]]]:
         """(images, probe, headline numbers) of every probe that was run; damaged ones are named and left out."""
@@ -193,10 +200,6 @@ class RunFolder(TrackedFolder, ProbedFolder):
         """What lies in `routing`, by name."""
         return RoutingFolder(self.routing)
 
-    def activations(self, images: str, epoch: int | None = None) -> Path:
-        """Folder with cached activations for an image store: of the final model, or of the checkpoint of an epoch."""
-        return self.path / "activations" / (images if epoch is None else f"{images}@epoch{epoch:04d}")
-
 
 class SweepFolder(ProbedFolder):
     """A sweep's own folder: its definition, and what concerns all its runs. Probes in it compare runs.
@@ -247,7 +250,64 @@ class SweepFolder(ProbedFolder):
         return self.path / "dashboard.json"
 
 
-class AnalysisFolder(TrackedFolder):
+class FindingsFolder(TrackedFolder, ABC):
+    """What the tracker has of results of probes that are no run's of ours: a run of their own there."""
+
+    @property
+    @abstractmethod
+    def root(self) -> Path:
+        """`MOE_HOME`."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What it is called in messages."""
+
+    @abstractmethod
+    def found(self) -> list[tuple[ProbedFolder, str, str]]:
+        """Where, on which images, which probe, of every result."""
+
+    @abstractmethod
+    def run_ids(self) -> list[str]:
+        """The runs of ours that they are made from."""
+
+
+class ForeignFolder(FindingsFolder, ProbedFolder):
+    """The folder of a model that was trained elsewhere, named by the model's id.
+
+    Args:
+        root: `MOE_HOME`.
+        name: the model's id.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        super().__init__(root / _MODELS / name)
+
+    @property
+    def root(self) -> Path:
+        """`MOE_HOME`."""
+        return self.path.parents[1]
+
+    @property
+    def title(self) -> str:
+        """Its id."""
+        return f"model {self.id}"
+
+    @property
+    def about_file(self) -> Path:
+        """What the model is."""
+        return self.path / _ABOUT
+
+    def found(self) -> list[tuple[ProbedFolder, str, str]]:
+        """Every result."""
+        return [(self, images, probe) for images, probe, _ in self.probe_results()]
+
+    def run_ids(self) -> list[str]:
+        """None."""
+        return []
+
+
+class AnalysisFolder(FindingsFolder):
     """What the tracker has of the comparison of all runs of a sweep on an image store.
 
     Args:
@@ -263,6 +323,15 @@ class AnalysisFolder(TrackedFolder):
     def root(self) -> Path:
         """`MOE_HOME`."""
         return self.sweep.path.parents[1]
+
+    @property
+    def title(self) -> str:
+        """The sweep and the images."""
+        return f"{self.sweep.path.name} on {self.images}"
+
+    def found(self) -> list[tuple[ProbedFolder, str, str]]:
+        """Every result on these images."""
+        return [(self.sweep, self.images, probe) for probe, _ in self.results()]
 
     def results(self) -> list[tuple[str, dict[str, Any]]]:
         """(probe, headline numbers) of every probe that compared the runs."""
@@ -304,6 +373,10 @@ class HomeFolder:
         """The comparisons of runs that have something in the tracker, of all sweeps."""
         files = sorted(self.path.glob(f"{_SWEEPS}/*/{_ANALYSIS}/*/{_TRACKER}"))
         return [SweepFolder(self.path, file.parts[-4]).analysis(file.parts[-2]) for file in files]
+
+    def models(self) -> list[str]:
+        """Ids of the models that were trained elsewhere and probed here."""
+        return sorted(file.parent.name for file in self.path.glob(f"{_MODELS}/*/{_ABOUT}"))
 
     def configs(self) -> list[Path]:
         """The configuration file of every run."""

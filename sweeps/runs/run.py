@@ -60,6 +60,11 @@ class Run(RunFolder):
     """One run, by what its folder holds. Its id is its configuration's identity."""
 
     @property
+    def title(self) -> str:
+        """What it is called in figures and messages."""
+        return f"run {self.id}"
+
+    @property
     def config(self) -> RunConfig:
         """The run's configuration.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from moe.data.datasets import training_stores, validation_store
 from sweeps.runs.files import write_json
-from sweeps.runs.folders import AnalysisFolder
+from sweeps.runs.folders import AnalysisFolder, FindingsFolder
 from sweeps.runs.run import Run
 from sweeps.tracking.connection import api, asking
 from sweeps.tracking.media import Parcel
@@ -34,9 +34,9 @@ def has_model(entity: str, project: str, run_id: str) -> bool:
         return bool(api().artifact_exists(f"{entity}/{project}/{model_name(run_id)}:{LAST}"))
 
 
-def parcels(place: Run | AnalysisFolder) -> list[Parcel]:
+def parcels(place: Run | FindingsFolder) -> list[Parcel]:
     """All that travels of a run or an analysis, what others are made from first."""
-    return _of_analysis(place) if isinstance(place, AnalysisFolder) else [*models(place), *_of_probes(place)]
+    return _of_findings(place) if isinstance(place, FindingsFolder) else [*models(place), *_of_probes(place)]
 
 
 def models(run: Run) -> list[Parcel]:
@@ -91,18 +91,22 @@ def probe_name(run: Run, images: str, probe: str) -> str:
     return f"probe-{run.id}-{images}-{probe}"
 
 
-def _of_analysis(place: AnalysisFolder) -> list[Parcel]:
-    """What compares runs, made from the models of all of them, wherever each is in W&B."""
-    records = [(run_id, Record.of(Run(place.root / run_id))) for run_id in place.run_ids()]
+def _of_findings(place: FindingsFolder) -> list[Parcel]:
+    """Results of probes, made from the models of all runs that they compare, wherever each is in W&B."""
+    records = [Record.of(Run(place.root / run_id)) for run_id in place.run_ids()]
     inputs = [
         "/".join(filter(None, [record.entity, record.project, f"{model_name(run_id)}:{LAST}"]))
-        for run_id, record in records
+        for run_id, record in zip(place.run_ids(), records, strict=True)
     ]
-    name = Record.of(place).id
     return [
-        Parcel(f"{name}-{probe}", PROBE, _files(place.sweep.probe(place.images, probe)), inputs=inputs)
-        for probe, _ in place.results()
+        Parcel(_artifact(place, images, probe), PROBE, _files(holder.probe(images, probe)), inputs=inputs)
+        for holder, images, probe in place.found()
     ]
+
+
+def _artifact(place: FindingsFolder, images: str, probe: str) -> str:
+    """Name of the artifact with a result; an analysis is of one set of images."""
+    return f"{Record.of(place).id}-{probe}" if isinstance(place, AnalysisFolder) else f"{place.id}-{images}-{probe}"
 
 
 def _files(folder: Path) -> dict[str, Path]:

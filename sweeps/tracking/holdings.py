@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from callbacks.files import PICTURED
-from sweeps.runs.folders import AnalysisFolder
+from sweeps.runs.folders import FindingsFolder
 from sweeps.runs.run import Run
 from sweeps.tracking.artifacts import MODEL, parcels
 from sweeps.tracking.connection import TrackerError, api, asking, connection
@@ -52,7 +52,7 @@ class Lacking:
         return ", ".join(parts)
 
 
-def lacking(place: Run | AnalysisFolder) -> Lacking:
+def lacking(place: Run | FindingsFolder) -> Lacking:
     """Ask the server what it holds of a run or an analysis, and compare that with the files here.
 
     Raises:
@@ -127,7 +127,7 @@ def _name(version: str) -> str:
     return version.rpartition("/")[2].partition(":")[0]
 
 
-def ask_what_arrived(place: Run | AnalysisFolder, session: TrackedRun) -> None:
+def ask_what_arrived(place: Run | FindingsFolder, session: TrackedRun) -> None:
     """After a session, ask the server what it holds, and say and note what it lacks.
 
     Args:
@@ -148,7 +148,7 @@ def ask_what_arrived(place: Run | AnalysisFolder, session: TrackedRun) -> None:
         give_up(place, f"the server lacks {found.words()}")
 
 
-def send_pictures(place: Run | AnalysisFolder, names: Sequence[str]) -> None:
+def send_pictures(place: Run | FindingsFolder, names: Sequence[str]) -> None:
     """Send again pictures that the server refused, from the copies that W&B's client keeps in the folder.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 from callbacks.files import ROUTING, View
 from sweeps.runs.endings import Ending
 from sweeps.runs.files import read_json, unless_damaged
-from sweeps.runs.folders import RESULT, AnalysisFolder, ProbedFolder
+from sweeps.runs.folders import RESULT, FindingsFolder, ProbedFolder
 from sweeps.runs.numbers import (
     figure_key,
     headlines,
@@ -62,7 +62,7 @@ def tell_failure(run: Run, ending: Ending, reason: str) -> None:
         give_up(run, f"why it failed was not sent ({error})")
 
 
-def publish(place: Run | AnalysisFolder, session: TrackedRun, *, wait: bool = False) -> None:
+def publish(place: Run | FindingsFolder, session: TrackedRun, *, wait: bool = False) -> None:
     """Send all that a run or an analysis has and the tracker lacks: epochs, summary, models, results of probes.
 
     Args:
@@ -78,16 +78,16 @@ def publish(place: Run | AnalysisFolder, session: TrackedRun, *, wait: bool = Fa
     upload(session, parcels(place), wait=wait)
 
 
-def summary(place: Run | AnalysisFolder) -> dict[str, Value]:
+def summary(place: Run | FindingsFolder) -> dict[str, Value]:
     """The whole summary of a run: last, best and untrained values, what the last epoch showed, results of probes.
 
-    That of an analysis: the results of its probes.
+    That of an analysis, or of a model trained elsewhere: the results of its probes.
     """
-    return _of_run(place) if isinstance(place, Run) else _of_analysis(place)
+    return _of_run(place) if isinstance(place, Run) else _of_findings(place)
 
 
-def _of_analysis(place: AnalysisFolder) -> dict[str, Value]:
-    found = [results_of(place.sweep, place.images, probe) for probe, _ in place.results()]
+def _of_findings(place: FindingsFolder) -> dict[str, Value]:
+    found = [results_of(*result) for result in place.found()]
     return {key: value for values in found for key, value in values.items()}
 
 

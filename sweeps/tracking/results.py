@@ -7,7 +7,8 @@ that is broken off, however that happens, leaves the tracker's run as it was.
 import contextlib
 from collections.abc import Iterator
 
-from sweeps.runs.folders import AnalysisFolder
+from sweeps.runs.folders import FindingsFolder
+from sweeps.runs.foreign import ForeignRun
 from sweeps.runs.run import Run
 from sweeps.tracking.artifacts import activations_name, parcels, probe_name, prune, upload
 from sweeps.tracking.connection import TrackerError, asking, connection
@@ -26,7 +27,7 @@ class Outbox:
         run: whose results.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run | ForeignRun) -> None:
         self.run = run
         self._before = Record.of(run).unconfirmed
         self._results: dict[tuple[str, str], None] = {}
@@ -56,31 +57,37 @@ class Outbox:
         if self.empty or connection().mode == "disabled":
             return
         set_unconfirmed(self.run, unconfirmed=self._before)
-        with reopened(self.run) as session:
+        if isinstance(self.run, Run):
+            self._send(self.run)
+        else:
+            publish_findings(self.run)
+
+    def _send(self, run: Run) -> None:
+        with reopened(run) as session:
             if not session.known:  # an offline piece begins with an empty summary, which replaces the server's
                 if session.mode == "online":
-                    publish(self.run, session, wait=True)
+                    publish(run, session, wait=True)
                 else:
-                    session.summarise(summary(self.run))
+                    session.summarise(summary(run))
             for images, probe in self._results:
-                session.summarise(results_of(self.run, images, probe))
-            upload(session, [parcel for parcel in parcels(self.run) if parcel.name in self._names()])
+                session.summarise(results_of(run, images, probe))
+            upload(session, [parcel for parcel in parcels(run) if parcel.name in self._names(run)])
         if session.mode_begun == "online":
             try:
                 with asking():
-                    prune(Record.of(self.run))
+                    prune(Record.of(run))
             except TrackerError as error:
-                give_up(self.run, f"old versions of artifacts were not removed ({error})")
-        ask_what_arrived(self.run, session)
+                give_up(run, f"old versions of artifacts were not removed ({error})")
+        ask_what_arrived(run, session)
 
-    def _names(self) -> set[str]:
+    def _names(self, run: Run) -> set[str]:
         """Of the artifacts that wait."""
-        found = {probe_name(self.run, images, probe) for images, probe in self._results}
-        return found | {activations_name(self.run, images) for images in self._activations}
+        found = {probe_name(run, images, probe) for images, probe in self._results}
+        return found | {activations_name(run, images) for images in self._activations}
 
 
 @contextlib.contextmanager
-def outbox(run: Run) -> Iterator[Outbox]:
+def outbox(run: Run | ForeignRun) -> Iterator[Outbox]:
     """Gathers results while a run is probed, and sends them at the end.
 
     After an error what was found until then is sent too; after Ctrl-C it is left to `moe runs sync`.
@@ -98,9 +105,12 @@ def outbox(run: Run) -> Iterator[Outbox]:
     box.send()
 
 
-def publish_analysis(place: AnalysisFolder) -> None:
-    """Put what compares all runs of a sweep into a run of its own, linked to the models that it compares."""
-    if not place.results() or connection().mode == "disabled":
+def publish_findings(place: FindingsFolder) -> None:
+    """Put what compares all runs of a sweep, or is about a model trained elsewhere, into a run of its own.
+
+    It is linked to the models of ours that it compares.
+    """
+    if not place.found() or connection().mode == "disabled":
         return
     with analysis(place) as session:
         publish(place, session)

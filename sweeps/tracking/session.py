@@ -17,7 +17,8 @@ from typing import Any
 
 from callbacks.keys import PER_EXPERT
 from sweeps.runs.endings import FAILURE, INTERRUPTED, Ending, InterruptedRunError, StoppedRunError, exit_code_of
-from sweeps.runs.folders import AnalysisFolder, SweepFolder, TrackedFolder
+from sweeps.runs.folders import AnalysisFolder, FindingsFolder, SweepFolder, TrackedFolder
+from sweeps.runs.foreign import ForeignRun
 from sweeps.runs.run import Run
 from sweeps.tracking.connection import (
     Mode,
@@ -45,6 +46,7 @@ from sweeps.tracking.record import (
 
 PATIENCE = 90.0  # seconds for the server's answer at the start of a session
 ANALYSIS = "analysis"  # the kind of run that compares others
+FOREIGN = "probe"  # the kind of run that has what probes found of a model trained elsewhere
 ENDED = ("ending", "failure")  # keys of the summary: how the last attempt ended, and the error that it ended by
 UPLOAD = 600.0  # seconds at its end for what is still on its way; a trial does not wait for ever
 
@@ -251,8 +253,10 @@ def reopened(run: Run, *, online: bool = False) -> Iterator[TrackedRun]:
 
 
 @contextlib.contextmanager
-def analysis(place: AnalysisFolder, *, online: bool = False) -> Iterator[TrackedRun]:
+def analysis(place: FindingsFolder, *, online: bool = False) -> Iterator[TrackedRun]:
     """The tracker's run for what compares all runs of a sweep on a set of images; it lies where these runs do.
+
+    Or for what probes found of a model that was trained elsewhere.
 
     Args:
         place: directory of its `tracker.json` and offline pieces.
@@ -261,18 +265,8 @@ def analysis(place: AnalysisFolder, *, online: bool = False) -> Iterator[Tracked
     Raises:
         TrackerError: with `online`, the server does not answer, or refuses.
     """
-    record, sweep, images = Record.of(place), place.sweep.path.name, place.images
-    record.id = f"analysis-{hashlib.sha256(f'{sweep}/{images}'.encode()).hexdigest()[:12]}"
-    if not record.online_before:
-        runs = [TrackedFolder(place.root / run_id) for run_id in place.run_ids()]
-        record.entity, record.project = place_of_runs(place.sweep, runs)
-    about = {
-        "name": f"{sweep}: all experts on {images}"[:128],
-        "group": sweep,
-        "job_type": ANALYSIS,
-        "tags": [images[:64], sweep[:64]],
-        "config": {"sweep": sweep, "images": images, "runs": place.run_ids()},
-    }
+    record = Record.of(place)
+    about = _about_analysis(place, record) if isinstance(place, AnalysisFolder) else _about_foreign(place)
     session = _begun(place, record, connection().mode, about, stats=False, or_offline=not online)
     try:
         yield session
@@ -364,6 +358,27 @@ def _note_place(place: TrackedFolder, record: Record, run: Any) -> None:
         for segment in record.segments:  # the server has none of them: everything is sent anew
             segment.synced = True
     record.save(place)
+
+
+def _about_analysis(place: AnalysisFolder, record: Record) -> dict[str, Any]:
+    """What the dashboard shows of a comparison; its record gets its place there."""
+    sweep, images = place.sweep.path.name, place.images
+    record.id = f"analysis-{hashlib.sha256(f'{sweep}/{images}'.encode()).hexdigest()[:12]}"
+    if not record.online_before:
+        runs = [TrackedFolder(place.root / run_id) for run_id in place.run_ids()]
+        record.entity, record.project = place_of_runs(place.sweep, runs)
+    return {
+        "name": f"{sweep}: all experts on {images}"[:128],
+        "group": sweep,
+        "job_type": ANALYSIS,
+        "tags": [images[:64], sweep[:64]],
+        "config": {"sweep": sweep, "images": images, "runs": place.run_ids()},
+    }
+
+
+def _about_foreign(place: FindingsFolder) -> dict[str, Any]:
+    about = place.about if isinstance(place, ForeignRun) else {}
+    return {"name": place.title, "job_type": FOREIGN, "config": about}
 
 
 def _about(run: Run, record: Record) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Any
 from moe.errors import UserError
 from moe.wording import counted
 from sweeps.runs.files import unless_damaged
-from sweeps.runs.folders import AnalysisFolder
+from sweeps.runs.folders import FindingsFolder
+from sweeps.runs.foreign import foreign_runs
 from sweeps.runs.run import Run
 from sweeps.runs.store import RunStore
 from sweeps.tracking import session
@@ -24,7 +25,7 @@ from sweeps.tracking.mirror import publish, send
 from sweeps.tracking.record import Record, set_unconfirmed
 from sweeps.tracking.session import TrackedRun, analysis, reopened
 
-Place = Run | AnalysisFolder  # what has a run of its own in the tracker
+Place = Run | FindingsFolder  # what has a run of its own in the tracker
 
 _SAY = 30.0  # seconds between words while a piece is uploaded
 _HEADER = 7  # bytes with which W&B begins an offline piece
@@ -47,8 +48,8 @@ class Left:
 
 
 def waiting(store: RunStore) -> list[Place]:
-    """Runs, then analyses, with something that no server has confirmed, oldest first."""
-    places: list[Place] = [*store.all(), *store.home.analyses()]
+    """Runs, analyses and models of others, with something that no server has confirmed."""
+    places: list[Place] = [*store.all(), *store.home.analyses(), *foreign_runs(store)]
     return [place for place in places if unless_damaged(partial(_waits, place), otherwise=False)]
 
 
@@ -100,7 +101,7 @@ def sync(runs: Sequence[Place], report: Callable[[str], None], *, clean: bool = 
 
 def _name(place: Place) -> str:
     """A run's id; of what compares a sweep's runs, the sweep and the images."""
-    return place.id if isinstance(place, Run) else f"{place.sweep.path.name} on {place.images}"
+    return place.id if isinstance(place, Run) else place.title
 
 
 def _upload(run: Place, report: Callable[[str], None]) -> str | None:

@@ -8,6 +8,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
+from moe.wording import counted
 from sweeps.runs.files import read_json, reading, unless_damaged
 from sweeps.runs.folders import TRAIN_AGAIN
 from sweeps.runs.run import Run
@@ -39,12 +40,12 @@ class Forecast:
         """The forecast in words."""
         if not self.epochs:
             return "nothing is missing"
+        epochs = counted(self.epochs, "epoch")
         if self.seconds_per_epoch is None or self.hours is None:
-            return f"{self.epochs:,} epochs to train; no finished run on this machine tells how long one takes"
-        plural = "s" if self.agents > 1 else ""
+            return f"{epochs} to train; no finished run on this machine tells how long one takes"
         return (
-            f"{self.epochs:,} epochs to train, {self.seconds_per_epoch:.1f} s each as measured in {self.runs} finished "
-            f"run{'s' if self.runs > 1 else ''}: about {_duration(self.hours)} with {self.agents} agent{plural}"
+            f"{epochs} to train, {self.seconds_per_epoch:.1f} s each as measured in "
+            f"{counted(self.runs, 'finished run')}: about {_duration(self.hours)} with {counted(self.agents, 'agent')}"
         )
 
 

@@ -71,7 +71,7 @@ def _read(path: Path, data: bytes, ids: list[str]) -> None:
     with taken_or_refused():
         read = read_labels(path, ids)
         assert len(read.values) == len(ids)
-        labels_N, classes = classify(read.values, None, from_file=True)
+        labels_N, classes = classify(read.values, None, file="y.csv")
         assert labels_N.max() == len(classes) - 1  # every class has an image
         assert [label >= 0 for label in labels_N] == [bool(value) for value in read.values]
         assert len(set(classes)) == len(classes)
@@ -98,6 +98,6 @@ def test_bytes(tmp_path: Path, data: bytes) -> None:
 def test_class_names(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "names.txt").write_bytes(data)
     with taken_or_refused():
-        _, names = classify(["0", "1"], tmp_path / "names.txt", from_file=True)
+        _, names = classify(["0", "1"], tmp_path / "names.txt", file="y.csv")
         assert len(set(names)) == 2
         assert all(name == name.strip() != "" for name in names)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from moe.data import preparation
 from moe.data.augment import as_float, normalise
 from moe.data.datasets import open_store
 from moe.data.loading import resized
@@ -13,7 +14,8 @@ from moe.data.readers import no_progress
 from moe.data.store import Images, write_store
 from moe.errors import UserError
 from probes import activations as module
-from probes.activations import activations, final_snapshot
+from probes.activations import activations
+from probes.snapshots import final_snapshot, of_run
 from sweeps.runs.store import RunStore
 from tests.conftest import tiny_config
 
@@ -89,7 +91,7 @@ def test_what_was_interrupted_goes_on_with_the_bits_of_an_undisturbed_one(snapsh
 def test_the_second_time_they_are_read_and_nothing_is_computed(snapshot, monkeypatch):
     store = open_store("tiny")
     assert not activations(snapshot, store, no_progress)[1]
-    monkeypatch.setattr(module, "at_size", None)
+    monkeypatch.setattr(preparation, "at_size", None)
     found, reused = activations(snapshot, store, no_progress)
     assert reused
     assert isinstance(found.readouts_EnD, np.memmap)
@@ -97,8 +99,8 @@ def test_the_second_time_they_are_read_and_nothing_is_computed(snapshot, monkeyp
 
 def test_memory_holds_one_chunk_of_images(snapshot, monkeypatch):
     store = open_store("tiny")
-    real, sizes = module.at_size, []
-    monkeypatch.setattr(module, "at_size", lambda images, size: (sizes.append(len(images)), real(images, size))[1])
+    real, sizes = preparation.at_size, []
+    monkeypatch.setattr(preparation, "at_size", lambda images, size: (sizes.append(len(images)), real(images, size))[1])
     activations(snapshot, store, no_progress)
     assert sizes == [32, 32, 32, 24]
 
@@ -111,11 +113,11 @@ def test_another_model_or_other_images_are_computed_anew(snapshot, change):
     if change == "weights":
         with torch.no_grad():
             snapshot.model.shared[0].weight *= 1.5
-        snapshot = module.Snapshot(snapshot.run, snapshot.model, snapshot.card, module.digest("other", snapshot.card))
+        snapshot = of_run(snapshot.run, snapshot.model, snapshot.card, "other")
     elif change == "image size":
         data = snapshot.card.data.model_copy(update={"image_size": 8})
         card = snapshot.card.model_copy(update={"data": data})
-        snapshot = module.Snapshot(snapshot.run, snapshot.model, card, module.digest(card.sha256, card))
+        snapshot = of_run(snapshot.run, snapshot.model, card, card.sha256)
     else:
         content = Images(store.images_NHWC[::-1], store.ids, "turned round")
         store = write_store("tiny", content, snapshot.run.path / "elsewhere")

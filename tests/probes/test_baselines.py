@@ -11,7 +11,7 @@ from moe.data.readers import no_progress
 from moe.lightning_module import MoEModule
 from moe.routing import NONE
 from probes import probing
-from probes.activations import activations, final_snapshot
+from probes.activations import activations
 from probes.baselines import (
     Baselines,
     embedding,
@@ -24,6 +24,7 @@ from probes.baselines import (
 from probes.features import pooled_shared, small_pictures
 from probes.probe import Probe
 from probes.registry import PROBES
+from probes.snapshots import final_snapshot
 from probes.statistics.similarity import second_order
 from probes.subject import Subject
 from probes.testing import example_subject

@@ -11,10 +11,11 @@ from moe.data.readers import no_progress
 from moe.data.store import Images, write_store
 from moe.errors import UserError
 from probes import probing
-from probes.activations import activations, final_snapshot
+from probes.activations import activations
 from probes.epochs import checkpoint_snapshots
 from probes.failures import ProbesFailedError
 from probes.registry import PROBES
+from probes.snapshots import final_snapshot
 from probes.statistics.tuning import fit_tuning
 from probes.subject import Subject
 from sweeps.launching import plan, register_planned

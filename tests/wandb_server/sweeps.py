@@ -202,8 +202,15 @@ def _command(kind: str, sweep: Sweep, run: Run) -> dict[str, Any]:
 
 def _grid(config: dict[str, Any]) -> list[dict[str, Any]]:
     parameters = config["parameters"]
-    choices = [spec["values"] if "values" in spec else [spec["value"]] for spec in parameters.values()]
+    choices = [_choices(spec) for spec in parameters.values()]
     return [dict(zip(parameters, cell, strict=True)) for cell in itertools.product(*choices)]
+
+
+def _choices(spec: dict[str, Any]) -> list[Any]:
+    """What a grid tries of one parameter: its values, or all whole numbers between two bounds."""
+    if "min" in spec:
+        return list(range(spec["min"], spec["max"] + 1))
+    return spec["values"] if "values" in spec else [spec["value"]]
 
 
 def _draw(sweep: Sweep) -> dict[str, Any] | None:

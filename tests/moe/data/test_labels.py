@@ -148,6 +148,11 @@ class TestTables:
         assert read.values == ["0", "1", "0", "1"]
         assert "1 of 5 rows of labels.csv without image: x" in read.notes
 
+    @pytest.mark.parametrize("start", [b"PK\x03\x04\x14\0", b"\xd0\xcf\x11\xe0\xa1"], ids=["xlsx", "xls"])
+    def test_a_workbook_under_another_name_is_named(self, tmp_path: Path, start: bytes) -> None:
+        with pytest.raises(UserError, match=r"labels\.csv is an Excel workbook or another archive; save it as CSV"):
+            read_labels(table(tmp_path, start + bytes(50)), IDS)
+
     def test_unicode_names_match_however_they_are_composed(self, tmp_path: Path) -> None:
         assert read_labels(table(tmp_path, "file,label\nu\u0308ber.png,x\n"), ["\u00fcber"]).values == ["x"]
 
@@ -170,6 +175,27 @@ class TestLines:
     def test_lines_that_name_the_images_are_a_table(self, tmp_path: Path, text: str) -> None:
         assert read_labels(table(tmp_path, text, "labels.txt"), IDS).values == WARM
 
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("1 5\n2 5\n3 6\n4 6\n", "line 1 of .* has 2 numbers; write one label a line, in the order of the images"),
+            ("0.0e+00 1.0e+00\n1.0e+00 0.0e+00\n0.0e+00 1.0e+00\n0.0e+00 1.0e+00\n", "line 1 of .* has 2 numbers"),
+            ("0 0 1 1\n", "line 1 of .* has 4 numbers"),
+            ("[0, 0, 1, 1]\n", "line 1 of .* has 4 numbers"),
+            ("0\n0\n1;\n1;2\n", "line 4 of .* has 2 numbers"),
+            ("4\nSmiling Young\na.png  1 -1\nb.png -1  1\nc.png  1  1\nd.png -1 -1\n", "line 1 .* 1 column, others 3"),
+            ("warm\ncold\n", "has 2 labels for 4 images; it needs one each"),
+        ],
+        ids=["CUB-200", "one-hot", "one line", "Python's list", "one of them", "CelebA", "too few"],
+    )
+    def test_lines_that_are_no_labels_are_refused(self, tmp_path: Path, text: str, says: str) -> None:
+        with pytest.raises(UserError, match=says):
+            read_labels(table(tmp_path, text, "labels.txt"), IDS)
+
+    @pytest.mark.parametrize("line", ["3,0", "class 1", "1 of 2", "1-2"])
+    def test_a_label_with_a_number_in_it_is_one(self, tmp_path: Path, line: str) -> None:
+        assert read_labels(table(tmp_path, f"{line}\n" * 4, "labels.txt"), IDS).values == [line] * 4
+
 
 class TestArrays:
     @pytest.mark.parametrize(
@@ -186,7 +212,7 @@ class TestArrays:
         with (tmp_path / name).open("wb") as file:
             np.save(file, array)
         values = read_labels(tmp_path / name, IDS).values
-        labels_N, classes = classify(values, None, from_file=True)
+        labels_N, classes = classify(values, None, file="y.csv")
         assert (labels_N.tolist(), classes) == ([1, 1, 0, 2], ("0", "1", "2"))
 
     @pytest.mark.parametrize("written", ["-1", "-1.0", "-1,0", "-1.000000000000000000e+00"])
@@ -228,7 +254,7 @@ class TestClasses:
         ],
     )
     def test_numbers_sort_as_numbers(self, values: list[str], classes: tuple[str, ...]) -> None:
-        labels_N, names = classify(values, None, from_file=True)
+        labels_N, names = classify(values, None, file="y.csv")
         assert names == classes
         called = [names[label] for label in labels_N]
         assert all(value in (name, f"{name}.0") for value, name in zip(values, called, strict=True))
@@ -237,7 +263,7 @@ class TestClasses:
         """Image 2 is "two", not "four"."""
         words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
         (tmp_path / "names.txt").write_text("\n".join(words))
-        labels_N, names = classify([f"{n}.0" for n in range(12)], tmp_path / "names.txt", from_file=True)
+        labels_N, names = classify([f"{n}.0" for n in range(12)], tmp_path / "names.txt", file="y.csv")
         assert [names[label] for label in labels_N] == words
 
     @pytest.mark.parametrize(
@@ -245,28 +271,33 @@ class TestClasses:
     )
     def test_whole_numbers_in_every_notation(self, written: str) -> None:
         """As NumPy's savetxt and a spreadsheet with a comma for decimals write them."""
-        labels_N, names = classify([written.format(n) for n in (10, 2, -3, 100)], None, from_file=True)
+        labels_N, names = classify([written.format(n) for n in (10, 2, -3, 100)], None, file="y.csv")
         assert names == ("-3", "2", "10", "100")
         assert labels_N.tolist() == [2, 1, 0, 3]
 
     def test_digits_of_another_script_are_numbers(self) -> None:
-        labels_N, names = classify(["\u0661\u0660", "\u0662"], None, from_file=True)
+        labels_N, names = classify(["\u0661\u0660", "\u0662"], None, file="y.csv")
         assert (labels_N.tolist(), names) == ([1, 0], ("\u0662", "\u0661\u0660"))
 
     def test_a_comma_that_can_be_two_things_is_refused(self) -> None:
         with pytest.raises(UserError, match='the label "1,000" can be a thousand or a fraction; write it without'):
-            classify(["1,000", "2,5"], None, from_file=True)
+            classify(["1,000", "2,5"], None, file="y.csv")
+
+    def test_spellings_that_are_refused_name_the_file(self) -> None:
+        for values in (["1,000", "2,5"], ["1", "01"]):
+            with pytest.raises(UserError, match=r"^y\.csv: the label"):
+                classify(values, None, file="y.csv")
 
     @pytest.mark.parametrize("values", [["1", "01"], ["1.0", "01.0"], ["1", "+1"], ["0", "-0"], ["1.5", "1.50e+00"]])
     def test_two_spellings_of_a_number_are_refused_in_files_and_kept_apart_as_folders(self, values: list[str]) -> None:
         with pytest.raises(UserError, match="are the same number; write it in one way"):
-            classify(values, None, from_file=True)
-        assert len(classify(values, None, from_file=False)[1]) == 2
+            classify(values, None, file="y.csv")
+        assert len(classify(values, None, file=None)[1]) == 2
 
     @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
     def test_class_files(self, tmp_path: Path, encoding: str) -> None:
         (tmp_path / "names.txt").write_bytes("kält \r\nwarm\r\n\r\n".encode(encoding))
-        assert classify(["0", "1"], tmp_path / "names.txt", from_file=True)[1] == ("kält", "warm")
+        assert classify(["0", "1"], tmp_path / "names.txt", file="y.csv")[1] == ("kält", "warm")
 
     @pytest.mark.parametrize(
         ("values", "text", "named"),
@@ -285,17 +316,17 @@ class TestClasses:
         self, tmp_path: Path, values: list[str], text: str, named: list[str]
     ) -> None:
         (tmp_path / "names.txt").write_text(text)
-        labels_N, names = classify(values, tmp_path / "names.txt", from_file=values != ["1", "01"])
+        labels_N, names = classify(values, tmp_path / "names.txt", file="y.csv" if values != ["1", "01"] else None)
         assert [names[label] for label in labels_N] == named
 
     def test_the_labels_themselves_give_the_order(self, tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text("warm\ncold\n")
-        assert classify(["cold", "warm"], tmp_path / "names.txt", from_file=True)[1] == ("warm", "cold")
+        assert classify(["cold", "warm"], tmp_path / "names.txt", file="y.csv")[1] == ("warm", "cold")
 
     def test_some_of_the_labels_are_refused(self, tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text("warm\nhot\n")
         with pytest.raises(UserError, match='names "warm", which is a label, but not every label'):
-            classify(["cold", "warm"], tmp_path / "names.txt", from_file=True)
+            classify(["cold", "warm"], tmp_path / "names.txt", file="y.csv")
 
     def test_plus_and_minus_are_classes(self) -> None:
         assert checked(Labels(["+", "-"]), 2, "y", "y").values == ["+", "-"]
@@ -303,7 +334,7 @@ class TestClasses:
     def test_a_class_name_twice_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text("warm\nwarm\n")
         with pytest.raises(UserError, match=r'names\.txt has the class name "warm" twice'):
-            classify(["0", "1"], tmp_path / "names.txt", from_file=True)
+            classify(["0", "1"], tmp_path / "names.txt", file="y.csv")
 
     @pytest.mark.parametrize(
         ("names", "found"),

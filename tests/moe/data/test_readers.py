@@ -378,5 +378,7 @@ class TestMessages:
 
     def test_number_of_class_names(self, pets: Path, tmp_path: Path) -> None:
         (tmp_path / "names.txt").write_text("one\n")
-        with pytest.raises(UserError, match=r"names\.txt has 1 class names for 2 different labels"):
+        with pytest.raises(
+            UserError, match=r"names\.txt has 1 class name for 2 different labels .*; it needs one each"
+        ):
             imported(pets, classes=tmp_path / "names.txt")

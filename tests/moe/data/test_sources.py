@@ -285,6 +285,31 @@ class TestZips:
         with pytest.raises(UserError, match=r"is a damaged zip .* download that broke off; fetch it again"):
             read_images(path)
 
+    def test_a_zip_without_its_beginning_is_damaged(self, tmp_path: Path) -> None:
+        path = zipped(tmp_path / "a.zip", *(f"{n}.png" for n in range(20)))
+        path.write_bytes(path.read_bytes()[100:])
+        with pytest.raises(UserError, match=r"is a damaged zip \(its beginning is missing\)"):
+            read_images(path)
+
+    @pytest.mark.parametrize(
+        ("start", "says"),
+        [
+            (b"Rar!\x1a\x07\x01\0", "is another kind of archive, not a zip; unpack it and import the folder"),
+            (b"7z\xbc\xaf\x27\x1c", "is another kind of archive"),
+            (b"\x1f\x8b\x08", "is another kind of archive"),
+            (b"0.png".ljust(257, b"\0") + b"ustar", "is another kind of archive"),
+            (
+                b"\n<!DOCTYPE html><title>Sign in</title>",
+                "is a web page, not a zip, as where a download asks for a login",
+            ),
+        ],
+        ids=["RAR", "7z", "gzip", "tar", "web page"],
+    )
+    def test_what_is_found_under_the_name_of_a_zip_is_named(self, tmp_path: Path, start: bytes, says: str) -> None:
+        (tmp_path / "a.zip").write_bytes(start + bytes(300))
+        with pytest.raises(UserError, match=says):
+            read_images(tmp_path / "a.zip")
+
     @pytest.mark.parametrize(
         ("name", "says"), [("x.tar.gz", "; unpack it and import the folder"), ("x.doc", "images$")]
     )

@@ -186,7 +186,9 @@ class TestMessages:
     )
     def test_lengths_that_contradict_each_other(self, folder: Path, file: str, text: str) -> None:
         (folder / file).write_text(text)
-        with pytest.raises(UserError, match=rf"{EMBEDDING} is \(4, 3\), but \d ids and \d names exist"):
+        with pytest.raises(
+            UserError, match=rf"{EMBEDDING} has 4 rows of 3 numbers, but unique_id.txt lists \d concepts? and .* get"
+        ):
             read_things(folder)
 
     @pytest.mark.parametrize(

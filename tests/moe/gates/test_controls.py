@@ -15,7 +15,8 @@ from moe.lightning_module import MoEModule
 from moe.model import build_model
 from moe.rng import VALIDATION, Stream, key, normal
 from moe.testing import GateContract
-from probes.activations import activations, final_snapshot
+from probes.activations import activations
+from probes.snapshots import final_snapshot
 from sweeps.training.trial import train
 from tests.conftest import tiny_config, tiny_store
 

@@ -95,6 +95,15 @@ def test_grid_keeps_the_file_order_with_the_last_parameter_fastest(sweep_of):
     assert cells[0].values == {"seed": 1, "data.name": "synthetic", "model.experts": 8}
 
 
+@pytest.mark.parametrize("entry", ["{min: 0, max: 2}", "{distribution: int_uniform, min: 0, max: 2}"])
+def test_a_grid_over_whole_bounds_tries_all_between_them(sweep_of, entry):
+    listed = sweep_of(grid("seed: {values: [0, 1, 2]}", "model.experts: {values: [8, 4]}"))
+    bounded = sweep_of(grid(f"seed: {entry}", "model.experts: {values: [8, 4]}"))
+    assert [cell.run_id for cell in expand(bounded)] == [cell.run_id for cell in expand(listed)]
+    assert bounded.replicate == "seed"
+    assert sweep_of(grid("seed: {min: 3, max: 3}", "model.experts: {min: 2, max: 4}")).fixed == {"seed": 3}
+
+
 def test_one_element_lists_and_single_values_are_fixed(sweep_of):
     sweep = sweep_of(grid("seed: {values: [3]}", "model.top_k: {value: 1}", "model.experts: {values: [2, 4]}"))
     assert sweep.fixed == {"seed": 3, "model.top_k": 1}

@@ -101,8 +101,10 @@ MISTAKES = {
         random("seed: {distribution: categorical, min: 1, max: 2}"), 4, ("min", "distribution: categorical")),
     "unknown distribution": (random("train.lr: {distribution: lognormal}"), 4, ("lognormal", '"log_normal"')),
     "grid over a range": (grid("train.lr: {min: 0.1, max: 1.0}"), 3,
-                          ("grid needs values: [...]; min/max works with method: random",)),
-    "grid over whole numbers": (grid("model.experts: {min: 4, max: 8}"), 3, ("grid needs values: [...]",)),
+                          ("grid needs values: [...], or whole min and max; uniform works with method: random",)),
+    "grid over steps": (grid("model.experts: {distribution: q_uniform, min: 4, max: 8, q: 2}"), 3,
+                        ("grid needs values: [...]", "q_uniform works with method: random")),
+    "grid over millions": (grid("seed: {min: 0, max: 9999999}"), 3, ("10,000,000 whole numbers", "10,000 at most")),
     "grid probabilities": (
         grid("seed: {values: [0, 1], probabilities: [0.5, 0.5]}"), 3,
         ("probabilities", "random")),

@@ -89,8 +89,10 @@ def complete(server, sweep, seeds, epochs):
 @pytest.mark.slow
 @pytest.mark.long
 def test_two_agents_ours_and_a_plain_one_finish_a_grid(wandb_server, machine):
+    spec = Path(write_spec(machine, 3))
+    spec.write_text(spec.read_text().replace("values: [0, 1, 2]", "min: 0, max: 2"))
     launcher = subprocess.Popen(
-        [*MOE, "sweep", "launch", write_spec(machine, 3), "--backend", "wandb", "--agents", "1", "--json"],
+        [*MOE, "sweep", "launch", str(spec), "--backend", "wandb", "--agents", "1", "--json"],
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
     wait_until(wandb_server.runs)

@@ -6,7 +6,7 @@ from moe.config import from_flat
 from probes.probing import probe_run, probe_sweep
 from sweeps.launching import plan, register_planned
 from sweeps.runs.store import RunStore
-from sweeps.tracking.results import publish_analysis
+from sweeps.tracking.results import publish_findings
 from sweeps.tracking.sync import sync, waiting
 from sweeps.training.trial import train
 from tests.conftest import TINY, tiny_config, tiny_store
@@ -69,7 +69,7 @@ def test_a_sweep_of_the_local_queue_and_its_analysis_lie_where_its_file_says(wan
     assert sync(waiting(RunStore()), silent) == []
     check_lineage(wandb_server, sweep, runs)
     # sent once more, equal results are no new version
-    publish_analysis(sweep.folder.analysis("tiny"))
+    publish_findings(sweep.folder.analysis("tiny"))
     (analysis,) = [run for run in wandb_server.state.runs.values() if run.job_type == "analysis"]
     results = wandb_server.artifact(f"{analysis.name}-similarity:latest", project="vision", entity="team")
     assert len(results.collection.committed) == 1

@@ -1,0 +1,1 @@
+"""Models that this project did not train, for probes."""
