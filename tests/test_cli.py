@@ -69,7 +69,7 @@ def test_paper_lists_30_trials_with_30_ids(moe):
     [
         (SPEC.replace("model.experts:", "model.expert:"), 4, ["model.expert", 'did you mean "model.experts"']),
         (SPEC.replace("seed: {values: [0, 1]}", "seed: 3"), 5, ["seed", "{value: 3}"]),
-        (SPEC.replace("{values: [0, 1]}", "{min: 0, max: 3}"), 5, ["grid", "values"]),
+        (SPEC.replace("{values: [0, 1]}", "{min: 0.5, max: 3.5}"), 5, ["grid", "values"]),
         (SPEC + "  train.lr: {value: 1e-4}\n", 7, ["1e-4", "1.0e-4"]),
     ],
     ids=["unknown parameter", "value missing", "grid over a range", "number read as text"],
