@@ -92,7 +92,7 @@ def test_a_mistake_in_a_sweep_file_is_one_message_with_file_and_line(moe, tmp_pa
         (["sweep", "launch", "paper", "--set", "seeds=3", "--dry-run"], 'did you mean "seed"?'),
         (["sweep", "status", "nothing"], 'no sweep "nothing"'),
         (["runs", "show", "nothing"], 'no run "nothing"'),
-        (["probe"], "--run ID or --sweep NAME"),
+        (["probe"], "--run ID, --sweep NAME or --model"),
         (["probe", "--run", "nothing"], 'no run "nothing"'),
         (["compare", "nothing"], 'no sweep "nothing"'),
         (["data", "prepare", "stl"], 'did you mean "stl10"?'),

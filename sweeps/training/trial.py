@@ -82,8 +82,9 @@ def train(
         adopt(run, group)
         return run
     check_available(config.data)
+    device = device_type(config.machine)
     check_images(config)
-    check_memory(config, device_type(config.machine))  # what this machine cannot train leaves no run behind
+    check_memory(config, device)  # what cannot be trained here leaves no run behind
     store.create(config)
     try:
         with locked(run.lock_file, _PATIENCE if group else 0.0):
