@@ -20,7 +20,7 @@ from probes.commands import probe_command
 from sweeps.commands import app as sweep_app
 from sweeps.console import Json, Set, SweepName, err, failure, out, print_json, print_table, progress_bar, show_notices
 from sweeps.run_commands import app as runs_app
-from sweeps.runs.endings import FAILURE, NO_ROOM, OUT_OF_MEMORY, USER_MISTAKE, exit_code_of
+from sweeps.runs.endings import FAILURE, NO_ROOM, OUT_OF_MEMORY, USER_MISTAKE, LackOfMemoryError, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -350,7 +350,7 @@ def doctor_command(as_json: Json = False) -> None:
 
 def _fail(error: Exception) -> NoReturn:
     code, mistake = exit_code_of(error), isinstance(error, UserError)
-    known = mistake or code == NO_ROOM
+    known = mistake or code == NO_ROOM or isinstance(error, LackOfMemoryError)
     if code in (OUT_OF_MEMORY, NO_ROOM) and "MOE_SWEEP" not in os.environ:  # nobody reads it who knows what to do
         code = USER_MISTAKE if mistake else FAILURE
     with contextlib.suppress(OSError):  # where this is printed the disk may be full; the code says so

@@ -31,6 +31,7 @@ from callbacks.tables import write_csv
 from moe.errors import UserError
 from moe.lightning_module import epochs_done
 from moe.routing import NONE, Routing, RoutingRecord
+from moe.wording import numbered
 
 _BALANCE = (Keys.CV2, Keys.ENTROPY, Keys.DEAD)
 _TRAIN_BALANCE = (Keys.TRAIN_CV2, Keys.TRAIN_ENTROPY, Keys.TRAIN_DEAD)
@@ -113,8 +114,8 @@ class LoadBalanceMonitor(RoutingMonitor):
         new = set(np.flatnonzero(balance.load == 0).tolist()) - self._announced
         self._announced |= new
         if new and trainer.is_global_zero:
-            names = ", ".join(str(expert) for expert in sorted(new))
-            _log.warning("no validation image is routed to expert %s after epoch %d", names, epochs_done(trainer))
+            names = numbered("expert", sorted(new))
+            _log.warning("no validation image is routed to %s after epoch %d", names, epochs_done(trainer))
 
     def state_dict(self) -> dict[str, Any]:
         """What the base class keeps, and the experts that were announced as dead."""

@@ -1,8 +1,10 @@
 """Words of messages: counts, lists that are cut short, names and errors as text."""
 
+import re
 from collections.abc import Sequence
 
 _MANY = {"is": "are", "was": "were"}
+_NUMBER = re.compile(r"\[Errno -?\d+\] ")
 _LONGEST = 200  # characters of a name in a list
 
 
@@ -16,11 +18,11 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def reason(error: Exception) -> str:
-    """The first line of an error as part of a sentence, or the error's kind where it says nothing."""
+def reason(error: BaseException) -> str:
+    """The first line of an error as part of a sentence, without the system's number, or its kind if it says nothing."""
     said = getattr(error, "strerror", None) or str(error)
     line = next((line for line in str(said).splitlines() if line.strip()), type(error).__name__)
-    return line.strip().rstrip(":;").encode("utf-8", "backslashreplace").decode()[:200]
+    return _NUMBER.sub("", line).strip().rstrip(":;").encode("utf-8", "backslashreplace").decode()[:200]
 
 
 def counted(count: int, what: str, verb: str = "") -> str:
@@ -28,6 +30,11 @@ def counted(count: int, what: str, verb: str = "") -> str:
     one = count == 1
     noun = f"{count:,} {what}" if one else f"{count:,} {what}s"
     return f"{noun} {verb if one else _MANY[verb]}" if verb else noun
+
+
+def numbered(what: str, numbers: Sequence[int]) -> str:
+    """Things by their numbers: "expert 3", "experts 0, 2"."""
+    return f"{what}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def first_few(names: Sequence[str]) -> str:

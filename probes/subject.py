@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from callbacks.keys import fewest_views
 from moe.data.store import ImageStore
+from moe.wording import numbered
 from probes.activations import Activations
 from probes.snapshots import Snapshot
 from probes.statistics.constancy import is_constant
@@ -90,8 +91,7 @@ def dead_note(dead: list[int], run: Run | ForeignRun | None = None) -> list[str]
     if not dead:
         return []
     where = f" of {run.title}" if run is not None else ""
-    many = "experts" if len(dead) > 1 else "expert"
-    return [f"dead {many} {', '.join(map(str, dead))}{where}: the same readout for all images"]
+    return [f"dead {numbered('expert', dead)}{where}: the same readout for all images"]
 
 
 def few_notes(subjects: Sequence[Subject]) -> list[str]:

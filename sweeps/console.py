@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import re
 import sys
 import traceback
 import warnings
@@ -98,6 +99,8 @@ def failure(error: BaseException) -> str:
         known = {"disk is full": errno.ENOSPC, "readonly database": errno.EROFS}
         hints = [_HINTS[number] for said, number in known.items() if said in words]
         return "; ".join([f"the queue's database: {words}", *hints])
+    if isinstance(error, ImportError) and (library := re.search(r"(\S+): failed to map segment", str(error))):
+        return f"{library[1]} finds no memory to be loaded into; `ulimit -v unlimited` lifts the limit of a shell"
     ours = tuple(str(_HOUSE / room) for room in _ROOMS)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(ours)]
     where = f" (in {Path(frames[-1].filename).relative_to(_HOUSE)}, line {frames[-1].lineno})" if frames else ""

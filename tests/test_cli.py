@@ -69,7 +69,7 @@ def test_paper_lists_30_trials_with_30_ids(moe):
     [
         (SPEC.replace("model.experts:", "model.expert:"), 4, ["model.expert", 'did you mean "model.experts"']),
         (SPEC.replace("seed: {values: [0, 1]}", "seed: 3"), 5, ["seed", "{value: 3}"]),
-        (SPEC.replace("{values: [0, 1]}", "{min: 0, max: 3}"), 5, ["grid", "values"]),
+        (SPEC.replace("{values: [0, 1]}", "{min: 0.5, max: 3.5}"), 5, ["grid", "values"]),
         (SPEC + "  train.lr: {value: 1e-4}\n", 7, ["1e-4", "1.0e-4"]),
     ],
     ids=["unknown parameter", "value missing", "grid over a range", "number read as text"],
@@ -92,7 +92,7 @@ def test_a_mistake_in_a_sweep_file_is_one_message_with_file_and_line(moe, tmp_pa
         (["sweep", "launch", "paper", "--set", "seeds=3", "--dry-run"], 'did you mean "seed"?'),
         (["sweep", "status", "nothing"], 'no sweep "nothing"'),
         (["runs", "show", "nothing"], 'no run "nothing"'),
-        (["probe"], "--run ID or --sweep NAME"),
+        (["probe"], "--run ID, --sweep NAME or --model"),
         (["probe", "--run", "nothing"], 'no run "nothing"'),
         (["compare", "nothing"], 'no sweep "nothing"'),
         (["data", "prepare", "stl"], 'did you mean "stl10"?'),
@@ -249,6 +249,8 @@ def test_a_fault_of_ours_names_its_place(moe, monkeypatch):
 
 def test_an_error_of_our_own_is_its_sentence():
     assert console.failure(ProbesFailedError("1 probe failed")) == "1 probe failed"
+    unmapped = ImportError("see\nOriginal error was: libtorch_cpu.so: failed to map segment from shared object\n")
+    assert console.failure(unmapped).startswith("libtorch_cpu.so finds no memory to be loaded into; `ulimit -v")
 
 
 def test_a_module_of_the_users_that_is_called_like_ours_is_none_of_ours(tmp_path):

@@ -5,7 +5,8 @@ The order is a pure function of (seed, epoch).
 Axes: N images, B images of a batch, S image side.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,11 +62,11 @@ def at_size(images_NHWC: NDArray[np.uint8], size: int) -> Tensor:
     return x.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def resized(store: ImageStore, size: int) -> Tensor:
-    """All of a store's images `at_size`."""
-    result = torch.empty((len(store), 3, size, size), dtype=torch.uint8)
+def resized(stores: Sequence[ImageStore], size: int) -> Tensor:
+    """All images of some stores `at_size`, in one tensor from the start: there may be no room for two."""
+    result = torch.empty((sum(len(store) for store in stores), 3, size, size), dtype=torch.uint8)
     start = 0
-    for chunk in chunks(store.images_NHWC):
+    for chunk in itertools.chain.from_iterable(chunks(store.images_NHWC) for store in stores):
         result[start : start + len(chunk)] = at_size(chunk, size)
         start += len(chunk)
     return result
@@ -81,7 +82,7 @@ def load_pixels(stores: list[ImageStore], size: int) -> Pixels:
     mean = np.average(means, axis=0, weights=counts)
     sd = np.sqrt(np.maximum(np.average(squares, axis=0, weights=counts) - mean**2, 0.0))
     return Pixels(
-        images_NCSS=torch.cat([resized(store, size) for store in stores]),
+        images_NCSS=resized(stores, size),
         labels_N=torch.cat(labels if same else [torch.full_like(part, -1) for part in labels]),
         mean=tuple(mean.tolist()),
         sd=tuple(sd.tolist()),

@@ -65,7 +65,9 @@ class CosineConfig(GateConfig):
     kind: Literal["cosine"] = "cosine"
     implementation: ClassVar[str] = "moe.gates.cosine:CosineGate"
 
-    directions: int = Field(32, ge=1, description="dimensions in which an image's direction meets the experts'")
+    directions: int = Field(
+        32, ge=1, le=2**20, description="dimensions in which an image's direction meets the experts'"
+    )
     start_temperature: Positive = Field(0.3, description="temperature before training, which learns it")
 
 

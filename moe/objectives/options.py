@@ -58,7 +58,7 @@ class ContrastiveConfig(LossConfig):
     implementation: ClassVar[str] = "moe.objectives.contrastive:Contrastive"
 
     temperature: Positive = Field(0.5, description="NT-Xent temperature")
-    projection: int = Field(128, ge=1, description="size of the projected embedding v")
+    projection: int = Field(128, ge=1, le=2**20, description="size of the projected embedding v")
 
 
 class SupervisedConfig(LossConfig):

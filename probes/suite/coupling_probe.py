@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from moe.data.readers import Progress
+from moe.wording import numbered
 from probes.drawing.base import save
 from probes.drawing.points import gate_against_readout
 from probes.probe import GATE_BASELINES, Baseline, Probe, Result
@@ -58,8 +59,8 @@ class CouplingProbe(Probe):
         )
         save(figure, folder / "coupling.png")
         progress(3, 3)
-        constant = np.flatnonzero(np.isnan(found.pearson))
+        constant = np.flatnonzero(np.isnan(found.pearson)).tolist()
         notes = dead_note(subject.dead())
         if len(constant):
-            notes.append(f"expert {', '.join(map(str, constant))}: no correlation, its gate or readout is constant")
+            notes.append(f"{numbered('expert', constant)}: no correlation, the gate or the readout's norm is constant")
         return Result(numbers, notes)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from moe.data.readers import Progress
+from moe.wording import numbered
 from probes.drawing.base import save
 from probes.drawing.pictures import Block, picture_grid
 from probes.probe import GATE_BASELINES, Baseline, Numbers, Probe, Result
@@ -64,10 +65,10 @@ class ExcitingProbe(Probe):
     @staticmethod
     def _notes(subject: Subject, dead_E: NDArray[np.bool_]) -> list[str]:
         dead = subject.dead()
-        others = [str(expert) for expert in np.flatnonzero(dead_E) if expert not in dead]
+        others = [expert for expert in np.flatnonzero(dead_E).tolist() if expert not in dead]
         notes = dead_note(dead)
         if others:
-            notes.append(f"expert {', '.join(others)}: no overlap, the gate or the readout's norm is constant")
+            notes.append(f"{numbered('expert', others)}: no overlap, the gate or the readout's norm is constant")
         return notes
 
     def across_images(self, subjects: Sequence[Subject], folder: Path, progress: Progress) -> Result:

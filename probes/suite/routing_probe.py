@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from callbacks.metrics import class_information, load_balance, routing_heatmap
 from moe.data.readers import Progress
 from moe.routing import NONE
+from moe.wording import numbered
 from probes.drawing.base import save
 from probes.drawing.matrices import heatmap
 from probes.drawing.points import gate_maps
@@ -46,8 +47,8 @@ class RoutingProbe(Probe):
         balance = load_balance(chosen_nE)
         result = Result({"load_cv2": balance.cv2, "load_entropy": balance.entropy, "dead": balance.dead}, notes)
         if balance.dead:
-            unused = ", ".join(map(str, np.flatnonzero(balance.load == 0)))
-            notes.append(f"no image of {store.name} is routed to expert {unused}")
+            unused = numbered("expert", np.flatnonzero(balance.load == 0).tolist())
+            notes.append(f"no image of {store.name} is routed to {unused}")
         if self.bootstrap:
             low, high = interval(cv2_bootstrap(chosen_nE, self.bootstrap, self.seed, subject.units))
             result.numbers.update(load_cv2_low=number(low), load_cv2_high=number(high))

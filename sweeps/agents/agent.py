@@ -22,7 +22,7 @@ from sweeps.queue.base import AwayError, Claim, LeaseLostError
 from sweeps.queue.launched import LaunchedSweep
 from sweeps.queue.leases import BEAT, LEASE
 from sweeps.queue.opening import open_queue, steering
-from sweeps.runs.endings import Ending, ending_of_exit, exit_code_of
+from sweeps.runs.endings import Ending, ending_of_exit, exit_code_of, lack_of_memory, memory_kills
 from sweeps.runs.run import Run
 from sweeps.runs.signals import handling
 from sweeps.tracking.mirror import tell_failure
@@ -207,6 +207,7 @@ class Agent:
             return self._finish(claim, run, "was finished already")
         self.report(f"{run.id} started (attempt {claim.attempt})")
         logged = _size(run.log_file)
+        kills = memory_kills()
         code, ended = self._work(claim, run, logged)
         if code == 0 and self.sweep.store.run(run.id).finished:
             return self._finish(claim, run, "finished")
@@ -222,6 +223,9 @@ class Agent:
             # no error, and no finished run either
             ending = Ending.FAILED if ending is Ending.FINISHED else ending
             ended = Ended(ending, failure(run, code, logged))
+            if code == -signal.SIGKILL and memory_kills() > kills:
+                said = lack_of_memory(run.config, f"{ended.reason}: the machine")
+                ended = Ended(Ending.OUT_OF_MEMORY, said)
         if not (self._makes_room(claim, ended) or self._lacks_room(claim, ended)):
             self._failed(claim, ended, log_tail(run, logged))
         return False

@@ -253,10 +253,9 @@ def open_engine(
     except (ModuleNotFoundError, NoSuchModuleError):
         raise UserError('PostgreSQL needs its driver: pip install "moe-experts[postgres]"') from None
     except OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0]
         held = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
         way = "another process holds it: end that one, or try again" if held else "check --storage and the server"
-        raise UserError(f"{without_password(url)} does not answer: {reason}; {way}") from None
+        raise UserError(f"{without_password(url)} does not answer: {reason(error.orig or error)}; {way}") from None
     return engine
 
 

@@ -3,7 +3,9 @@
 import errno
 import sys
 from enum import Enum
+from pathlib import Path
 
+from moe.config import RunConfig, flat
 from moe.errors import UserError
 
 # exit codes of the `moe` command
@@ -17,11 +19,17 @@ STOPPED = 76  # stopped for good by a person, who chose this run in the tracker
 STOPPED_EARLY = 77  # stopped for good by the tracker's server: its metric was not among the best
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# what torch has no type for: its allocator of the processor's memory, and libraries of a GPU's that have their own
+_UNTYPED = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 _CUDA_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation, as torch.AcceleratorError gives it
 
 
 class InterruptedRunError(Exception):
     """The run was told to stop; its last checkpoint resumes it. Ends with INTERRUPTED."""
+
+
+class LackOfMemoryError(Exception):
+    """A run's memory ran out. Raised from what the system or torch said."""
 
 
 class Ending(Enum):
@@ -93,7 +101,7 @@ def exit_code_of(error: BaseException) -> int:
         return _FOR_GOOD[error.ending]
     if isinstance(error, InterruptedRunError):
         return INTERRUPTED
-    return OUT_OF_MEMORY if _is_out_of_memory(error) else FAILURE
+    return OUT_OF_MEMORY if is_out_of_memory(error) else FAILURE
 
 
 def _is_no_room(error: BaseException) -> bool:
@@ -106,12 +114,14 @@ def _is_no_room(error: BaseException) -> bool:
     return False
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error, or what it was raised from, is a lack of memory, the processor's or a device's."""
     torch = sys.modules.get("torch")  # without it nothing of torch's was raised
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, MemoryError):
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM):
+            return True
+        if isinstance(cause, RuntimeError) and any(words in str(cause) for words in _UNTYPED):
             return True
         if torch is not None and isinstance(cause, torch.OutOfMemoryError):
             return True
@@ -120,3 +130,19 @@ def _is_out_of_memory(error: BaseException) -> bool:
             return bool(getattr(cause, "error_code", None) == _CUDA_MEMORY_ALLOCATION)
         cause = cause.__cause__
     return False
+
+
+def lack_of_memory(config: RunConfig, place: str) -> str:
+    """What to say of a run whose memory ran out: its name, where, and the settings to lower."""
+    values = flat(config)
+    settings = ", ".join(f"{path}={values[path]}" for path in ("train.batch_size", "data.image_size", "model.width"))
+    return f"{place} has no more memory for run {config.identity()}; lower {settings}, or let less run beside it"
+
+
+def memory_kills() -> int:
+    """How many processes the system has killed so far as memory ran out; 0 where it does not count them."""
+    try:
+        counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except OSError:
+        return 0
+    return int(counts.get("oom_kill", 0))

@@ -25,7 +25,14 @@ from moe.errors import UserError
 from moe.files import clear_partials
 from moe.hardware import device_type, precision_plugin
 from moe.lightning_module import MoEModule
-from sweeps.runs.endings import InterruptedRunError, StoppedRunError
+from moe.memory import check_memory, place
+from sweeps.runs.endings import (
+    InterruptedRunError,
+    LackOfMemoryError,
+    StoppedRunError,
+    is_out_of_memory,
+    lack_of_memory,
+)
 from sweeps.runs.files import write_json
 from sweeps.runs.lock import LockedError, locked
 from sweeps.runs.run import Run, by_epoch
@@ -43,6 +50,7 @@ from sweeps.training.saving import DurableCheckpointIO, Saving, StopRequest
 
 # a worker whose agent was killed needs a while to write its checkpoint and end
 _PATIENCE = 90.0
+_FIRST = "MOE_FIRST_PROCESS"  # pid of a run's first process, for the others, which Lightning starts
 
 
 def train(
@@ -74,8 +82,9 @@ def train(
         adopt(run, group)
         return run
     check_available(config.data)
+    device = device_type(config.machine)
     check_images(config)
-    device_type(config.machine)  # what this machine cannot train leaves no run behind
+    check_memory(config, device)  # what cannot be trained here leaves no run behind
     store.create(config)
     try:
         with locked(run.lock_file, _PATIENCE if group else 0.0):
@@ -108,7 +117,12 @@ def _attempt(run: Run, config: RunConfig, group: str | None, report: Callable[[s
         run.set_state(state="waiting", error="interrupted", ended=now(), seconds=seconds())
         raise InterruptedRunError(f"run {run.id} was told to stop") from error
     except BaseException as error:
-        run.set_state(state="failed", error=f"{type(error).__name__}: {error}", ended=now(), seconds=seconds())
+        said = f"{type(error).__name__}: {error}"
+        if is_out_of_memory(error):
+            said = lack_of_memory(config, place(config, device_type(config.machine)))
+        run.set_state(state="failed", error=said, ended=now(), seconds=seconds())
+        if is_out_of_memory(error):
+            raise LackOfMemoryError(said) from error
         raise
     run.set_state(state="finished", ended=now(), seconds=seconds())
 
@@ -120,6 +134,8 @@ def _rank(config: RunConfig) -> int:
 
 def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str], None], stop: StopRequest) -> None:
     """The run's first process: trains, writes its files and talks to the tracker."""
+    if config.machine.devices > 1:
+        os.environ[_FIRST] = str(os.getpid())
     data, module = _prepare(config)
     clear_partials(run.routing)
     stop.obey()
@@ -152,8 +168,8 @@ def _follow(run: Run, config: RunConfig) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process soon after its parent, which may be killed while we wait for it in an exchange."""
-    parent = os.getppid()
+    """End this process soon after the first, which may be killed while we import, or wait for it in an exchange."""
+    parent = int(os.environ.get(_FIRST, os.getppid()))
 
     def watch() -> None:
         while os.getppid() == parent:

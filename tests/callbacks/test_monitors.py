@@ -94,7 +94,7 @@ def test_a_gate_collapsed_to_one_expert_is_reported_exactly_and_announced_once(t
     module = Foreign([one] * 3, [[one, one]] * 2, weights=(1.0,), logits=logits)
     callbacks = [LoadBalanceMonitor(), ViewAgreementMonitor(), Coactivation(tmp_path), RoutingHeatmap(tmp_path, NAMES)]
     trainer = run(module, callbacks, tmp_path, train=True)
-    assert announced(caplog) == ["no validation image is routed to expert 0, 1, 3 after epoch 1"]
+    assert announced(caplog) == ["no validation image is routed to experts 0, 1, 3 after epoch 1"]
     by_expert = {f"balance/{kind}_{e}": float(e == 2) for kind in ("importance", "load") for e in range(EXPERTS)}
     assert logged(trainer) == by_expert | {
         "balance/cv2": EXPERTS - 1,
@@ -121,7 +121,7 @@ def test_dead_experts_are_announced_as_they_appear(tmp_path, caplog):
             self.validation = [[fewer, alive, fewer][self.current_epoch]] * 3
 
     run(Dying([alive] * 3), [LoadBalanceMonitor()], tmp_path, train=True, epochs=3)
-    assert announced(caplog) == ["no validation image is routed to expert 0, 1 after epoch 1"]
+    assert announced(caplog) == ["no validation image is routed to experts 0, 1 after epoch 1"]
 
 
 def test_an_untrained_model_is_not_announced(tmp_path, caplog):

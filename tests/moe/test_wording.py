@@ -1,6 +1,6 @@
 import pytest
 
-from moe.wording import counted, first_few, printable, reason
+from moe.wording import counted, first_few, numbered, printable, reason
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,12 @@ from moe.wording import counted, first_few, printable, reason
         (reason(OSError(28, "No space left on device", "file")), "No space left on device"),
         (reason(ValueError("\n first:\n second")), "first"),
         (reason(ValueError()), "ValueError"),
+        (
+            reason(ValueError("no host 'x': [Errno -2] Name or service not known")),
+            "no host 'x': Name or service not known",
+        ),
+        (numbered("expert", [3]), "expert 3"),
+        (numbered("expert", [0, 2]), "experts 0, 2"),
     ],
 )
 def test_words(said: str, words: str) -> None:

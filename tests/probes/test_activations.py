@@ -55,7 +55,7 @@ def test_they_equal_the_forward_pass_expert_by_expert(snapshot):
     store = open_store("tiny")
     found, _ = activations(snapshot, store, no_progress)
     model, card = snapshot.model, snapshot.card
-    x = normalise(as_float(resized(store, 16)), card.mean, card.sd)
+    x = normalise(as_float(resized([store], 16)), card.mean, card.sd)
     with torch.no_grad():
         h = model.shared(x)
         np.testing.assert_allclose(found.logits_nE, model.gate(h).logits, atol=1e-6)

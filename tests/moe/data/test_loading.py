@@ -129,14 +129,14 @@ class TestInOrder:
 class TestResized:
     def test_native_size_is_unchanged(self) -> None:
         images = noise(5, 16)
-        x = resized(store("a", images), 16)
+        x = resized([store("a", images)], 16)
         assert x.dtype == torch.uint8
         np.testing.assert_array_equal(x.permute(0, 2, 3, 1).numpy(), images)
 
     @pytest.mark.parametrize(("native", "size"), [(40, 16), (33, 17), (16, 24), (64, 63)])
     def test_equals_pil_within_one_grey_level(self, native: int, size: int) -> None:
         images = noise(4, native)
-        x = resized(store("a", images), size)
+        x = resized([store("a", images)], size)
         assert x.shape == (4, 3, size, size)
         for image, ours in zip(images, x, strict=True):
             expected = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
@@ -144,14 +144,14 @@ class TestResized:
 
     def test_equals_torch_over_several_pieces(self) -> None:
         images = noise(1100, 20)
-        x = resized(store("a", images), 16)
+        x = resized([store("a", images)], 16)
         whole = torch.from_numpy(images).permute(0, 3, 1, 2).double()
         expected = F.interpolate(whole, (16, 16), mode="bilinear", antialias=True, align_corners=False)
         assert (x.double() - expected).abs().max() <= 0.5 + 1e-3  # rounded, not cut off
 
     @pytest.mark.parametrize("value", [0, 200, 255])
     def test_a_uniform_image_stays_so(self, value: int) -> None:
-        assert (resized(store("a", np.full((2, 40, 40, 3), value, np.uint8)), 16) == value).all()
+        assert (resized([store("a", np.full((2, 40, 40, 3), value, np.uint8))], 16) == value).all()
 
 
 class TestLoadPixels:

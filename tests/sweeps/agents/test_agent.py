@@ -268,6 +268,17 @@ def test_out_of_memory_where_nothing_is_shared_is_a_failure(situation):
     assert (here.row().weight, here.row().failures) == (1, 1)
 
 
+def test_a_worker_that_the_system_killed_for_its_memory_is_told_from_one_that_a_person_killed(situation, monkeypatch):
+    counts = iter([4, 5, 5, 5, 5, 5])  # asked before each attempt, and after one that was killed
+    monkeypatch.setattr(agent, "memory_kills", counts.__next__)
+    here = situation(["kill", "kill", "finish"])
+    assert here.run() == 1
+    lines = [line for line in here.said if "failed" in line]
+    assert "killed by SIGKILL: the machine has no more memory for run" in lines[0]
+    assert "lower train.batch_size=16, data.image_size=16, model.width=0.0625" in lines[0]
+    assert "failed (killed by SIGKILL)" in lines[1]
+
+
 def test_told_to_stop_while_waiting_for_a_place_the_cell_is_handed_back(situation, monkeypatch):
     monkeypatch.setattr("sweeps.agents.devices._POLL", 0.005)
     here = situation(["finish"])

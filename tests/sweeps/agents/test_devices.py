@@ -72,6 +72,16 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
     assert not list(run.path.rglob("*.partial"))
 
 
+def test_another_process_ends_if_the_first_was_killed_while_it_started(tmp_path, monkeypatch):
+    """It learns of that although the first is not its parent any more."""
+    gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    for name, value in {"LOCAL_RANK": "1", "MOE_FIRST_PROCESS": gone, "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    other = start(tiny_config(), tmp_path / "runs")
+    other.communicate(timeout=60)
+    assert other.returncode == 1
+
+
 @pytest.mark.long
 def test_told_to_stop_both_end_and_go_on_later_and_a_killed_first_takes_the_other_along(tmp_path):
     config = tiny_config(train__epochs=3000)

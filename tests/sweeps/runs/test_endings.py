@@ -18,6 +18,7 @@ from sweeps.runs.endings import (
     USER_MISTAKE,
     Ending,
     InterruptedRunError,
+    LackOfMemoryError,
     StoppedRunError,
     ending_of_exit,
     exit_code_of,
@@ -29,6 +30,15 @@ def accelerator(code):
     error = torch.AcceleratorError("CUDA error: some words")
     error.error_code = code
     return error
+
+
+def allocator():
+    """As torch reports that a processor's memory has no room."""
+    try:
+        torch.empty(2**50, dtype=torch.uint8)
+    except RuntimeError as error:
+        return error
+    raise AssertionError("a petabyte was there")
 
 
 def chained(error, cause):
@@ -46,6 +56,15 @@ def chained(error, cause):
         (torch.OutOfMemoryError("Tried to allocate 20.00 MiB"), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
         (MemoryError(), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
         (accelerator(2), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
+        (allocator(), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            OUT_OF_MEMORY,
+            Ending.OUT_OF_MEMORY,
+        ),
+        (LackOfMemoryError("no more memory"), FAILURE, Ending.FAILED),
+        (chained(LackOfMemoryError("no more memory"), allocator()), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
         (accelerator(700), FAILURE, Ending.FAILED),
         (chained(RuntimeError("training failed"), torch.OutOfMemoryError("x")), OUT_OF_MEMORY, Ending.OUT_OF_MEMORY),
         (OSError(errno.ENOSPC, "No space left on device"), NO_ROOM, Ending.NO_ROOM),

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from moe.config import flat
 from moe.errors import UserError
+from sweeps.runs.endings import OUT_OF_MEMORY
 from sweeps.runs.lock import locked
 from sweeps.runs.store import RunStore
 from sweeps.training import trial
@@ -173,13 +174,13 @@ def test_a_crash_loses_no_more_than_the_time_between_checkpoints(finished, tmp_p
 
     def die(self, batch, batch_idx):
         if self.global_step == 4:
-            raise MemoryError
+            raise ZeroDivisionError
         return real(self, batch, batch_idx)
 
     often = tiny_config(machine__checkpoint_minutes=1e-9)
     with monkeypatch.context() as patch:
         patch.setattr(trial.MoEModule, "training_step", die)
-        with pytest.raises(MemoryError):
+        with pytest.raises(ZeroDivisionError):
             train(often, store, report=silent)
     lines = []
     run = train(often, store, report=lines.append)
@@ -255,6 +256,26 @@ def test_a_failure_is_recorded_with_its_reason(tmp_path, monkeypatch):
         train(tiny_config(), store, report=silent)
     state = store.create(tiny_config()).state
     assert (state.state, state.error) == ("failed", "RuntimeError: no memory left")
+
+
+def test_memory_that_ends_while_training_is_said_with_what_to_lower(moe, tmp_path, monkeypatch):
+    tiny_store()
+
+    def hungry(self, batch, batch_idx):
+        return {"loss": torch.empty(2**50)}
+
+    monkeypatch.setattr(trial.MoEModule, "training_step", hungry)
+    config = tiny_config()
+    code, _, err = moe("train", *(f"--{path}={value}" for path, value in TINY.items()))
+    said = (
+        f"has no more memory for run {config.identity()}; lower train.batch_size=16, data.image_size=16, model.width="
+    )
+    assert (code, err.count("\n")) == (1, 1)
+    assert said in err
+    state = RunStore().find(config.identity()).state
+    assert (state.state, state.error) == ("failed", err.removeprefix("error: ").strip())
+    monkeypatch.setenv("MOE_SWEEP", "one")
+    assert moe("train", *(f"--{path}={value}" for path, value in TINY.items()))[0] == OUT_OF_MEMORY
 
 
 def test_too_large_a_batch_is_a_users_mistake(tmp_path):
