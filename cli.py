@@ -57,10 +57,14 @@ def _main(
         try:
             place = Path(given).expanduser()
             taken = place.exists() and not place.is_dir()
+            lost = next((link for link in (place, *place.parents) if link.is_symlink() and not link.exists()), None)
         except (OSError, RuntimeError, ValueError) as error:  # too long, say, or the home of nobody
             raise UserError(f"{name}={given} cannot be used: {reason(error)}; name a folder") from None
         if taken:
             raise UserError(f"{name}={place} is a file, not a folder; name a folder")
+        if lost:
+            leads = f"{lost} is a link to {lost.readlink()}, which is not there"
+            raise UserError(f"{name}={place}: {leads}; mount that disk, or name another folder")
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------

@@ -102,7 +102,10 @@ def test_a_mistake_in_a_sweep_file_is_one_message_with_file_and_line(moe, tmp_pa
         (["train", "--set", "data.name=absent"], "moe data import absent PATH"),
         (["train", "--config", "absent.yaml"], "absent.yaml does not exist"),
         (["train", "--set", "seed=010"], "010 is 8 in YAML; write the number that is meant"),
-        (["train", "--set", "machine.keep_epochs=all"], "keep_epochs='all': input should be 'log' or a valid tuple"),
+        (
+            ["train", "--set", "machine.keep_epochs=all"],
+            "='all': input should be 'log' or a list, as [a, b]",
+        ),
         (["sweep", "launch", "paper", "--dry-run", "--agents", "99999999999"], "Invalid value for '--agents'"),
         (["sweep", "launch", "paper", "--dry-run", "--timeout", "nan"], "Invalid value for '--timeout'"),
     ],
@@ -292,6 +295,13 @@ def test_a_place_that_is_no_folder_is_named(moe, monkeypatch, tmp_path, name):
     code, _, err = moe("runs", "list")
     assert code == 2
     assert f"{name}={tmp_path / 'file'} is a file, not a folder; name a folder" in err
+    (tmp_path / "link").symlink_to(tmp_path / "disk")  # that is not mounted
+    for place in (tmp_path / "link", tmp_path / "link" / "mine"):
+        monkeypatch.setenv(name, str(place))
+        code, _, err = moe("runs", "list")
+        assert code == 2
+        assert f"{tmp_path / 'link'} is a link to {tmp_path / 'disk'}, which is not there; mount that disk, or" in err
+    assert not (tmp_path / "disk").exists()
 
 
 def test_images_are_imported_listed_and_verified(moe, tmp_path):
