@@ -10,13 +10,13 @@ import errno
 import fcntl
 import os
 import re
-import shutil
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from moe.errors import UserError
+from moe.files import remove
 
 FILES = frozenset(
     ("images.npy", "labels.npy", "ids.json", "groups.json", "labelings.json", "factors.npy", "manifest.json")
@@ -196,4 +196,4 @@ def _remove(path: Path) -> None:
     if path.is_symlink():
         path.unlink()
     else:
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path)
