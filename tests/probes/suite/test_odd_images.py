@@ -33,9 +33,11 @@ ODD = {
     "dimensions of one image": ([n % 3 for n in range(N)], "abc", ONE_RATED),
     "all alike but one": ([n % 2 for n in range(N)], "ab", DRAWN),
     "copies of two": ([n % 2 for n in range(N)], "ab", DRAWN),
+    "copies of one": ([n % 2 for n in range(N)], "ab", DRAWN),
     "one concept": ([n % 3 for n in range(N)], "abc", DRAWN), "two concepts": ([n % 3 for n in range(N)], "abc", DRAWN),
 }  # fmt: skip
-COPIES = {"all alike but one": [int(n == 3) for n in range(N)], "copies of two": [n % 2 for n in range(N)]}
+COPIES = {"all alike but one": [int(n == 3) for n in range(N)], "copies of two": [n % 2 for n in range(N)],
+          "copies of one": [0] * N}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(PROBES))
