@@ -160,10 +160,11 @@ class TestTables:
 class TestLines:
     @pytest.mark.parametrize(
         "text",
-        ["warm\nwarm\ncold\ncold", "\ufeffwarm\r\nwarm\r\ncold\r\ncold\r\n", "warm \nwarm\n cold\ncold\n\n\n"],
-        ids=["plain", "Windows", "blank end"],
-    )
-    def test_in_image_order(self, tmp_path: Path, text: str) -> None:
+        ["warm\nwarm\ncold\ncold", "\ufeffwarm\r\nwarm\r\ncold\r\ncold\r\n", "warm \nwarm\n cold\ncold\n\n\n",
+         "warm\nwarm\ncold\ncold\n".encode("utf-16")],
+        ids=["plain", "Windows", "blank end", "UTF-16"],
+    )  # fmt: skip
+    def test_in_image_order(self, tmp_path: Path, text: str | bytes) -> None:
         assert read_labels(table(tmp_path, text, "labels.TXT"), IDS).values == WARM
 
     def test_empty_lines_at_the_end_can_be_images_without_label(self, tmp_path: Path) -> None:
