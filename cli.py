@@ -56,11 +56,15 @@ def _main(
         given = os.environ.get(name, ".")
         try:
             place = Path(given).expanduser()
-            taken = place.exists() and not place.is_dir()
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                place.stat()
+            there = next(part for part in (place, *place.absolute().parents) if os.path.lexists(part))
         except (OSError, RuntimeError, ValueError) as error:  # too long, say, or the home of nobody
             raise UserError(f"{name}={given} cannot be used: {reason(error)}; name a folder") from None
-        if taken:
-            raise UserError(f"{name}={place} is a file, not a folder; name a folder")
+        if not there.is_dir():
+            what = "a link that leads nowhere" if there.is_symlink() and not there.exists() else "a file, not a folder"
+            beneath = "" if there == place else f": {there}"
+            raise UserError(f"{name}={place}{beneath} is {what}; name a folder")
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------

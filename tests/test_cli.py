@@ -292,6 +292,15 @@ def test_a_place_that_is_no_folder_is_named(moe, monkeypatch, tmp_path, name):
     code, _, err = moe("runs", "list")
     assert code == 2
     assert f"{name}={tmp_path / 'file'} is a file, not a folder; name a folder" in err
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for place, what in {"link": "a link that leads nowhere", "file": "a file, not a folder"}.items():
+        monkeypatch.setenv(name, str(tmp_path / place / "below"))
+        code, _, err = moe("runs", "list")
+        assert code == 2
+        assert f"{name}={tmp_path / place / 'below'}: {tmp_path / place} is {what}; name a folder" in err
+    monkeypatch.setenv(name, str(tmp_path / "circle"))
+    assert "cannot be used: Too many levels of symbolic links; name a folder" in moe("runs", "list")[2]
 
 
 def test_images_are_imported_listed_and_verified(moe, tmp_path):
@@ -355,13 +364,13 @@ def test_doctor_says_what_works_and_how_to_mend_the_rest(moe):
     assert "ok" in moe("doctor")[1]
 
 
-def test_doctor_ends_with_code_1_where_nothing_can_be_written(moe, monkeypatch, tmp_path):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("MOE_HOME", str(tmp_path / "file" / "runs"))
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that even root cannot write to")
+def test_doctor_ends_with_code_1_where_nothing_can_be_written(moe, monkeypatch):
+    monkeypatch.setenv("MOE_HOME", "/proc/runs")
     code, out, err = moe("doctor")
     assert (code, err) == (1, "")
     words = " ".join(out.split())
-    assert "nothing can be written (Not a directory): what is there can be looked at, nothing trained" in words
+    assert "nothing can be written (No such file or directory): what is there can be looked at, nothing" in words
     assert "stop runs in" in words
     assert "-> set MOE_HOME to a folder of yours" in words
 
