@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterator
@@ -48,6 +49,18 @@ def content(path: Path) -> bytes:
     if status.st_size > _MOST_CONTENT:
         raise ValueError(f"it has {status.st_size / 2**20:,.0f} MB")
     return path.read_bytes()
+
+
+def remove(path: Path) -> None:
+    """Remove what is there as far as that can be done: a folder with all that is in it, or what lies in its place.
+
+    A pipe is not opened, as `shutil.rmtree` does, which would wait for ever.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

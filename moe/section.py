@@ -162,7 +162,7 @@ def sentence(error: ValidationError, section: str = "") -> str:
         return f"{path}={shown.repr(first['input'])}: its settings stand below it by name, as in model: {{experts: 8}}"
     if first["type"] == "extra_forbidden":
         return f'unknown parameter "{path}"'
-    message = message[:1].lower() + message[1:]
+    message = (message[:1].lower() + message[1:]).replace("a valid tuple", "a list, as [a, b]")
     if first["type"] == "value_error" and path.count(".") == 0 and path != "seed":
         return message  # raised by a section as a whole; it names its parameters itself
     return f"{path}={shown.repr(first['input'])}: {message}"

@@ -6,7 +6,6 @@ Axes: n images, B images of a chunk, E experts, K = top-k slots, D embedding.
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from moe.data.readers import Progress
 from moe.data.store import ImageStore
 from moe.errors import UserError
 from moe.export import read_card
+from moe.files import remove
 from moe.gates.told import Known, check_known, of_images
 from moe.precision import full_float32
 from moe.threads import SpareCores
@@ -142,7 +142,7 @@ def _resumed(snapshot: Snapshot, store: ImageStore, folder: Path, key: str, devi
         pairs = [(held["logits_nE"][start:stop], now["logits_nE"]),
                  (held["readouts_EnD"][:, start:stop], now["readouts_EnD"])]  # fmt: skip
         if not all(np.allclose(old, new, rtol=_CLOSE, atol=_CLOSE * float(np.abs(new).max())) for old, new in pairs):
-            shutil.rmtree(folder)
+            remove(folder)
             arrays = ChunkedArrays.resume(folder, key, layouts, _CHUNK)
     return arrays
 

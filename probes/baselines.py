@@ -6,7 +6,6 @@ apart, may say no more than their input does.
 Axes: n images, E experts, K slots, D embedding.
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from moe.config import flat, from_flat
 from moe.data.readers import no_progress
 from moe.errors import UserError
 from moe.export import load_model
+from moe.files import remove
 from moe.model import build_model, drawn_from
 from probes.activations import Activations, activations
 from probes.drawing.base import save
@@ -105,7 +105,7 @@ class Baselines:
     def close(self) -> None:
         """Remove the untrained model's activations: large, and of little use once their numbers are known."""
         if "untrained" in self._made:
-            shutil.rmtree(self._initial.folder(self._subject.store), ignore_errors=True)
+            remove(self._initial.folder(self._subject.store))
 
     def _untrained(self) -> Activations:
         return activations(self._initial, self._subject.store, no_progress)[0]

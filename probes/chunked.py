@@ -9,7 +9,6 @@ Axes: n images.
 
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from moe.data.arrays import DAMAGE, plain_array
 from moe.errors import UserError
-from moe.files import content
+from moe.files import content, remove
 
 _LEDGER = "ledger.jsonl"
 
@@ -114,7 +113,7 @@ class ChunkedArrays:
         return self.folder / f"{name}.npy"
 
     def _begin(self, head: dict[str, Any]) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
         self.folder.mkdir(parents=True)
         for name, layout in self.layouts.items():
             with self._path(name).open("wb") as file:

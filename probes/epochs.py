@@ -3,7 +3,6 @@
 These are the checkpoints of its three best epochs and the last (Appendix A.1), and the models of `machine.keep_epochs`.
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from moe.data.readers import no_progress
 from moe.data.store import ImageStore, sha256
 from moe.errors import UserError
 from moe.export import ModelCard, load_model
+from moe.files import remove
 from moe.model import MoE
 from probes.activations import activations
 from probes.baselines import initial_snapshot
@@ -116,7 +116,7 @@ def probe_epochs(
             _write(run.probe(store.name, probe.label(name)), epochs, numbers, what)
             done.append(name)
     for snapshot in snapshots:  # large, and of little use once their numbers are known
-        shutil.rmtree(snapshot.folder(store), ignore_errors=True)
+        remove(snapshot.folder(store))
     return done
 
 

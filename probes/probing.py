@@ -1,7 +1,6 @@
 """Probing runs: activations, then each probe, its files in the run's directory and in the tracker's run."""
 
 import contextlib
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from moe.data.datasets import named_stores, probe_stores
 from moe.data.readers import Progress, no_progress
 from moe.data.store import ImageStore
 from moe.errors import UserError
+from moe.files import remove
 from probes import epochs as over_training
 from probes.activations import activations
 from probes.baselines import Baselines, untrained_together, write_baselines
@@ -269,11 +269,11 @@ def write_result(
         record = {"options": probe.options(), "notes": notes, **provenance}
         others = {f"{which}/{key}": value for which, of in result.baselines.items() for key, value in of.items()}
         write_json(partial / RESULT, {**result.numbers, **others, **record, **result.record})
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
     report(f"  {folder.name}: {words(result.numbers) or 'figures'} ({time.monotonic() - started:.1f} s) -> {folder}")
     for note in result.notes:
         report(f"    {note}")

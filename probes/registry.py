@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from moe.config import assigned
 from moe.errors import UserError, suggest
 from moe.registry import Registry
+from moe.section import sentence
 from probes.probe import Probe
 
 
@@ -98,7 +99,4 @@ def _with_options(name: str, kind: type[Probe], options: dict[str, Any]) -> Prob
     try:
         return kind.model_validate(options)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join([name, *(str(part) for part in first["loc"])])
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}={first['input']!r}: {message[:1].lower()}{message[1:]}") from None
+        raise UserError(sentence(error, name)) from None

@@ -102,7 +102,10 @@ def test_a_mistake_in_a_sweep_file_is_one_message_with_file_and_line(moe, tmp_pa
         (["train", "--set", "data.name=absent"], "moe data import absent PATH"),
         (["train", "--config", "absent.yaml"], "absent.yaml does not exist"),
         (["train", "--set", "seed=010"], "010 is 8 in YAML; write the number that is meant"),
-        (["train", "--set", "machine.keep_epochs=all"], "keep_epochs='all': input should be 'log' or a valid tuple"),
+        (
+            ["train", "--set", "machine.keep_epochs=all"],
+            "='all': input should be 'log' or a list, as [a, b]",
+        ),
         (["sweep", "launch", "paper", "--dry-run", "--agents", "99999999999"], "Invalid value for '--agents'"),
         (["sweep", "launch", "paper", "--dry-run", "--timeout", "nan"], "Invalid value for '--timeout'"),
     ],
@@ -146,6 +149,19 @@ def test_a_place_that_cannot_be_is_refused_in_one_sentence(moe, monkeypatch, nam
     code, _, err = moe("runs", "list")
     assert code == 2
     assert err.startswith(f"error: {name}={place} cannot be used: ")
+
+
+def test_a_folder_that_is_gone_is_said_before_libraries_fail_in_it(moe, monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    said = "error: the folder that this was started in is gone; start it in another one\n"
+    assert moe("runs", "list")[::2] == (2, said)
+
+
+def test_a_closed_standard_output_gets_no_json(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    console.print_json({"runs": []})
 
 
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"])
@@ -292,13 +308,18 @@ def test_a_place_that_is_no_folder_is_named(moe, monkeypatch, tmp_path, name):
     code, _, err = moe("runs", "list")
     assert code == 2
     assert f"{name}={tmp_path / 'file'} is a file, not a folder; name a folder" in err
-    (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    (tmp_path / "link").symlink_to(tmp_path / "nothing")
-    for place, what in {"link": "a link that leads nowhere", "file": "a file, not a folder"}.items():
-        monkeypatch.setenv(name, str(tmp_path / place / "below"))
+    (tmp_path / "link").symlink_to(tmp_path / "disk")  # that is not mounted
+    for place in (tmp_path / "link", tmp_path / "link" / "mine"):
+        monkeypatch.setenv(name, str(place))
         code, _, err = moe("runs", "list")
         assert code == 2
-        assert f"{name}={tmp_path / place / 'below'}: {tmp_path / place} is {what}; name a folder" in err
+        assert f"{tmp_path / 'link'} is a link to {tmp_path / 'disk'}, which is not there; mount that disk, or" in err
+    assert not (tmp_path / "disk").exists()
+    monkeypatch.setenv(name, str(tmp_path / "file" / "below"))
+    code, _, err = moe("runs", "list")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{name}={tmp_path / 'file' / 'below'}: {tmp_path / 'file'} is a file, not a folder; name a folder" in err
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
     monkeypatch.setenv(name, str(tmp_path / "circle"))
     assert "cannot be used: Too many levels of symbolic links; name a folder" in moe("runs", "list")[2]
 

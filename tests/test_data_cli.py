@@ -57,7 +57,7 @@ def test_the_list_shows_the_rest_when_one_store_is_damaged(moe: Moe, pets: Path,
 def test_a_damaged_store_fails_its_own_run_alone(moe: Moe, pets: Path, tmp_path: Path) -> None:
     assert moe("data", "import", "one", pets)[0] == 0
     (tmp_path / "data" / "one" / "images.npy").write_bytes(b"half")
-    code, _, err = moe("train", "--set", "data.name=one")
+    code, _, err = moe("train", "--set", "data.name=one", "--set", "train.batch_size=2")
     assert code == 2
     assert "one/images.npy is damaged" in err
 

@@ -10,13 +10,13 @@ import errno
 import fcntl
 import os
 import re
-import shutil
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from moe.errors import UserError
+from moe.files import remove
 
 FILES = frozenset(
     ("images.npy", "labels.npy", "ids.json", "groups.json", "labelings.json", "factors.npy", "manifest.json")
@@ -89,7 +89,7 @@ def hidden_folder(name: str, root: Path) -> Iterator[Path]:
             with _locked(root):
                 _clear(root)
                 partial.mkdir()
-                held.callback(_remove, partial)
+                held.callback(remove, partial)
                 handle = os.open(partial, os.O_RDONLY)
                 held.callback(os.close, handle)
                 with contextlib.suppress(OSError):  # NFS locks no folders; there, what is left stays
@@ -120,7 +120,7 @@ def _clear(root: Path) -> None:
         if match["old"] and not target.exists() and (path / "manifest.json").exists():
             path.rename(target)
         else:
-            _remove(path)
+            remove(path)
 
 
 def _in_use(path: Path) -> bool:
@@ -173,7 +173,7 @@ def _move_into_place(partial: Path, target: Path) -> None:
         except BaseException:
             aside.rename(target)
             raise
-        _remove(aside)
+        remove(aside)
     _sync(target.parent)
 
 
@@ -190,10 +190,3 @@ def _exchanged(one: Path, other: Path) -> bool:
     if code in _NO_EXCHANGE:
         return False
     raise OSError(code, os.strerror(code), str(other))
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink():
-        path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from probes.statistics.constancy import constant_columns
+
 
 def most_exciting(scores_n: NDArray[np.number[Any] | np.bool_], count: int) -> NDArray[np.intp]:
     """Return the indices of the `count` largest scores, in descending order, ties by index.
@@ -35,6 +37,18 @@ def most_exciting(scores_n: NDArray[np.number[Any] | np.bool_], count: int) -> N
     # negating the scores (which wraps round for unsigned integers).
     ascending = np.argsort(scores_n[::-1], kind="stable")
     return (scores_n.size - 1 - ascending[::-1])[:count]
+
+
+def undecided(scores_nE: NDArray[np.floating[Any]], count: int) -> NDArray[np.bool_]:
+    """Which experts' lists (E,) of `count` images end among equal scores, to within rounding.
+
+    Which images are on such a list is a matter of their order, and two such lists overlap by it: copies of an image,
+    a gate that knows classes alone.
+    """
+    if count >= len(scores_nE):
+        return np.zeros(scores_nE.shape[1], np.bool_)
+    last = len(scores_nE) - count
+    return constant_columns(np.partition(scores_nE, (last - 1, last), axis=0)[last - 1 : last + 1])
 
 
 def overlap(a_Ec: NDArray[np.intp], b_Ec: NDArray[np.intp]) -> NDArray[np.float64]:

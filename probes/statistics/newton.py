@@ -119,7 +119,9 @@ class Memory:
         """Each Hessian's inverse times a vector, whose size may lie below single precision's range."""
         size_f1 = np.abs(q_fk).max(axis=1, keepdims=True)
         size_f1[size_f1 == 0] = 1.0
-        solved_fk = np.divide(q_fk, size_f1, dtype=np.float32, casting="same_kind")
+        single = size_f1.min(initial=1.0) >= np.finfo(np.float32).tiny  # else it would be divided by 0
+        divided_fk = np.divide(q_fk, size_f1, dtype=np.float32 if single else np.float64, casting="same_kind")
+        solved_fk = divided_fk.astype(np.float32, copy=False)
         for factor_kk, solved_k in zip(self.factors, solved_fk, strict=True):
             if factor_kk is None:
                 solved_k[:] = 0.0

@@ -62,4 +62,6 @@ def _model(curve: str, x_n: Floats, y_n: Floats) -> LinearRegression | IsotonicR
     if curve == "monotone":  # whichever way the line goes
         return IsotonicRegression(increasing=bool(np.cov(x_n, y_n)[0, 1] >= 0), out_of_bounds="clip")
     knots = np.unique(np.quantile(x_n, np.linspace(0, 1, _KNOTS)))[:, None]
+    if len(knots) < 2:  # x varies on held-out images alone
+        return LinearRegression()
     return make_pipeline(SplineTransformer(knots=knots, extrapolation="linear"), LinearRegression())

@@ -17,7 +17,7 @@ from probes.drawing.base import save
 from probes.drawing.pictures import Block, picture_grid
 from probes.probe import GATE_BASELINES, Baseline, Numbers, Probe, Result
 from probes.statistics.constancy import constant_columns
-from probes.statistics.exciting import most_exciting, overlap, overlap_null
+from probes.statistics.exciting import most_exciting, overlap, overlap_null, undecided
 from probes.statistics.resampling import p_value
 from probes.subject import Subject, dead_note
 from probes.tables import mean, write_table
@@ -47,28 +47,33 @@ class ExcitingProbe(Probe):
         """Two picture grids and a table of ids and scores; how far the two kinds of lists overlap."""
         self._write([subject], folder, progress)
         lists = {kind: self._chosen(subject, kind) for kind in KINDS}
-        dead_E = constant_in_any([subject])
-        found_E = np.where(dead_E, np.nan, overlap(lists["readout"], lists["gate"]))
-        write_table(folder / "overlap.csv", ["expert", "overlap_gate_readout"], enumerate_rows(found_E))
         n, count = len(subject.store), lists["gate"].shape[1]
+        dead_E = constant_in_any([subject])
+        tied_E = ~dead_E & np.any([undecided(scores(subject, kind), count) for kind in KINDS], axis=0)
+        undefined_E = dead_E | tied_E
+        found_E = np.where(undefined_E, np.nan, overlap(lists["readout"], lists["gate"]))
+        write_table(folder / "overlap.csv", ["expert", "overlap_gate_readout"], enumerate_rows(found_E))
         numbers: Numbers = {"images": n, "overlap_gate_readout": mean(found_E), "overlap_chance": count / n}
-        if self.permutations and not dead_E.all():
+        if self.permutations and not undefined_E.all():
             null = overlap_null(
-                lists["readout"][~dead_E], lists["gate"][~dead_E], n, draws=self.permutations, seed=self.seed,
-                units=subject.units,
+                lists["readout"][~undefined_E], lists["gate"][~undefined_E], n, draws=self.permutations,
+                seed=self.seed, units=subject.units,
             )  # fmt: skip
             numbers["overlap_p"] = p_value(float(np.nanmean(found_E)), null)
         else:
             numbers["overlap_p"] = None
-        return Result(numbers, self._notes(subject, dead_E))
+        return Result(numbers, self._notes(subject, dead_E, tied_E))
 
     @staticmethod
-    def _notes(subject: Subject, dead_E: NDArray[np.bool_]) -> list[str]:
+    def _notes(subject: Subject, dead_E: NDArray[np.bool_], tied_E: NDArray[np.bool_]) -> list[str]:
         dead = subject.dead()
         others = [expert for expert in np.flatnonzero(dead_E).tolist() if expert not in dead]
         notes = dead_note(dead)
         if others:
             notes.append(f"{numbered('expert', others)}: no overlap, the gate or the readout's norm is constant")
+        if tied_E.any():
+            which = numbered("expert", np.flatnonzero(tied_E).tolist())
+            notes.append(f"{which}: no overlap, images on and off the list have the same score")
         return notes
 
     def across_images(self, subjects: Sequence[Subject], folder: Path, progress: Progress) -> Result:

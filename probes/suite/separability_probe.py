@@ -19,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from moe.data.readers import Progress
 from moe.data.store import ImageStore
 from moe.errors import suggest
+from moe.wording import first_few
 from probes.drawing.base import save
 from probes.drawing.matrices import separability_matrices
 from probes.probe import READOUT_BASELINES, Baseline, Numbers, Probe, Result
@@ -99,7 +100,7 @@ class SeparabilityProbe(Probe):
             numbers |= _grouped_numbers(accuracy)
         few = [f"{name} ({count})" for name, count in zip(labels.names, counts_C, strict=True) if count < _FOLDS]
         if few:
-            notes.append(f"no result, fewer than {_FOLDS} images: {', '.join(few)}")
+            notes.append(f"no result, fewer than {_FOLDS} images: {first_few(few)}")
         if numbers["mean_low"] is None:
             notes.append(
                 f"how far the mean hangs on the choice of classes cannot be told from fewer than {MIN_CLASSES}"

@@ -1,5 +1,6 @@
 """What hands out the cells of a sweep, and what it guarantees whoever brings it."""
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -303,7 +304,15 @@ class SteerableQueue(Queue):
     Filling
     -------
     A cell that was given values keeps them, and its number in the Optuna study, through every later trial.
+
+    Closing
+    -------
+    `close` closes `with_it`, too: what others have opened for as long as the queue is open.
     """
+
+    def __init__(self, sweep: LaunchedSweep) -> None:
+        super().__init__(sweep)
+        self.with_it = contextlib.ExitStack()
 
     @property
     @abstractmethod

@@ -42,7 +42,7 @@ _CELLS = sa.Table(
     sa.Column("owner", sa.String(300)),
     sa.Column("beat", sa.Integer, nullable=False),
     sa.Column("error", sa.Text),
-    sa.Column("finished_at", sa.Text),  # the MOE_HOME that has the results
+    sa.Column("finished_at", sa.Text),  # a name of the MOE_HOME that has the results
     sa.Column("trial", sa.Integer),  # number of the attempt in the Optuna study
     sa.Column("note", sa.Text),
     sa.Column("ending", sa.String(20)),  # of the newest trial
@@ -75,7 +75,7 @@ class DatabaseQueue(SteerableQueue):
 
     def __init__(self, sweep: LaunchedSweep) -> None:
         super().__init__(sweep)
-        self.home = f"{sweep.root.absolute()}"
+        self.homes = sweep.store.names() if sweep.storage else (f"{sweep.root.absolute()}",)
         self.url = url_of(sweep.root, sweep.storage)
         self.engine = open_engine(self.url, _TABLES, _upgrade)
         self.owner = Owner(sweep.folder.agents)
@@ -125,7 +125,7 @@ class DatabaseQueue(SteerableQueue):
     def mark_finished(self, cells: Sequence[QueuedCell]) -> None:
         """Close waiting cells whose run is finished already."""
         for cell in cells:
-            self._change(cell.run_id, {"state": "waiting"}, **_DONE, finished_at=self.home)
+            self._change(cell.run_id, {"state": "waiting"}, **_DONE, finished_at=self.homes[0])
 
     def skip_waiting(self, note: str) -> int:
         """Close the cells that wait: they need not be run."""
@@ -165,7 +165,7 @@ class DatabaseQueue(SteerableQueue):
 
     def finish(self, claim: Claim, ending: Ending = Ending.FINISHED, note: str | None = None) -> None:
         """The cell is done."""
-        done = {"state": "finished", "ending": ending.value, "note": note, "finished_at": self.home}
+        done = {"state": "finished", "ending": ending.value, "note": note, "finished_at": self.homes[0]}
         self._own(claim, error=None, owner=None, **done)
 
     def fail(self, claim: Claim, ending: Ending, reason: str, *, retry: bool, tail: str | None = None) -> None:
@@ -243,7 +243,7 @@ class DatabaseQueue(SteerableQueue):
             error = row.error if state != "finished" else None
             if state == "running" and row.owner and self.owner.known_dead(row.owner):
                 state, ending, error = "waiting", Ending.LOST, "interrupted: its agent is gone"
-            here = row.finished_at in (None, self.home)
+            here = self.sweep.storage is None or row.finished_at in (None, *self.homes)
             where = (row.owner or "").rsplit("/", 1)[0].split(":", 1)[0] or None
             result[row.cell] = CellState(_cell(row), state, row.attempts, error, here, where, ending, row.note)
         return result
@@ -299,6 +299,7 @@ class DatabaseQueue(SteerableQueue):
     def close(self) -> None:
         """Let go of what is held."""
         self.owner.sign_out()
+        self.with_it.close()
         self.engine.dispose()
 
     def _mine(self) -> sa.ColumnElement[bool]:

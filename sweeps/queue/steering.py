@@ -27,7 +27,9 @@ class Steering:
 
     def __init__(self, sweep: LaunchedSweep, queue: SteerableQueue) -> None:
         self.sweep, self.queue = sweep.file, queue
-        self.search = Search(self.sweep, study_storage(queue.study), f"moe:{sweep.name}")
+        storage = study_storage(queue.study)
+        queue.with_it.callback(storage.engine.dispose)
+        self.search = Search(self.sweep, storage, f"moe:{sweep.name}")
         self._heard = 0
         self._runs: dict[str, str | None] = {}  # ids by values
 

@@ -241,12 +241,15 @@ def open_engine(
         return _as_it_is(file_of(sa.make_url(url)), tables)
     try:
         engine = sa.create_engine(url, **engine_options(url))
-        listen(engine)
-        if engine.dialect.name == "sqlite" and file_of(engine.url).is_dir():
-            raise DamagedFileError(file_of(engine.url), "it is a folder", _MOVE)
-        with guarded(url):
-            _made(engine, tables, upgrade)
-            _check(engine)
+        with contextlib.ExitStack() as unless_done:
+            unless_done.callback(engine.dispose)
+            listen(engine)
+            if engine.dialect.name == "sqlite" and file_of(engine.url).is_dir():
+                raise DamagedFileError(file_of(engine.url), "it is a folder", _MOVE)
+            with guarded(url):
+                _made(engine, tables, upgrade)
+                _check(engine)
+            unless_done.pop_all()
     except (ModuleNotFoundError, NoSuchModuleError):
         raise UserError('PostgreSQL needs its driver: pip install "moe-experts[postgres]"') from None
     except OperationalError as error:

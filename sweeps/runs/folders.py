@@ -357,6 +357,11 @@ class HomeFolder:
         """The queues of all sweeps, where no other database is named."""
         return self.path / "studies.db"
 
+    @property
+    def identity_file(self) -> Path:
+        """A word that no other `MOE_HOME` has."""
+        return self.path / _SWEEPS / ".home"
+
     def devices(self, device: str) -> Path:
         """Folder of the lock files of a device of this machine."""
         return self.path / _SWEEPS / ".devices" / f"{socket.gethostname()}-{device}"

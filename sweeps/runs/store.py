@@ -1,13 +1,19 @@
 """All runs under one home."""
 
+import contextlib
+import re
+import uuid
 from functools import partial
 from pathlib import Path
 
 from moe.config import RunConfig
 from moe.errors import UserError, suggest
+from moe.files import content
 from sweeps.runs.files import read_json, unless_damaged, write_json
 from sweeps.runs.folders import HomeFolder
 from sweeps.runs.run import Run, stored_state
+
+_WORD = re.compile("[0-9a-f]{32}")
 
 
 class RunStore:
@@ -24,6 +30,23 @@ class RunStore:
     def __init__(self, root: Path | None = None) -> None:
         self.home = HomeFolder(root)
         self.root = self.home.path
+
+    def names(self) -> tuple[str, ...]:
+        """What tells this home from others on the same database: a word of its own, and its path.
+
+        The word stays when the home is moved or mounted elsewhere, and a home of the same path on another machine has
+        another one. It is made at the first call; a home that may only be read and has none goes by its path.
+        """
+        path, file = f"{self.root.absolute()}", self.home.identity_file
+        try:
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError), file.open("x") as new:  # another process was first
+                    new.write(uuid.uuid4().hex)
+            word = content(file).decode()
+        except (OSError, ValueError):
+            return (path,)
+        return (word, path) if _WORD.fullmatch(word) else (path,)  # not if it is just being written
 
     def run(self, run_id: str) -> Run:
         """The run of this id, whether it exists or not."""

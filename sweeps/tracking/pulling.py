@@ -8,13 +8,13 @@ artifact's name.
 import base64
 import hashlib
 import re
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from moe.errors import UserError
 from moe.export import CARD, WEIGHTS, load_model
+from moe.files import remove
 from sweeps.runs.files import DamagedFileError, write_json
 from sweeps.runs.run import Run, read_config
 from sweeps.runs.store import RunStore
@@ -100,7 +100,7 @@ def pull(path: str, store: RunStore, report: Callable[[str], None]) -> Run:
         fetch(artifact, incoming)
         _place(incoming, run)
     finally:
-        shutil.rmtree(incoming.path, ignore_errors=True)
+        remove(incoming.path)
     Record(
         id=found.id, entity=found.entity, project=found.project, sent=found.lastHistoryStep,
         sweep=found.sweep_name, group=found.group,
@@ -156,7 +156,7 @@ def _place(pulled: Run, run: Run) -> None:
     if not (same and config.identity() == card.run_id == run.id):
         raise UserError(f"the pulled model calls itself run {card.run_id}, but run {run.id} was asked for")
     run.path.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(run.model, ignore_errors=True)
+    remove(run.model)
     for file in (*pulled.portable, pulled.model):
         if file.exists():
             file.replace(run.path / file.name)

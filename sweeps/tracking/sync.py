@@ -1,6 +1,5 @@
 """Offline runs on their way to a server: in order, resumable, nothing removed before the server has confirmed it."""
 
-import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moe.errors import UserError
+from moe.files import remove
 from moe.wording import counted
 from sweeps.runs.files import unless_damaged
 from sweeps.runs.folders import FindingsFolder
@@ -248,6 +248,6 @@ def _clean(run: Place) -> None:
     record = Record.of(run)
     for segment in record.segments:
         if segment.synced:
-            shutil.rmtree(run.path / segment.folder, ignore_errors=True)
+            remove(run.path / segment.folder)
     record.segments = record.waiting
     record.save(run)

@@ -1,6 +1,5 @@
 """Models as they leave training: the last, the best, and those kept after chosen epochs."""
 
-import shutil
 from pathlib import Path
 
 import lightning as L
@@ -8,6 +7,7 @@ import lightning as L
 from moe.config import RunConfig
 from moe.data.loading import RunData
 from moe.export import export_model
+from moe.files import remove
 from moe.lightning_module import MoEModule, epochs_done
 from sweeps.runs.run import Run
 
@@ -24,7 +24,7 @@ def export(folder: Path, run: Run, config: RunConfig, module: MoEModule, data: R
         epoch: epochs of training behind them.
     """
     partial = folder.with_name(f".{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+    remove(partial)  # what a killed process left
     export_model(
         module.model,
         partial,
@@ -36,7 +36,7 @@ def export(folder: Path, run: Run, config: RunConfig, module: MoEModule, data: R
         sd=data.train.sd,
         data_digest=data.train.digest,
     )
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     partial.replace(folder)
 
 

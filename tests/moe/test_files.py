@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from moe.errors import UserError
-from moe.files import clear_partials, replacing, sync
+from moe.files import clear_partials, remove, replacing, sync
 
 
 def test_the_old_file_stays_if_the_writing_fails(tmp_path):
@@ -63,3 +63,24 @@ def test_a_pipe_of_the_files_name_is_replaced_and_not_waited_for(tmp_path):
     with replacing(tmp_path / "file") as partial:
         partial.write_text("content")
     assert (tmp_path / "file").read_text() == "content"
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a file", "a link", "a link to nowhere", "a pipe", "nothing"])
+def test_what_is_there_is_removed_whatever_it_is(tmp_path, kind):
+    path, other = tmp_path / "it", tmp_path / "other"
+    other.mkdir()
+    (other / "kept").touch()
+    if kind == "a folder":
+        (path / "in").mkdir(parents=True)
+        (path / "in" / "file").touch()
+    elif kind == "a file":
+        path.touch()
+    elif kind == "a link":
+        path.symlink_to(other)
+    elif kind == "a link to nowhere":
+        path.symlink_to("nowhere")
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    remove(path)
+    assert not os.path.lexists(path)
+    assert (other / "kept").exists()

@@ -1,6 +1,7 @@
 """Probing real, tiny models: files, numbers, options, several runs, several sets of images, epochs."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -296,3 +297,15 @@ def test_a_probe_that_cannot_use_the_images_says_why():
 def test_headline_numbers_in_one_line():
     numbers = {"images": 5000, "mean": 0.12345, "lone_low": 1, "mean_low": 0.1, "mean_high": 0.2, "nothing": None}
     assert probing.words(numbers) == "images 5,000, mean 0.123 [0.1, 0.2], lone_low 1"
+
+
+@pytest.mark.parametrize("thing", ["a pipe", "a file"])
+def test_what_lies_in_the_place_of_results_is_replaced(thing):
+    run = run_of(0)
+    for place in (run.probe("tiny", "separability"), run.activations("tiny")):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(place) if thing == "a pipe" else place.touch()
+    found = probing.probe_run(run.id, ["separability"], ["tiny"], silent)
+    assert (
+        read_json(run.probe_result("tiny", "separability"))["mean"] == found["images"]["tiny"]["separability"]["mean"]
+    )

@@ -82,6 +82,11 @@ def test_mistakes_in_options_are_named(assignment, words):
     assert words in str(error.value)
 
 
+def test_one_value_where_a_list_is_meant():
+    with pytest.raises(UserError, match=r"animacy.animate='cloud': input should be a list, as \[a, b\]"):
+        chosen(["animacy"], ["animacy.animate=cloud"])
+
+
 def test_two_values_for_one_option_are_refused():
     with pytest.raises(UserError, match=r"^tuning\.top is given twice, as 5 and as 6"):
         chosen(["tuning"], ["tuning.top=5", "tuning.top=6"])

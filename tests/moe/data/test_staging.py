@@ -41,7 +41,7 @@ def killed_at(step):
     for name in ("mkdir", "rename", "write_text", "open"):
         setattr(Path, name, counted(getattr(Path, name)))
     store.np.save = counted(store.np.save)
-    staging.shutil.rmtree = counted(staging.shutil.rmtree)
+    staging.remove = counted(staging.remove)
     staging._exchanged = counted(staging._exchanged) if sys.argv[3] == "exchange" else lambda *_: False
     import_images("mine", new, replace=True)
 

@@ -187,5 +187,8 @@ def test_the_command_writes_the_page_and_refuses_what_it_cannot_write(probed, sw
     (tmp_path / "file").touch()
     code, _, said = moe("report", "printed", "--figures", tmp_path / "file")
     assert (code, "cannot be written" in said) == (2, True)
+    for words in (("report", "printed", "--html"), ("compare", "printed", "--csv"), ("compare", "printed", "--latex")):
+        code, _, said = moe(*words, tmp_path)
+        assert (code, f"{tmp_path} cannot be written: Is a directory; name another place" in said) == (2, True)
     code, _, said = moe("report", "printed")
     assert (code, "--figures FOLDER" in said) == (2, True)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from probes.statistics.exciting import most_exciting, overlap, overlap_null
+from probes.statistics.exciting import most_exciting, overlap, overlap_null, undecided
 
 
 def test_worked_by_hand() -> None:
@@ -42,6 +42,13 @@ def test_a_matrix_or_a_negative_count_is_an_error() -> None:
         most_exciting(np.zeros((2, 2)), 1)
     with pytest.raises(ValueError, match="negative"):
         most_exciting(np.zeros(2), -1)
+
+
+def test_lists_that_end_among_equal_scores_are_undecided() -> None:
+    scores_nE = np.array([[3, 3, 1, 1], [2, 2, 1, 1 + 1e-7], [1, 2, 1, 0], [0, 0, 1, 0]], np.float32)
+    assert undecided(scores_nE, 1).tolist() == [False, False, True, True]
+    assert undecided(scores_nE, 2).tolist() == [False, True, True, False]
+    assert undecided(scores_nE, 4).tolist() == [False] * 4  # all images are on it
 
 
 def test_overlap_is_the_share_of_common_images() -> None:

@@ -179,3 +179,9 @@ def test_large_activations_end_soon(scale: float, monkeypatch: pytest.MonkeyPatc
         optimum_k = slow_optimum(Z_nd[train_n], second_n[train_n], scale**2)
         exact_n = Z_nd[test_n] @ optimum_k[:-1] + optimum_k[-1]
         np.testing.assert_array_equal(fits.held_out_r[test_n] > 0, exact_n > 0)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-38, 1e-50, 1e-300])
+def test_a_step_of_any_size_is_solved_in_single_precision(size):
+    memory = Memory([factor(np.eye(2, dtype=np.float32))], np.zeros((1, 2)))
+    assert memory.step(size * np.array([[1.0, 2.0]])) == pytest.approx(size * np.array([[-1.0, -2.0]]), rel=1e-6)

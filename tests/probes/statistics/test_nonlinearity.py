@@ -62,6 +62,13 @@ def test_constant_gates_and_dead_experts_are_undefined():
         assert np.isfinite(found[curve].value_t).tolist() == [True, False, False]
 
 
+def test_a_gate_that_varies_on_one_image_alone_is_no_curve():
+    x_n1, y_n1 = np.zeros((40, 1)), relation(lambda x: x, n=40)[1]
+    x_n1[7] = 1
+    found = curve_r2(x_n1, y_n1, seed=0)
+    assert float(found["smooth"].value_t[0]) <= 0
+
+
 def test_images_of_a_concept_do_not_help_to_predict_each_other():
     """Ten images each of 30 concepts at the same place with the same response: by image, steps know them by heart."""
     rng = np.random.default_rng(0)

@@ -44,6 +44,17 @@ class TestExciting:
         assert {row["expert"] for row in rows if row["score"] == "readout"} == {"0", "2", "3"}
         assert {row["expert"] for row in rows if row["score"] == "gate"} == {"0", "1", "2"}
 
+    def test_a_list_that_ends_among_copies_has_no_overlap(self, tmp_path):
+        """Which of the copies are on both lists is a matter of their order."""
+        s = example_subject(tmp_path)
+        scores = np.random.default_rng(0).normal(size=(2, s.activations.logits_nE.shape[1]))[np.arange(120) % 2]
+        logits = np.where(np.arange(4) == 2, s.activations.logits_nE, scores)
+        s = with_activations(s, logits, s.activations.readouts_EnD)
+        result = ask(ExcitingProbe(permutations=99), s, tmp_path / "e")
+        shares = [row["overlap_gate_readout"] for row in table(tmp_path / "e" / "overlap.csv")]
+        assert [share == "" for share in shares] == [True, True, False, True]
+        assert "experts 0, 1, 3: no overlap, images on and off the list have the same score" in result.notes
+
     def test_only_dead_experts_leave_nothing_to_say(self, tmp_path):
         s = example_subject(tmp_path, dead=(0, 1, 2, 3))
         numbers = ask(ExcitingProbe(), s, tmp_path / "e").numbers

@@ -31,8 +31,13 @@ ODD = {
     "dimensions that are one": ([n % 3 for n in range(N)], "abc", rated(DRAWN[:, 0], DRAWN[:, 0], DRAWN[:, 0])),
     "enormous dimensions": ([n % 3 for n in range(N)], "abc", rated(*(1e30 * DRAWN.T))),
     "dimensions of one image": ([n % 3 for n in range(N)], "abc", ONE_RATED),
+    "all alike but one": ([n % 2 for n in range(N)], "ab", DRAWN),
+    "copies of two": ([n % 2 for n in range(N)], "ab", DRAWN),
+    "copies of one": ([n % 2 for n in range(N)], "ab", DRAWN),
     "one concept": ([n % 3 for n in range(N)], "abc", DRAWN), "two concepts": ([n % 3 for n in range(N)], "abc", DRAWN),
 }  # fmt: skip
+COPIES = {"all alike but one": [int(n == 3) for n in range(N)], "copies of two": [n % 2 for n in range(N)],
+          "copies of one": [0] * N}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(PROBES))
@@ -44,7 +49,9 @@ def test_no_probe_fails(tmp_path, odd, name):
         more["groups"] = [f"concept {n % 2 * odd.startswith('two')}" for n in range(N)]
     subject = replace(example_subject(tmp_path, images=8), store=store_of(tmp_path, labels, classes, **more))
     rng = np.random.default_rng(1)
-    subject = with_activations(subject, rng.normal(size=(len(labels), 4)), rng.normal(size=(4, len(labels), 6)))
+    logits_nE, readouts_EnD = rng.normal(size=(len(labels), 4)), rng.normal(size=(4, len(labels), 6))
+    of = COPIES.get(odd, range(len(labels)))
+    subject = with_activations(subject, logits_nE[of], readouts_EnD[:, of])
     probe = PROBES[name](**QUICK[name])
     if reason := probe.skip(subject.store):
         assert reason[0].islower() or reason[0].isdigit()

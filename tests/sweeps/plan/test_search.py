@@ -59,6 +59,14 @@ def sweep_of(tmp_path, monkeypatch):
     return load
 
 
+@pytest.fixture
+def storage(tmp_path):
+    """Optuna's storage in a file."""
+    found = study_storage(f"sqlite:///{tmp_path / 'x.db'}")
+    yield found
+    found.engine.dispose()
+
+
 def open_search(sweep, storage=None):
     return Search(sweep, storage or InMemoryStorage(), "study")
 
@@ -126,7 +134,7 @@ def test_overrides_are_given_and_not_searched(sweep_of):
 
 
 @pytest.mark.slow
-def test_draws_are_reproducible_and_a_resumed_study_goes_on_with_new_ones(sweep_of, tmp_path):
+def test_draws_are_reproducible_and_a_resumed_study_goes_on_with_new_ones(sweep_of, storage):
     def suggestions(storage, *, reopen):
         search, values = open_search(sweep, storage), []
         for number in range(8):
@@ -138,7 +146,7 @@ def test_draws_are_reproducible_and_a_resumed_study_goes_on_with_new_ones(sweep_
 
     sweep = sweep_of(LR, TEMPERATURE, cap=8)
     undisturbed = suggestions(InMemoryStorage(), reopen=False)
-    assert suggestions(study_storage(f"sqlite:///{tmp_path / 'x.db'}"), reopen=True) == undisturbed
+    assert suggestions(storage, reopen=True) == undisturbed
     assert len({tuple(values.values()) for values in undisturbed}) == 8
 
 
@@ -213,9 +221,9 @@ def test_a_finished_trial_stays_as_it_is(sweep_of):
 
 
 @pytest.mark.parametrize(("goal", "worst"), [("minimize", math.inf), ("maximize", -math.inf)])
-def test_no_number_is_the_worst_number_and_does_not_stop_the_search(sweep_of, tmp_path, goal, worst):
+def test_no_number_is_the_worst_number_and_does_not_stop_the_search(sweep_of, storage, goal, worst):
     sweep = sweep_of(LR, metric=f"{{name: val/loss, goal: {goal}}}", cap=12)
-    search = open_search(sweep, study_storage(f"sqlite:///{tmp_path / 'x.db'}"))
+    search = open_search(sweep, storage)
     for value in (None, math.nan, worst, 1.0, 3.0):
         number = search.ask().number
         search.report(number, 1, value)
@@ -289,9 +297,8 @@ def test_a_search_that_cannot_take_over_what_was_found_is_refused(sweep_of, chan
     assert str(caught.value).endswith("; give the changed sweep another name")
 
 
-def test_optuna_keeps_silent(sweep_of, tmp_path, capfd):
+def test_optuna_keeps_silent(sweep_of, storage, capfd):
     optuna.logging.set_verbosity(optuna.logging.INFO)
-    storage = study_storage(f"sqlite:///{tmp_path / 'x.db'}")
     for _ in range(2):
         search = open_search(sweep_of(LR), storage)
         search.finish(search.ask().number, 1.0)
@@ -317,11 +324,10 @@ for _ in range(6):
 
 
 @pytest.mark.slow
-def test_two_processes_work_on_one_study(sweep_of, tmp_path):
+def test_two_processes_work_on_one_study(sweep_of, storage):
     sweep = sweep_of(LR, "seed: {values: [0, 1]}", cap=24, stop="{type: hyperband, min_iter: 1, eta: 2}")
     Path("sweep").write_bytes(pickle.dumps(sweep))  # reading the file again would take as long as all the rest
-    url = f"sqlite:///{tmp_path / 'x.db'}"
-    command = [sys.executable, "-c", AGENT, url]
+    command = [sys.executable, "-c", AGENT, str(storage.engine.url)]
     root = Path(__file__).parents[3]
     agents = [
         subprocess.Popen(
@@ -333,6 +339,6 @@ def test_two_processes_work_on_one_study(sweep_of, tmp_path):
     assert [agent.returncode for agent in agents] == [0, 0]
     assert sorted(number for row in rows for number in row[:2]) == list(range(24))
     assert len({rate for *_, rate in rows}) == 12  # none repeated, though both began on an empty study
-    trials = open_search(sweep, study_storage(url)).study.get_trials()
+    trials = open_search(sweep, storage).study.get_trials()
     assert {one.state for one in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
     assert replicates(sweep) == [0, 1]

@@ -18,6 +18,7 @@ from sweeps.queue.opening import open_queue
 from sweeps.queue.storage import without_password
 from sweeps.runs.endings import Ending
 from sweeps.runs.folders import HomeFolder
+from sweeps.runs.store import RunStore
 from sweeps.testing import CELLS, SteerableQueueContract, claim_and_die, in_process
 
 
@@ -112,6 +113,44 @@ class TestDatabaseQueue(SteerableQueueContract):
         other.finish(other.claim())
         assert not backend.states()[CELLS[0].run_id].here
         assert other.states()[CELLS[0].run_id].here
+
+
+def one_cell(root, storage):
+    return LaunchedSweep("sweep", root, cells=CELLS[:1], storage=storage)
+
+
+def moved(tmp_path, storage):
+    """A home in which a cell was finished before it was moved."""
+    with closing(open_queue(one_cell(tmp_path / "old", storage))) as queue:
+        queue.publish(CELLS[:1])
+        queue.finish(queue.claim())
+    (tmp_path / "old").rename(tmp_path / "new")
+    return tmp_path / "new"
+
+
+@pytest.mark.parametrize("where", ["in it", "shared"])
+def test_a_home_that_was_moved_knows_its_results(tmp_path, where):
+    """They lie here, so that what is deleted of them is made again."""
+    storage = None if where == "in it" else f"sqlite:///{tmp_path / 'shared.db'}"
+    with closing(open_queue(one_cell(moved(tmp_path, storage), storage))) as queue:
+        assert queue.states()[CELLS[0].run_id].here
+        queue.update(set(), failed=False)
+        assert queue.states()[CELLS[0].run_id].state == "waiting"
+
+
+def test_a_home_of_the_same_path_on_another_machine_is_another_one(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+    here = moved(tmp_path, storage)
+    with closing(open_queue(one_cell(tmp_path / "old", storage))) as queue:  # its disk has none of the results
+        queue.update(set(), failed=False)
+        assert not queue.states()[CELLS[0].run_id].here
+        assert queue.states()[CELLS[0].run_id].state == "finished"
+    assert len(RunStore(here).names()) == len(RunStore(tmp_path / "old").names()) == 2
+
+
+def test_a_home_that_may_not_be_written_goes_by_its_path(tmp_path):
+    (tmp_path / "sweeps").write_text("no folder")
+    assert RunStore(tmp_path).names() == (str(tmp_path),)
 
 
 def test_an_older_cell_stays_with_its_dead_owner_until_recovered(tmp_path):

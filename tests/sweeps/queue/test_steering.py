@@ -46,6 +46,15 @@ def agents(tmp_path):
         queue.close()
 
 
+def test_a_closed_queue_holds_no_connection_to_its_study(tmp_path):
+    _, sweep = launch(tmp_path)
+    queue = open_queue(sweep)
+    pool = steering(sweep, queue).search.storage.engine.pool
+    assert pool.checkedin() > 0
+    queue.close()
+    assert pool.checkedin() == 0
+
+
 def begun(agent):
     _, queue, steered = agent
     return steered.begin(queue.claim())
