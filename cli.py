@@ -52,19 +52,26 @@ def _main(
             int(os.environ.get(name, "0"))
         except ValueError:
             raise UserError(f"{name}={os.environ[name]} is no number of a process; unset {name}") from None
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the folder that this was started in is gone; start it in another one") from None
     for name in ("MOE_HOME", "MOE_DATA"):
         given = os.environ.get(name, ".")
         try:
             place = Path(given).expanduser()
-            taken = place.exists() and not place.is_dir()
-            lost = next((link for link in (place, *place.parents) if link.is_symlink() and not link.exists()), None)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                place.stat()
+            there = next(part for part in (place, *place.absolute().parents) if os.path.lexists(part))
         except (OSError, RuntimeError, ValueError) as error:  # too long, say, or the home of nobody
             raise UserError(f"{name}={given} cannot be used: {reason(error)}; name a folder") from None
-        if taken:
-            raise UserError(f"{name}={place} is a file, not a folder; name a folder")
-        if lost:
-            leads = f"{lost} is a link to {lost.readlink()}, which is not there"
+        if there.is_symlink() and not there.exists():
+            leads = f"{there} is a link to {there.readlink()}, which is not there"
             raise UserError(f"{name}={place}: {leads}; mount that disk, or name another folder")
+        if not there.is_dir():
+            raise UserError(
+                f"{name}={place}{'' if there == place else f': {there}'} is a file, not a folder; name a folder"
+            )
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """`moe sweep ...`: many runs. No logic of its own; heavy imports happen inside the commands."""
 
 import os
+import signal
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from moe.errors import UserError
 from moe.wording import counted
 from sweeps.console import Json, Set, Storage, SweepName, err, out, print_json, print_table
 from sweeps.runs.endings import FAILURE, Ending
+from sweeps.runs.signals import handling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -126,8 +128,11 @@ def _watched(work: "Callable[[Reporter], SweepStatus]", *, quiet: bool, as_json:
     from sweeps.launching import InterruptedLaunchError
     from sweeps.views.live import Screen
 
+    def interrupt(_number: int) -> None:
+        raise KeyboardInterrupt
+
     try:
-        with Screen(err, quiet=quiet or as_json) as screen:
+        with handling(interrupt, signal.SIGTERM, signal.SIGHUP), Screen(err, quiet=quiet or as_json) as screen:
             now = work(screen)
     except InterruptedLaunchError as interrupted:
         now = interrupted.status

@@ -52,8 +52,9 @@ Storage = Annotated[
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+    """One JSON document on standard output, unless that was closed before we started."""
+    if sys.stdout is not None:
+        sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def print_table(table: Table) -> None:

@@ -9,9 +9,10 @@ A launch is `register` (the file is checked, the sweep written down) followed by
 repeated.
 """
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, Protocol
@@ -37,11 +38,13 @@ from sweeps.queue.opening import (
 )
 from sweeps.queue.status import SweepStatus, status
 from sweeps.runs.endings import Ending
-from sweeps.runs.folders import home
+from sweeps.runs.folders import HomeFolder, home
+from sweeps.runs.lock import LockedError, locked
 from sweeps.runs.store import RunStore
 from sweeps.tracking.connection import connection
 
 _PAUSE = 0.5  # seconds between looks at the agents
+_PATIENCE = 60.0  # seconds that another launch may take to write itself down
 _OF_IMAGES = ("data.name", "data.validation", "train.batch_size", "loss.objective", "gate.kind")
 
 
@@ -222,13 +225,30 @@ def register_planned(
     planned = LaunchedSweep.of(
         sweep, cells, home(), queue, None, storage_of(storage), blanks=QUEUES[queue].draws(sweep)
     )
-    known, address = launched_before(sweep.name, storage), None
-    if known is not None:
-        more = check_goes_on(known, planned)
-        if more and known.address and known.drawn:
-            raise UserError(f"{more}; a service draws them, so raise run_cap there, or take another name with --name")
-        address = known.address if (known.queue, known.cells) == (queue, planned.cells) else None
-    return write_down(dataclasses.replace(planned, address=address or QUEUES[queue].create(sweep)))
+    with _one_at_a_time():  # another launch may take the name meanwhile
+        known, address = launched_before(sweep.name, storage), None
+        if known is not None:
+            more = check_goes_on(known, planned)
+            if more and known.address and known.drawn:
+                way = "raise run_cap there, or take another name with --name"
+                raise UserError(f"{more}; a service draws them, so {way}")
+            address = known.address if (known.queue, known.cells) == (queue, planned.cells) else None
+        return write_down(dataclasses.replace(planned, address=address or QUEUES[queue].create(sweep)))
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Keep other launches into this `MOE_HOME` from taking names.
+
+    Raises:
+        UserError: another one does for long.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(HomeFolder().launching, _PATIENCE))
+        except LockedError:
+            raise UserError(f"another launch into {home()} does not come to an end; end it, or try again") from None
+        yield
 
 
 def growth(sweep: Sweep, cells: Sequence[Cell], storage: str | None = None) -> str | None:

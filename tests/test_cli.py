@@ -151,6 +151,19 @@ def test_a_place_that_cannot_be_is_refused_in_one_sentence(moe, monkeypatch, nam
     assert err.startswith(f"error: {name}={place} cannot be used: ")
 
 
+def test_a_folder_that_is_gone_is_said_before_libraries_fail_in_it(moe, monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    said = "error: the folder that this was started in is gone; start it in another one\n"
+    assert moe("runs", "list")[::2] == (2, said)
+
+
+def test_a_closed_standard_output_gets_no_json(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    console.print_json({"runs": []})
+
+
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"])
 def test_a_rank_that_is_no_number_is_refused_in_one_sentence(moe, monkeypatch, name):
     monkeypatch.setenv(name, "x")
@@ -302,6 +315,13 @@ def test_a_place_that_is_no_folder_is_named(moe, monkeypatch, tmp_path, name):
         assert code == 2
         assert f"{tmp_path / 'link'} is a link to {tmp_path / 'disk'}, which is not there; mount that disk, or" in err
     assert not (tmp_path / "disk").exists()
+    monkeypatch.setenv(name, str(tmp_path / "file" / "below"))
+    code, _, err = moe("runs", "list")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{name}={tmp_path / 'file' / 'below'}: {tmp_path / 'file'} is a file, not a folder; name a folder" in err
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    monkeypatch.setenv(name, str(tmp_path / "circle"))
+    assert "cannot be used: Too many levels of symbolic links; name a folder" in moe("runs", "list")[2]
 
 
 def test_images_are_imported_listed_and_verified(moe, tmp_path):
@@ -365,13 +385,13 @@ def test_doctor_says_what_works_and_how_to_mend_the_rest(moe):
     assert "ok" in moe("doctor")[1]
 
 
-def test_doctor_ends_with_code_1_where_nothing_can_be_written(moe, monkeypatch, tmp_path):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("MOE_HOME", str(tmp_path / "file" / "runs"))
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that even root cannot write to")
+def test_doctor_ends_with_code_1_where_nothing_can_be_written(moe, monkeypatch):
+    monkeypatch.setenv("MOE_HOME", "/proc/runs")
     code, out, err = moe("doctor")
     assert (code, err) == (1, "")
     words = " ".join(out.split())
-    assert "nothing can be written (Not a directory): what is there can be looked at, nothing trained" in words
+    assert "nothing can be written (No such file or directory): what is there can be looked at, nothing" in words
     assert "stop runs in" in words
     assert "-> set MOE_HOME to a folder of yours" in words
 

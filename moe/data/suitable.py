@@ -33,7 +33,7 @@ def check_images(config: RunConfig) -> None:
     Raises:
         UnsuitableError: names the images, what they lack and how to mend it.
     """
-    stores = _prepared(config.data)
+    stores = prepared(config.data)
     if not stores:
         return
     *training, validation = stores
@@ -48,7 +48,7 @@ def check_images(config: RunConfig) -> None:
             _check_labels(options, training, validation)
 
 
-def _prepared(data: DataConfig) -> list[ImageStore]:
+def prepared(data: DataConfig) -> list[ImageStore]:
     """The stores of training and, last, that of validation; none if one of them is still to be made."""
     parts = data.name.split("+")
     names = [DATASETS[part].train if part in DATASETS else part for part in parts]

@@ -366,6 +366,11 @@ class HomeFolder:
         """Folder of the lock files of a device of this machine."""
         return self.path / _SWEEPS / ".devices" / f"{socket.gethostname()}-{device}"
 
+    @property
+    def launching(self) -> Path:
+        """The lock file of a launch that looks whether a name is taken, and takes it."""
+        return self.path / _SWEEPS / ".launching"
+
     def incoming(self) -> Path:
         """A new name for a folder that is being downloaded."""
         return self.path / f".pull-{uuid.uuid4().hex[:8]}"

@@ -5,17 +5,19 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
-STOP = (signal.SIGTERM, signal.SIGINT)
+STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the last as a terminal is closed
 
 
 def take(act: Callable[[int], None], *numbers: int) -> None:
     """From now on call `act` with the number of each of these signals (default: STOP) that arrives.
 
-    Only the main thread gets signals; for another one nothing changes, here and below.
+    Only the main thread gets signals; for another one nothing changes, here and below. What `nohup` let this process
+    ignore stays ignored.
     """
     if threading.current_thread() is threading.main_thread():
         for number in numbers or STOP:
-            signal.signal(number, lambda number, _frame: act(number))
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda number, _frame: act(number))
 
 
 @contextlib.contextmanager

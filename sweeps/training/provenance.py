@@ -40,11 +40,16 @@ def collect(config: RunConfig, data: RunData, device: torch.device, precision: s
             "float32_matmul": torch.get_float32_matmul_precision(),
             "float32_convolutions": "tf32" if torch.backends.cudnn.allow_tf32 and device.type == "cuda" else "float32",
         },
-        "data": {"train": data.train.digest, "validation": data.validation.digest},
+        "data": digests(data.train.digest, data.validation.digest),
         "images": {
             "train": len(data.train.images_NCSS), "validation": len(data.validation.images_NCSS)
         },
     }  # fmt: skip
+
+
+def digests(train: str, validation: str) -> dict[str, str]:
+    """Which images a run is trained on and watched with, as `provenance.json` says it: checksums of their stores."""
+    return {"train": train, "validation": validation}
 
 
 def _batch_norm(config: RunConfig) -> str:

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import lightning as L
 import torch
@@ -19,7 +19,7 @@ from callbacks.saturation import RoutingSaturation, write_saturation
 from moe.config import RunConfig
 from moe.data.datasets import check_available
 from moe.data.loading import RunData, Share, load_run_data
-from moe.data.suitable import check_images
+from moe.data.suitable import check_images, prepared
 from moe.embedded import watched
 from moe.errors import UserError
 from moe.files import clear_partials
@@ -50,6 +50,7 @@ from sweeps.training.saving import DurableCheckpointIO, Saving, StopRequest
 
 # a worker whose agent was killed needs a while to write its checkpoint and end
 _PATIENCE = 90.0
+_ANEW = "give the new ones a name of their own (data.name), or move {} away to train anew"
 _FIRST = "MOE_FIRST_PROCESS"  # pid of a run's first process, for the others, which Lightning starts
 
 
@@ -79,6 +80,10 @@ def train(
         return run
     if run.finished:
         report(f"run {run.id} is finished already: {run.path}")
+        if stores := prepared(config.data):
+            *training, validation = (store.digest() for store in stores)
+            if _on_others(run, provenance.digests("+".join(training), validation)):
+                report(f"it was trained on other images than {config.data.name} has now; {_ANEW.format(run.path)}")
         adopt(run, group)
         return run
     check_available(config.data)
@@ -137,6 +142,7 @@ def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str]
     if config.machine.devices > 1:
         os.environ[_FIRST] = str(os.getpid())
     data, module = _prepare(config)
+    _check_same_images(run, config, data)
     clear_partials(run.routing)
     stop.obey()
     history = HistoryLogger(run.history_file)
@@ -153,6 +159,25 @@ def _lead(run: Run, config: RunConfig, group: str | None, report: Callable[[str]
         publish(run, session)
     ask_what_arrived(run, session)
     report(f"finished: {run.path}")
+
+
+def _on_others(run: Run, images: Mapping[str, str]) -> bool:
+    """Whether a run was begun on other images than these, under the same names."""
+    return bool(run.provenance.get("data", images) != images)
+
+
+def _check_same_images(run: Run, config: RunConfig, data: RunData) -> None:
+    """Refuse to go on with a run on images that it was not begun on.
+
+    Raises:
+        UserError: they were prepared or imported anew since then.
+    """
+    images = provenance.digests(data.train.digest, data.validation.digest)
+    if run.checkpoint_files() and _on_others(run, images):
+        raise UserError(
+            f"run {run.id} was begun on other images than {config.data.name} has now; import those again to go on, or "
+            f"{_ANEW.format(run.path)}"
+        )
 
 
 def _follow(run: Run, config: RunConfig) -> None:

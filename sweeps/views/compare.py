@@ -2,7 +2,7 @@
 
 import contextlib
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
@@ -171,7 +171,7 @@ def compare(sweep: LaunchedSweep) -> Comparison:
         for values, runs, planned in members
     ]
     notes, gaps = _unfinished(sweep, groups)
-    notes += _versions(groups)
+    notes += _made_alike(groups)
     return Comparison(sweep, parameters, columns, groups, notes, gaps, sweep.name, claim_rows(sweep.folder))
 
 
@@ -233,15 +233,23 @@ def _unfinished(sweep: LaunchedSweep, groups: Sequence[Group]) -> tuple[list[str
     return notes, gaps
 
 
-def _versions(groups: Sequence[Group]) -> list[str]:
-    versions = {_code_version(run) for group in groups for run in group.runs}
-    if len(versions) < 2:
-        return []
-    return [f"these runs were made by {len(versions)} versions of the code: {', '.join(sorted(versions))}"]
+def _made_alike(groups: Sequence[Group]) -> list[str]:
+    """What the runs should have in common and do not: the code, and the images that go by one name."""
+    versions, images = set(), defaultdict[tuple[Any, ...], set[str]](set)
+    for group in groups:
+        named = tuple(value for path, value in group.values.items() if path.startswith("data."))
+        for facts in (run.provenance for run in group.runs):
+            versions.add(_code_version(facts))
+            images[named] |= {repr(facts["data"])} if "data" in facts else set()
+    said = []
+    if len(versions) > 1:
+        said.append(f"these runs were made by {len(versions)} versions of the code: {', '.join(sorted(versions))}")
+    if (most := max(map(len, images.values()), default=0)) > 1:
+        said.append(f"of images of one name there were {most} versions, on which different runs were trained")
+    return said
 
 
-def _code_version(run: Run) -> str:
-    facts = run.provenance
+def _code_version(facts: Mapping[str, Any]) -> str:
     git = facts.get("git") or {}
     sha = git.get("sha", "")[:8] + ("+changes" if git.get("dirty") else "")
     return sha or f"moe-experts {facts.get('packages', {}).get('moe-experts')}"

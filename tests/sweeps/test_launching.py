@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from moe.config import RunConfig
 from moe.data.store import Images, write_store
 from moe.errors import UserError
+from sweeps import commands
 from sweeps.agents.agent import work
 from sweeps.agents.crew import Crew
 from sweeps.agents.devices import Device
@@ -100,6 +102,24 @@ def test_ctrl_c_hands_back_and_is_an_interrupt_with_the_status(tmp_path):
     assert heard.lines[-1] == "stopping: running trials write a checkpoint and end"
     first = caught.value.status.cells[0]
     assert (first.state, first.attempts, first.ending) == ("waiting", 0, Ending.INTERRUPTED)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_launch_that_a_signal_ends_is_interrupted_as_by_ctrl_c(tmp_path, capsys, number):
+    tiny_store()
+    sweep = register(str(write_spec(tmp_path, epochs=1)))
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("these tests were started so that they ignore it, by nohup")
+
+    def work(_reporter):
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        raise InterruptedLaunchError(status(sweep))
+
+    with pytest.raises(typer.Exit) as end:
+        commands._watched(work, quiet=True, as_json=False)
+    assert end.value.exit_code == 1
+    assert "2 of 2 not finished; `moe sweep resume little` goes on" in capsys.readouterr().err
 
 
 def test_mistakes_are_found_before_anything_is_written(tmp_path):

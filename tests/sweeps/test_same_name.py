@@ -1,15 +1,18 @@
 """A sweep launched again under its name: the same file goes on, one that asks for more adds, any other is refused."""
 
 import json
+import threading
 
 import pytest
 from typer.testing import CliRunner
 
 from cli import app
 from moe.errors import UserError
+from sweeps import launching
 from sweeps.launching import growth, plan, register_planned
 from sweeps.queue.opening import names, open_sweep
-from sweeps.runs.folders import home
+from sweeps.runs.folders import HomeFolder, home
+from sweeps.runs.lock import locked
 from tests.conftest import TINY, tiny_store
 
 BAYES = {"method": "bayes", "metric": {"name": "val/loss"}, "run_cap": 3}
@@ -128,6 +131,40 @@ def test_another_machine_on_the_same_storage_is_refused_too(tmp_path, monkeypatc
         launched(tmp_path, seeds(0))
     assert names() == []
     assert len(launched(tmp_path, seeds(0, 1)).cells) == 2
+
+
+def test_of_two_launches_at_once_one_takes_the_name(tmp_path, monkeypatch):
+    """The other one comes between the first one's look whether the name is free and its taking it."""
+    first, second = (plan(written(tmp_path, seeds(*values))) for values in ((0, 1), (5, 6)))
+    refused, real = [], launching.write_down
+
+    def other():
+        try:
+            register_planned(*second)
+        except UserError as error:
+            refused.append(str(error))
+
+    thread = threading.Thread(target=other)
+
+    def in_between(sweep):
+        monkeypatch.setattr(launching, "write_down", real)
+        thread.start()
+        thread.join(0.5)  # it must wait; without that it is done by now
+        return real(sweep)
+
+    monkeypatch.setattr(launching, "write_down", in_between)
+    register_planned(*first)
+    thread.join()
+    assert len(refused) == 1
+    assert 'seed: {"values": [0, 1]} -> {"values": [5, 6]}' in refused[0]
+    assert [cell.values["seed"] for cell in open_sweep("little").cells] == [0, 1]
+
+
+def test_a_launch_that_does_not_come_to_its_end_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "_PATIENCE", 0.0)
+    with locked(HomeFolder().launching), pytest.raises(UserError, match=r"another launch into .* does not come to an"):
+        launched(tmp_path, seeds(0))
+    assert names() == []
 
 
 def test_a_launch_whose_storage_is_away_leaves_nothing(tmp_path):

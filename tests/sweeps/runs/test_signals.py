@@ -16,6 +16,21 @@ def test_signals_are_noted_and_then_do_what_they_did():
     assert [signal.getsignal(number) for number in STOP] == before
 
 
+def test_the_end_of_a_terminal_is_a_wish_to_stop_unless_nohup_let_it_be_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with noted() as told:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert told == [signal.SIGHUP]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with noted() as told:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert told == []
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_only_those_asked_for_are_taken():
     before = signal.getsignal(signal.SIGINT)
     acted = []

@@ -1,6 +1,7 @@
 """Real training of tiny models: same bits, resume, skip, failure."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from safetensors.torch import load_file
 
 from moe.config import flat
+from moe.data.store import data_root
 from moe.errors import UserError
 from sweeps.runs.endings import OUT_OF_MEMORY
 from sweeps.runs.lock import locked
@@ -188,6 +190,36 @@ def test_a_crash_loses_no_more_than_the_time_between_checkpoints(finished, tmp_p
     assert same(weights(run), weights(finished))
     assert run.history() == finished.history()
     assert not list(run.checkpoints.glob("step*"))
+
+
+def test_a_run_does_not_go_on_with_other_images_of_the_same_name(moe, tmp_path, monkeypatch):
+    tiny_store()
+    config = tiny_config(machine__checkpoint_minutes=1e-9)
+    store, real = RunStore(), trial.MoEModule.training_step
+
+    def die(self, batch, batch_idx):
+        if self.global_step == 1:
+            raise ZeroDivisionError
+        return real(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial.MoEModule, "training_step", die)
+        with pytest.raises(ZeroDivisionError):
+            train(config, store, report=silent)
+    shutil.rmtree(data_root() / "tiny")
+    tiny_store(seed=1)
+    run = store.find(config.identity())
+    with pytest.raises(UserError, match=rf"run {run.id} was begun on other images than tiny has now; import"):
+        train(config, store, report=silent)
+    shutil.rmtree(data_root() / "tiny")
+    tiny_store()
+    lines = []
+    assert train(config, store, report=lines.append).finished
+    assert "resuming after epoch 0 and 1 of 3 steps" in lines
+    shutil.rmtree(data_root() / "tiny")
+    tiny_store(seed=1)
+    train(config, store, report=lines.append)
+    assert lines[-1].startswith("it was trained on other images than tiny has now; give the new ones a name of their")
 
 
 def test_a_supervised_run(tmp_path):

@@ -76,6 +76,15 @@ def test_runs_of_different_code_are_named(sweep):
     assert compare.compare(sweep).notes[-1].endswith("2 versions of the code: aaaaaaaa, bbbbbbbb+changes")
 
 
+def test_runs_that_were_trained_on_other_images_of_one_name_are_named(sweep):
+    runs = [run for run in (sweep.store.run(cell.run_id) for cell in sweep.cells) if run.finished]
+    for run in runs:
+        write_json(run.provenance_file, run.provenance | {"data": {"train": "first", "validation": "first"}})
+    assert compare.compare(sweep).notes == []
+    write_json(runs[3].provenance_file, runs[3].provenance | {"data": {"train": "second", "validation": "first"}})
+    assert compare.compare(sweep).notes[-1].startswith("of images of one name there were 2 versions, on which")
+
+
 def test_csv_holds_the_numbers(sweep):
     rows = list(csv.DictReader(io.StringIO(compare.to_csv(compare.compare(sweep)))))
     assert float(rows[2]["val loss mean"]) == 2.0
