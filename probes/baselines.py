@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from moe.config import flat, from_flat
 from moe.data.readers import no_progress
 from moe.errors import UserError
-from moe.export import load_model
 from moe.files import remove
 from moe.model import build_model, drawn_from
 from probes.activations import Activations, activations
@@ -26,7 +25,7 @@ from probes.drawing.base import save
 from probes.drawing.curves import beside_baselines
 from probes.features import has_shared, pooled_shared, small_pictures
 from probes.probe import Baseline, Numbers, Probe
-from probes.snapshots import Snapshot, final_snapshot, of_run
+from probes.snapshots import Snapshot, exported, final_snapshot, of_run
 from probes.subject import Subject
 from probes.tables import write_table
 from sweeps.runs.run import Run
@@ -41,7 +40,7 @@ def initial_snapshot(run: Run) -> Snapshot:
     Raises:
         UserError: the run has no usable model.
     """
-    _, card = load_model(run.model)
+    _, card = exported(run)
     with drawn_from(card.seed):
         model = build_model(card.model, card.gate)
     return of_run(run, model.eval(), card, f"initial weights of seed {card.seed}", epoch=0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from moe.data.readers import no_progress
 from moe.data.store import ImageStore, sha256
 from moe.errors import UserError
-from moe.export import ModelCard, load_model
+from moe.export import ModelCard
 from moe.files import remove
 from moe.model import MoE
 from probes.activations import activations
@@ -20,7 +20,7 @@ from probes.drawing.base import save
 from probes.drawing.curves import over_epochs
 from probes.failures import Failures
 from probes.probe import Numbers, Probe
-from probes.snapshots import Snapshot, of_run
+from probes.snapshots import Snapshot, exported, of_run
 from probes.subject import Subject
 from probes.tables import write_table
 from sweeps.runs.folders import OVER_TRAINING
@@ -52,7 +52,7 @@ def kept_snapshots(run: Run, report: Callable[[str], None]) -> list[Snapshot]:
     found = []
     for epoch, folder in run.kept_models().items():
         try:
-            model, card = load_model(folder)
+            model, card = exported(run, folder)
         except UserError as error:
             report(f"  {error}; it is left out")
             continue
@@ -83,7 +83,7 @@ def _model(run: Run, file: Path) -> tuple[int, MoE, ModelCard]:
         UnusableError: it is damaged, or holds another model.
     """
     stored = load(file)
-    model, card = load_model(run.model)
+    model, card = exported(run)
     weights = {k.removeprefix(_PREFIX): v for k, v in stored["state_dict"].items() if str(k).startswith(_PREFIX)}
     try:
         model.load_state_dict(weights)

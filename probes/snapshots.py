@@ -6,6 +6,7 @@ from pathlib import Path
 
 from moe.data.preparation import Preparation
 from moe.data.store import ImageStore
+from moe.errors import UserError
 from moe.export import ModelCard, load_model
 from moe.foreign.checked import Foreign
 from moe.model import MoE
@@ -46,8 +47,25 @@ def final_snapshot(run: Run) -> Snapshot:
     Raises:
         UserError: the run has no usable model.
     """
-    model, card = load_model(run.model)
+    model, card = exported(run)
     return of_run(run, model, card, card.sha256)
+
+
+def exported(run: Run, folder: Path | None = None) -> tuple[MoE, ModelCard]:
+    """The network that a run exported, in eval mode, and its card.
+
+    Args:
+        run: whose.
+        folder: one of an epoch that is kept; None: the final one.
+
+    Raises:
+        UserError: it is not usable, or another run's, whose folder was copied, say.
+    """
+    folder = folder or run.model
+    model, card = load_model(folder)
+    if card.run_id != run.id:
+        raise UserError(f"{folder} holds the model of run {card.run_id}; move it away, and train run {run.id} again")
+    return model, card
 
 
 def of_run(run: Run, model: MoE, card: ModelCard, weights: str, epoch: int | None = None) -> Snapshot:

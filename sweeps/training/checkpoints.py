@@ -46,6 +46,7 @@ class Record(BaseModel):
     """What stands beside a checkpoint.
 
     Attributes:
+        run: id of the run whose it is; "" in records of earlier versions.
         sha256: of the checkpoint's file.
         steps: optimiser steps behind it.
         history: the run's rows up to it.
@@ -54,6 +55,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int = 1
+    run: str = ""
     sha256: str
     steps: int
     history: list[Row]
@@ -68,9 +70,10 @@ class Position(NamedTuple):
     confirmed: bool = True
 
 
-def confirm(file: Path, steps: int, history: Sequence[Row]) -> None:
-    """Write a checkpoint's record: from now on it counts."""
-    write_json(_record_file(file), Record(sha256=sha256(file), steps=steps, history=list(history)).model_dump())
+def confirm(run: Run, file: Path, steps: int, history: Sequence[Row]) -> None:
+    """Write the record of a run's checkpoint: from now on it counts."""
+    record = Record(run=run.id, sha256=sha256(file), steps=steps, history=list(history))
+    write_json(_record_file(file), record.model_dump())
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -136,6 +139,8 @@ def _usable(run: Run, file: Path, steps: int, steps_per_epoch: int, weights: Map
     """The history up to a checkpoint that the run can go on from."""
     epochs = steps // steps_per_epoch
     content, record = load(file), _record(file)
+    if record is not None and record.run not in ("", run.id):
+        raise UnusableError(f"is one of run {record.run}")
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     there = {name: getattr(tensor, "shape", None) for name, tensor in content["state_dict"].items()}
     if content.get("global_step") != steps or there != shapes or any(part not in content for part in _PARTS):

@@ -153,5 +153,5 @@ class Saving(Checkpoint):
             return
         (file, steps), self._unconfirmed = self._unconfirmed, None
         if self.history is not None:
-            confirm(file, steps, self.history.rows)
+            confirm(self.run, file, steps, self.history.rows)
             prune(self.run, self.history.rows, besides=file)

@@ -284,7 +284,7 @@ def _fit(
     if history is not None:
         history.restore(position.history if position else [])
         if position and not position.confirmed:
-            confirm(position.file, position.steps, position.history)
+            confirm(run, position.file, position.steps, position.history)
     if position:
         report(f"resuming after epoch {epoch}" + (f" and {skip} of {steps} steps" if skip else ""))
     else:

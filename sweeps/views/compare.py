@@ -235,13 +235,15 @@ def _unfinished(sweep: LaunchedSweep, groups: Sequence[Group]) -> tuple[list[str
 
 def _made_alike(groups: Sequence[Group]) -> list[str]:
     """What the runs should have in common and do not: the code, and the images that go by one name."""
-    versions, images = set(), defaultdict[tuple[Any, ...], set[str]](set)
+    said, versions, images = [], set(), defaultdict[tuple[Any, ...], set[str]](set)
     for group in groups:
         named = tuple(value for path, value in group.values.items() if path.startswith("data."))
-        for facts in (run.provenance for run in group.runs):
+        for run in group.runs:
+            facts = run.provenance
+            if (whose := facts.get("run_id", run.id)) != run.id:
+                said.append(f"{run.path} holds the results of run {whose}: rename it")
             versions.add(_code_version(facts))
             images[named] |= {repr(facts["data"])} if "data" in facts else set()
-    said = []
     if len(versions) > 1:
         said.append(f"these runs were made by {len(versions)} versions of the code: {', '.join(sorted(versions))}")
     if (most := max(map(len, images.values()), default=0)) > 1:

@@ -234,10 +234,23 @@ def test_a_payload_is_not_run_where_lightning_itself_is_given_the_file(forged, m
     assert not proof.exists()
 
 
+def test_checkpoints_of_another_run_are_named_and_passed_over(begun, finished):
+    """Of the same recipe with another seed, whose shapes are the same; those of earlier versions do not say."""
+    for number in (1, 2, 3):
+        file = begun.epoch_checkpoint(number).with_suffix(".json")
+        record = json.loads(file.read_text())
+        assert record["run"] == begun.id
+        file.write_text(json.dumps(record | {"run": "" if number == 1 else "0123456789ab"}))
+    lines = resumed(begun)
+    assert "epoch0003.ckpt is one of run 0123456789ab; trying the one before" in lines
+    assert "resuming after epoch 1" in lines
+    assert as_undisturbed(begun, finished)
+
+
 def test_a_damaged_best_checkpoint_costs_its_model_alone(begun):
     rows = begun.history_rows()
     rows = [row | ({"val/loss": -1.0} if row["epoch"] == 1 and "val/loss" in row else {}) for row in rows]
-    checkpoints.confirm(last(begun), 9, rows)  # epoch 1 was the best
+    checkpoints.confirm(begun, last(begun), 9, rows)  # epoch 1 was the best
     cut(begun.epoch_checkpoint(1))
     lines = resumed(begun)
     assert any("the model of the best epoch, 1, is not exported" in line for line in lines)
@@ -259,11 +272,11 @@ def test_a_run_keeps_its_best_epochs_and_the_last(tmp_path, monkeypatch):
     losses, seen = [5.0, 1.0, 2.0, 9.0, 3.0, 8.0, 7.0], []
     confirm = checkpoints.confirm
 
-    def counted(file, steps, rows):
+    def counted(run, file, steps, rows):
         for row in rows:
             if "val/loss" in row:
                 row["val/loss"] = losses[int(row["epoch"])]
-        confirm(file, steps, rows)
+        confirm(run, file, steps, rows)
 
     monkeypatch.setattr("sweeps.training.saving.confirm", counted)
     monkeypatch.setattr(

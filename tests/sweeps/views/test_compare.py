@@ -76,6 +76,12 @@ def test_runs_of_different_code_are_named(sweep):
     assert compare.compare(sweep).notes[-1].endswith("2 versions of the code: aaaaaaaa, bbbbbbbb+changes")
 
 
+def test_a_folder_with_the_results_of_another_run_is_named(sweep):
+    run = sweep.store.run(sweep.cells[0].run_id)
+    write_json(run.provenance_file, run.provenance | {"run_id": "0123456789ab"})
+    assert compare.compare(sweep).notes[0] == f"{run.path} holds the results of run 0123456789ab: rename it"
+
+
 def test_runs_that_were_trained_on_other_images_of_one_name_are_named(sweep):
     runs = [run for run in (sweep.store.run(cell.run_id) for cell in sweep.cells) if run.finished]
     for run in runs:
