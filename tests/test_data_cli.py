@@ -1,6 +1,7 @@
 """`moe data` as a user meets it: what was left out is said, damage hides nothing, a mistake is one sentence, code 2."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,20 @@ def test_the_list_shows_the_rest_when_one_store_is_damaged(moe: Moe, pets: Path,
     assert any("1 damaged" in check["found"] and "one/manifest.json" in check["mend"] for check in checks)
     assert moe("data", "import", "one", pets, "--force")[0] == 0
     assert moe("data", "verify", "one")[0] == 0
+
+
+def test_copies_among_images_are_named(moe: Moe, pets: Path) -> None:
+    for name in ("cat/2.png", "dog/3.png"):
+        shutil.copy(pets / name, pets / name.replace(".png", " again.png"))
+    code, out, _ = moe("data", "import", "pets", pets)
+    assert code == 0
+    assert (
+        "  2 images copy others to the last pixel: cat/2 of cat/2 again, dog/3 of dog/3 again; probes' "
+        "p-values and intervals take images for independent\n"
+    ) in out
+    (pets / "cat" / "2 again.png").unlink()
+    out = moe("data", "import", "pets", pets, "--force")[1]
+    assert "  1 image copies another to the last pixel: dog/3 of dog/3 again; probes'" in out
 
 
 def test_a_damaged_store_fails_its_own_run_alone(moe: Moe, pets: Path, tmp_path: Path) -> None:

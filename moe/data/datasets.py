@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from moe.config import DataConfig
 from moe.data.files import is_named_folder
+from moe.data.pixels import copies
 from moe.data.readers import Progress, ReadOptions, no_progress, read_images
 from moe.data.staging import check_name, staged
 from moe.data.stl10 import is_stl10
@@ -21,6 +22,7 @@ from moe.data.store import Images, ImageStore, data_root, fill, is_prepared, sto
 from moe.data.things import is_things, read_things, refuse_zipped
 from moe.errors import Notice, UserError, suggest
 from moe.registry import Registry
+from moe.wording import counted, first_few
 
 
 class Dataset(Protocol):
@@ -212,8 +214,18 @@ def import_images(
         if recognised and not things:
             left = "THINGS' dimensions and categories left out: --labels gives others"
             content = dataclasses.replace(content, notes=(*content.notes, left))
-        fill(partial, name, content)
+        fill(partial, name, dataclasses.replace(content, notes=(*content.notes, *_copies_note(content))))
     return ImageStore(root / name)
+
+
+def _copies_note(content: Images) -> list[str]:
+    """What a reader of p-values should know of images that are there more than once."""
+    found = copies(content.images_NHWC)
+    if not found:
+        return []
+    named = first_few([f"{content.ids[place]} of {content.ids[first]}" for place, first in found.items()])
+    many = counted(len(found), "image") + (" copies another" if len(found) == 1 else " copy others")
+    return [f"{many} to the last pixel: {named}; probes' p-values and intervals take images for independent"]
 
 
 def _check_own_name(name: str, path: Path, *, things: bool) -> None:

@@ -4,6 +4,7 @@ Axes: N images, H height, W width, S image side.
 """
 
 import contextlib
+import hashlib
 import io
 import shutil
 from collections.abc import Iterator
@@ -81,6 +82,17 @@ def chunks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """The array in pieces of at most 1,024 rows, so that a memory map is never read whole."""
     for start in range(0, len(array), _CHUNK):
         yield array[start : start + _CHUNK]
+
+
+def copies(images_NHWC: NDArray[np.uint8]) -> dict[int, int]:
+    """Images that equal an earlier one to the last pixel: place -> place of the first of them."""
+    first: dict[bytes, int] = {}
+    found = {}
+    for place, image in enumerate(images_NHWC):
+        digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        if (earlier := first.setdefault(digest, place)) != place:
+            found[place] = earlier
+    return found
 
 
 def channel_statistics(
