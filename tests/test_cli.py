@@ -341,7 +341,7 @@ def test_names_are_shown_as_they_are_and_move_no_cursor(moe, tmp_path, monkeypat
     pictures = tmp_path / "[b] \x1b[2J"
     for name in ("[red]", "a\nb"):
         (pictures / name).mkdir(parents=True)
-        Image.new("RGB", (16, 16)).save(pictures / name / "0.png")
+        Image.new("RGB", (16, 16), (len(name), 0, 0)).save(pictures / name / "0.png")
     code, out, _ = moe("data", "import", "mine", pictures)
     assert (code, out) == (0, "mine: 2 images of 16x16, 2 classes ([red], a\\nb)\n")
     code, out, _ = moe("data", "list")
