@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import re
+import resource
 import shutil
 import stat
 import uuid
@@ -16,6 +17,7 @@ from pathlib import Path
 from moe.errors import UserError
 
 _PARTIAL = re.compile(r"\..+\.[0-9a-f]{8}")
+_BUFFER = 2**20  # bytes, at most, that a library writes at a time
 _MOST_CONTENT = 2**28  # bytes of what is read as a whole: configurations, histories, tables
 
 
@@ -118,9 +120,18 @@ def telling_full(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         known = isinstance(error, OSError) and error.errno is not None
+        if not known and _limited(path):
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path)) from error
         if not known and (isinstance(error, OSError) or is_full(path.parent)):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
+
+
+def _limited(path: Path) -> bool:
+    """Whether what was being written for a file is about as large as this process may make one."""
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    parts = [part.stat().st_size for part in path.parent.iterdir() if part.name.startswith(f".{path.name}.")]
+    return most != resource.RLIM_INFINITY and max(parts, default=0) >= most - _BUFFER
 
 
 def is_full(folder: Path) -> bool:

@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from moe.data.readers import Progress, no_progress
 from moe.data.store import ImageStore
 from moe.errors import UserError
 from moe.files import remove
+from moe.scratch import scratch
 from probes import epochs as over_training
 from probes.activations import activations
 from probes.baselines import Baselines, untrained_together, write_baselines
@@ -259,9 +259,7 @@ def write_result(
         ask: writes into the folder it is given.
     """
     started = time.monotonic()
-    partial = folder.parent.parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
-    partial.mkdir(parents=True)
-    try:
+    with scratch(folder.parent.parent, folder.name) as partial:
         # thousands of small fits: threads only wait for each other
         with threadpool_limits(1, user_api="blas"), bar(f"{name} on {folder.parent.name}") as progress:
             result = ask(partial, progress) or Result({})
@@ -272,8 +270,6 @@ def write_result(
         remove(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)
-    finally:
-        remove(partial)
     report(f"  {folder.name}: {words(result.numbers) or 'figures'} ({time.monotonic() - started:.1f} s) -> {folder}")
     for note in result.notes:
         report(f"    {note}")

@@ -7,7 +7,6 @@ lock when that process dies, however it dies.
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from moe.errors import UserError
 from moe.files import remove
+from moe.scratch import alone_in, holding, in_use
 
 FILES = frozenset(
     ("images.npy", "labels.npy", "ids.json", "groups.json", "labelings.json", "factors.npy", "manifest.json")
@@ -70,7 +70,7 @@ def staged(name: str, root: Path, *, replace: bool) -> Iterator[Path]:
     with hidden_folder(name, root) as partial:
         yield partial
         _settle(partial)
-        with _locked(root):
+        with alone_in(root):
             check_name(name, root, replace=replace)  # it may have been made meanwhile
             _move_into_place(partial, root / name)
 
@@ -86,14 +86,11 @@ def hidden_folder(name: str, root: Path) -> Iterator[Path]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
-            with _locked(root):
+            with alone_in(root):
                 _clear(root)
                 partial.mkdir()
                 held.callback(remove, partial)
-                handle = os.open(partial, os.O_RDONLY)
-                held.callback(os.close, handle)
-                with contextlib.suppress(OSError):  # NFS locks no folders; there, what is left stays
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(holding(partial))
             yield partial
     except OSError as error:
         if error.errno not in _USERS_MATTER:
@@ -107,44 +104,20 @@ def clear_leftovers(root: Path) -> None:
     """Remove what killed imports left in a folder of stores; put back a store that one of them had set aside."""
     if not root.is_dir() or not any(_HIDDEN.fullmatch(path.name) for path in root.iterdir()):
         return
-    with contextlib.suppress(OSError), _locked(root):  # on a disk that is not ours to write, they stay
+    with contextlib.suppress(OSError), alone_in(root):  # on a disk that is not ours to write, they stay
         _clear(root)
 
 
 def _clear(root: Path) -> None:
     for path in sorted(root.iterdir()):
         match = _HIDDEN.fullmatch(path.name)
-        if match is None or path.is_symlink() or not _holds_only(path, _CLEARED) or _in_use(path):
+        if match is None or path.is_symlink() or not _holds_only(path, _CLEARED) or in_use(path):
             continue
         target = root / match["name"]
         if match["old"] and not target.exists() and (path / "manifest.json").exists():
             path.rename(target)
         else:
             remove(path)
-
-
-def _in_use(path: Path) -> bool:
-    """Whether a living process holds the folder; where the file system cannot tell, it may."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
-@contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """One process at a time makes or removes hidden folders: a new one is not yet locked for a moment."""
-    handle = os.open(root, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _settle(folder: Path) -> None:

@@ -1,8 +1,12 @@
 import contextlib
+import errno
 import os
+import resource
 import shutil
+import signal
 
 import pytest
+import torch
 
 from moe.errors import UserError
 from moe.files import clear_partials, remove, replacing, sync
@@ -84,3 +88,18 @@ def test_what_is_there_is_removed_whatever_it_is(tmp_path, kind):
     remove(path)
     assert not os.path.lexists(path)
     assert (other / "kept").exists()
+
+
+def test_a_limit_on_the_size_of_files_is_told_from_a_fault_of_the_library_that_met_it(tmp_path):
+    """torch says "unexpected pos" then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heeded = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught, replacing(tmp_path / "file") as partial:
+            torch.save(torch.zeros(2**16), partial)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, heeded)
+    assert caught.value.errno == errno.EFBIG
+    assert list(tmp_path.iterdir()) == []
