@@ -62,6 +62,7 @@ _ROOM = 4096 * " "  # in the command line of a server, for those of what it fork
 NAME = "moe-forker"  # what /proc/PID/comm calls a server
 
 _execute: Any = getattr(subprocess, "_fork_exec", None)
+_spawns: Any = getattr(subprocess, "_USE_POSIX_SPAWN", False)
 _lock = threading.Lock()
 _server: subprocess.Popen[bytes] | None = None
 _channel: socket.socket | None = None  # to what forks for this process
@@ -83,12 +84,13 @@ def install(environment: Mapping[str, str] | None = None) -> None:
     _usual = environment
     if sys.platform == "linux" and not os.environ.get("MOE_TEST_EXEC"):
         subprocess._fork_exec = _start
+        subprocess._USE_POSIX_SPAWN = False  # which goes before it, since Python 3.13
 
 
 def uninstall() -> None:
     """End the server; from now on everything is executed."""
     global _server, _channel  # noqa: PLW0603
-    subprocess._fork_exec = _execute
+    subprocess._fork_exec, subprocess._USE_POSIX_SPAWN = _execute, _spawns
     if _server is not None:
         _channel.close()
         _server.wait()
