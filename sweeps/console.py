@@ -79,6 +79,8 @@ _HINTS = {
     errno.EACCES: f"check its permissions; {_ELSEWHERE}",
     errno.ENOTDIR: f"a part of this path is a file; {_ELSEWHERE}",
     errno.ENAMETOOLONG: f"the path is longer than this disk takes; {_ELSEWHERE}",
+    errno.EEXIST: "a file lies there in the place of a folder; move it away",
+    errno.EISDIR: "a folder lies there in the place of a file; move it away",
     errno.EFBIG: "larger than files may be here; `ulimit -f unlimited` lifts a limit of the shell",
     errno.EIO: _AWAY,
     errno.ESTALE: _AWAY,

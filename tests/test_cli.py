@@ -213,6 +213,12 @@ def test_a_failure_is_a_message_and_code_1(moe, monkeypatch):
     [
         (OSError(errno.ENOSPC, "No space left on device", "runs/a.json"), "runs/a.json: No space left on device; free"),
         (OSError(errno.EROFS, "Read-only file system", "runs/a.json"), "it may only be read; MOE_HOME"),
+        (
+            FileExistsError(errno.EEXIST, "File exists", "runs/sweeps"),
+            "a file lies there in the place of a folder; move",
+        ),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "runs/lock"), "a folder lies there in the place of a file;"),
+        (OSError(errno.EFBIG, "File too large", "runs/a.ckpt"), "`ulimit -f unlimited` lifts a limit of the shell"),
         (OSError(errno.ENOTDIR, "Not a directory", "a/runs"), "a/runs: Not a directory; a part of this path is a file"),
         (OSError(errno.ESTALE, "Stale file handle", "runs/a"), "the way to it fails; once it is mended"),
         (
