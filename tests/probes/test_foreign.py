@@ -32,7 +32,8 @@ def build():
     {more}
     return model
 """
-QUICK = ["coupling.bootstrap=10", "tuning.permutations=2", "geometry.permutations=2", "geometry.distances=[euclidean]"]
+QUICK = ["coupling.bootstrap=10", "tuning.permutations=2", "geometry.permutations=2", "geometry.distances=[euclidean]",
+         "geometry.measures=[spearman]"]  # fmt: skip
 
 
 @pytest.fixture
@@ -78,24 +79,29 @@ def test_the_numbers_are_those_of_the_same_model_as_a_run(run):
         np.testing.assert_array_equal(ours_, theirs_)
 
 
-def test_shared_features_are_compared_where_they_are_told(run):
+def test_baselines_are_those_that_the_model_tells_of(run):
+    assert baselines_of(probe("separability", "coupling", baselines=True)) == {"embedding", "pixels", "random_router"}
+    write(run, "model.shared_features = model.pooled_shared")
+    told = probe("separability", baselines=True)
+    ours = probing.probe_run(run.id, ["separability"], ["tiny"], lambda _line: None, baselines=True)
+    assert told["images"] == ours["images"]
+    assert baselines_of(told) == {"shared", "embedding", "pixels"}
+
+
+def baselines_of(found):
+    """The baselines in all results of a model."""
+    files = (RunStore().root / "models" / found["model"] / "probes" / "tiny").glob("*/result.json")
+    return {key.partition("/")[0] for file in files for key in json.loads(file.read_text()) if "/" in key}
+
+
+def test_shared_features_are_a_reference_where_they_are_told(run):
     lines: list[str] = []
-    names = ["geometry", "coupling"]
-    found = probe(*names, baselines=True, lines=lines)["images"]["tiny"]
-    assert "pixels" in found["geometry"]
-    assert "shared" not in found["geometry"]
+    found = probe("geometry", lines=lines)["images"]["tiny"]["geometry"]
+    assert "pixels" in found
+    assert "shared" not in found
     assert any("shared features are left out" in line for line in lines)
     write(run, "model.shared_features = model.pooled_shared")
-    told = probe(*names, baselines=True)
-    ours = probing.probe_run(run.id, names, ["tiny"], lambda _line: None, quick(names), baselines=True)
-    assert told["images"]["tiny"]["geometry"] == ours["images"]["tiny"]["geometry"]
-    beside = {
-        key.partition("/")[0]
-        for file in (RunStore().root / "models" / told["model"] / "probes" / "tiny").glob("*/result.json")
-        for key in json.loads(file.read_text())
-        if "/" in key
-    }
-    assert beside == {"shared", "embedding", "pixels", "random_router"}
+    assert "shared" in probe("geometry")["images"]["tiny"]["geometry"]
 
 
 def test_activations_are_reused_unless_code_beside_the_file_has_changed(run, monkeypatch):
@@ -122,14 +128,15 @@ def test_results_are_in_the_tracker_also_after_an_offline_session(run, wandb_ser
     assert there.summary["probe/tiny/separability/mean"] == pytest.approx(mean)
     assert sync.waiting(RunStore()) == []
     monkeypatch.setenv("WANDB_MODE", "offline")
-    again = probe("tuning")
+    again = probe("coupling")
     (waiting,) = sync.waiting(RunStore())
     assert waiting.id == again["model"] == found["model"]
     monkeypatch.setenv("WANDB_MODE", "online")
     assert sync.sync([waiting], lambda _line: None) == []
     assert sync.waiting(RunStore()) == []
-    (label,) = {name for images, name, _ in waiting.probe_results() if name.startswith("tuning")}
-    assert there.summary[f"probe/tiny/{label}/gate_r2"] == pytest.approx(again["images"]["tiny"]["tuning"]["gate_r2"])
+    (label,) = {name for images, name, _ in waiting.probe_results() if name.startswith("coupling")}
+    mean = again["images"]["tiny"]["coupling"]["mean_pearson"]
+    assert there.summary[f"probe/tiny/{label}/mean_pearson"] == pytest.approx(mean)
     assert wandb_server.artifact(f"{waiting.id}-tiny-separability:latest").run is there
 
 
