@@ -283,6 +283,9 @@ def main() -> None:
         sys.modules["wandb.wandb_agent"].Agent.POLL_INTERVAL = float(seconds)
     with leaving():  # not every command would take apart what the server imported for all
         if _brings_faults(order):
+            known = sys.modules.get("sitecustomize")
+            if known is not None and FAULTS not in Path(str(known.__file__)).parents:  # Debian's Python has one
+                del sys.modules["sitecustomize"]
             importlib.import_module("sitecustomize")
         if kind == "-m":
             runpy.run_module(what, run_name="__main__", alter_sys=True)
