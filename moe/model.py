@@ -53,6 +53,8 @@ class MoE(nn.Module):
         experts_at_once: whether all experts are one computation instead of one each; None: on GPUs.
     """
 
+    has_shared = True  # it tells what its experts are given, as models that were trained elsewhere may not
+
     def __init__(self, config: ModelConfig, gate: GateConfig) -> None:
         super().__init__()
         self.config = config

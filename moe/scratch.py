@@ -32,13 +32,8 @@ def scratch(parent: Path, name: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def holding(folder: Path) -> Iterator[None]:
     """Meanwhile the folder is in use. NFS locks no folders; there, what is left stays."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
         yield
-    finally:
-        os.close(handle)
 
 
 def in_use(folder: Path) -> bool:
@@ -56,10 +51,17 @@ def in_use(folder: Path) -> bool:
 @contextlib.contextmanager
 def alone_in(root: Path) -> Iterator[None]:
     """One process at a time makes or removes hidden folders: a new one is not yet held for a moment."""
-    handle = os.open(root, os.O_RDONLY)
+    with _locked(root, fcntl.LOCK_EX):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    """Locked for the block, where the file system can."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, how)
         yield
     finally:
         os.close(handle)

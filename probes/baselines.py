@@ -23,7 +23,7 @@ from moe.model import build_model, drawn_from
 from probes.activations import Activations, activations
 from probes.drawing.base import save
 from probes.drawing.curves import beside_baselines
-from probes.features import has_shared, pooled_shared, small_pictures
+from probes.features import pooled_shared, small_pictures
 from probes.probe import Baseline, Numbers, Probe
 from probes.snapshots import Snapshot, exported, final_snapshot, of_run
 from probes.subject import Subject
@@ -99,7 +99,7 @@ class Baselines:
             return self._twin is not None
         if name == "untrained":
             return isinstance(self._snapshot.run, Run)
-        return name != "shared" or has_shared(self._snapshot)
+        return name != "shared" or self._snapshot.model.has_shared
 
     def close(self) -> None:
         """Remove the untrained model's activations: large, and of little use once their numbers are known."""

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from moe.data.store import ImageStore
-from moe.foreign.checked import Foreign
 from moe.precision import full_float32
 from probes.snapshots import Snapshot
 
@@ -25,14 +24,9 @@ Rows = NDArray[np.intp] | None  # which images of the store; None: all
 def pooled_shared(snapshot: Snapshot, store: ImageStore, rows: Rows = None) -> NDArray[np.float32]:
     """Shared features (n, C) before the gate, averaged over places: the gate and all experts get no others.
 
-    A model that was trained elsewhere may lack them, see `has_shared`.
+    A model that was trained elsewhere may lack them (`has_shared`).
     """
     return _features(snapshot, store, rows, snapshot.model.pooled_shared)
-
-
-def has_shared(snapshot: Snapshot) -> bool:
-    """Whether a model says what its experts are given."""
-    return not isinstance(snapshot.model, Foreign) or snapshot.model.has_shared
 
 
 def small_pictures(snapshot: Snapshot, store: ImageStore, rows: Rows = None) -> NDArray[np.float32]:

@@ -263,15 +263,25 @@ def open_store(name: str) -> ImageStore:
     return store
 
 
+def training_names(config: DataConfig) -> list[str]:
+    """Names of the stores that a run trains on; `a+b` joins several."""
+    return [DATASETS[part].train if part in DATASETS else part for part in config.name.split("+")]
+
+
+def validation_name(config: DataConfig) -> str:
+    """The store on which routing is watched, by name: `data.validation`, else the dataset's own, else the first store."""
+    name = config.validation or config.name.split("+")[0]
+    return DATASETS[name].validation if name in DATASETS else name
+
+
 def training_stores(config: DataConfig) -> list[ImageStore]:
-    """The stores that a run trains on; `a+b` joins several."""
-    return [open_store(DATASETS[part].train if part in DATASETS else part) for part in config.name.split("+")]
+    """The stores that a run trains on."""
+    return [open_store(name) for name in training_names(config)]
 
 
 def validation_store(config: DataConfig) -> ImageStore:
-    """The store on which routing is watched: `data.validation`, else the dataset's own, else the first store."""
-    name = config.validation or config.name.split("+")[0]
-    return open_store(DATASETS[name].validation if name in DATASETS else name)
+    """The store on which routing is watched."""
+    return open_store(validation_name(config))
 
 
 def named_stores(names: Sequence[str]) -> list[ImageStore]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from moe.config import DataConfig, RunConfig
-from moe.data.datasets import DATASETS
+from moe.data.datasets import DATASETS, training_names, validation_name
 from moe.data.store import ImageStore, data_root, is_prepared
 from moe.errors import UserError
 from moe.section import Options
@@ -50,11 +50,7 @@ def check_images(config: RunConfig) -> None:
 
 def prepared(data: DataConfig) -> list[ImageStore]:
     """The stores of training and, last, that of validation; none if one of them is still to be made."""
-    parts = data.name.split("+")
-    names = [DATASETS[part].train if part in DATASETS else part for part in parts]
-    watched = data.validation or parts[0]
-    names.append(DATASETS[watched].validation if watched in DATASETS else watched)
-    root = data_root()
+    names, root = [*training_names(data), validation_name(data)], data_root()
     return [ImageStore(root / name) for name in names] if all(is_prepared(name, root) for name in names) else []
 
 

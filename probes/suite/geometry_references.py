@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe.errors import UserError
-from probes.features import has_shared, pooled_shared, small_pictures
+from probes.features import pooled_shared, small_pictures
 from probes.statistics.constancy import is_constant
 from probes.statistics.pair_vectors import Distance, Measure, pair_vector
 from probes.statistics.references import unit
@@ -90,10 +90,9 @@ def found_references(
     alike = len({one.preparation for one, _ in seen}) == 1
     pictured = [(seen[0][0], every)] if alike else seen  # all models may get the same pixels
     found += [Reference("pixels", rows, places, small_pictures(one, store, rows)) for one, places in pictured]
-    found += [
-        Reference("shared", rows, places, pooled_shared(one, store, rows)) for one, places in seen if has_shared(one)
-    ]
-    if not all(has_shared(one) for one, _ in seen):
+    telling = [(one, places) for one, places in seen if one.model.has_shared]
+    found += [Reference("shared", rows, places, pooled_shared(one, store, rows)) for one, places in telling]
+    if len(telling) < len(seen):
         notes.append("shared features are left out: the model does not tell them")
     for one in [one for one in found if one.features_nk is not None and is_constant(one.features_nk)]:
         notes.append(f"{one.name} is the same for all images and left out")
