@@ -48,7 +48,7 @@ def load_foreign(reference: str, weights: Path | None = None) -> tuple[Foreign, 
     if weights is not None:
         _fill(model, weights, reference)
     foreign = Foreign(model.eval().requires_grad_(requires_grad=False), reference).eval()
-    digest = hashlib.sha256(source + name.encode() + foreign.digest().encode()).hexdigest()
+    digest = hashlib.sha256(source + name.encode() + foreign.digest.encode()).hexdigest()
     return foreign, f"{re.sub(r'[^A-Za-z0-9_]', '_', name)[:_LONGEST]}-{digest[:8]}"
 
 

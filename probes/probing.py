@@ -113,7 +113,7 @@ def probe_model(
     model, name = load_foreign(reference, weights)
     _name_broken(names, report)
     run, failures = ForeignRun(RunStore().root, name), Failures(report)
-    run.describe({"model": reference, "weights": str(weights) if weights else None, "digest": model.digest()})
+    run.describe({"model": reference, "weights": str(weights) if weights else None, "digest": model.digest})
     found = _asked(of_foreign(run, model), stores, probes, failures, report, epochs=False, baselines=baselines)
     failures.end()
     return {"model": name, "folder": str(run.path), "images": found}

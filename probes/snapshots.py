@@ -83,7 +83,7 @@ def of_run(run: Run, model: MoE, card: ModelCard, weights: str, epoch: int | Non
 
 def of_foreign(run: ForeignRun, model: Foreign) -> Snapshot:
     """A model that was trained elsewhere; its code is not in the checksum, but in the run's id."""
-    return Snapshot(run, model, model.preparation, None, f"{run.id}:{_FORMAT}:{model.digest()}")
+    return Snapshot(run, model, model.preparation, None, f"{run.id}:{_FORMAT}:{model.digest}")
 
 
 def digest(weights: str, card: ModelCard) -> str:

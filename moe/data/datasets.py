@@ -269,7 +269,7 @@ def training_names(config: DataConfig) -> list[str]:
 
 
 def validation_name(config: DataConfig) -> str:
-    """The store on which routing is watched, by name: `data.validation`, else the dataset's own, else the first store."""
+    """Name of the store to watch routing on: `data.validation`, else the dataset's own, else the first store."""
     name = config.validation or config.name.split("+")[0]
     return DATASETS[name].validation if name in DATASETS else name
 

@@ -4,6 +4,7 @@ Axes: B images, C features, S image side, E experts, K slots of an image, D size
 """
 
 import hashlib
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -75,8 +76,9 @@ class Foreign(nn.Module):
         features_BC: Tensor = found.float()
         return features_BC
 
+    @cached_property
     def digest(self) -> str:
-        """Checksum of its weights and of how images are prepared for it."""
+        """Checksum of its weights, read once, and of how images are prepared for it."""
         found = hashlib.sha256(repr(self.preparation).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             if isinstance(tensor, Tensor):

@@ -119,6 +119,6 @@ def test_weights_and_preparation_make_the_checksum():
     one, same, other, prepared = Small(), Small(), Small(), told(mean=(0.5, 0.4, 0.31))
     with torch.no_grad():
         other.gate[0, 0] += 1
-    digests = [Foreign(model, "here").digest() for model in (one, same, other, prepared)]
+    digests = [Foreign(model, "here").digest for model in (one, same, other, prepared)]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
